@@ -1,0 +1,82 @@
+"""Settings with one stated precedence: flag > environment > YAML file > default."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; the text says which and why."""
+
+
+class Config(BaseSettings):
+    """Base of a program's settings. Unknown flags, variables and keys are refused.
+
+    A subclass gives `env_prefix` and `cli_prog_name` in its `model_config`; each field's description is its help text.
+    """
+
+    # Prefixes inside this program's own that belong to others of ours.
+    FOREIGN_PREFIXES: ClassVar[tuple[str, ...]] = ()
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, cli_kebab_case=True, cli_hide_none_type=True)
+
+    @classmethod
+    def load(cls, args: list[str]) -> Self:
+        """Reads flags, environment, and the YAML file that `--config` or `<PREFIX>CONFIG` names.
+
+        Raises:
+            ConfigError: A key is unknown, or a value cannot be used.
+            SystemExit: `--help` was asked for, or a flag is unknown.
+        """
+        prefix = cls.model_config.get("env_prefix", "")
+        before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        before.add_argument("--config", default=os.environ.get(f"{prefix}CONFIG"), help="YAML file with any of these")
+        known, flags = before.parse_known_args(args)
+        cls._refuse_unknown_variables(prefix)
+        prog = cls.model_config.get("cli_prog_name")
+        parser = argparse.ArgumentParser(prog=prog, parents=[before], allow_abbrev=False)
+        try:
+            sources: list[PydanticBaseSettingsSource] = [
+                CliSettingsSource(cls, root_parser=parser, cli_parse_args=flags),
+                EnvSettingsSource(cls),
+            ]
+            if known.config:
+                sources.append(YamlConfigSettingsSource(cls, Path(known.config)))
+                if not Path(known.config).is_file():
+                    raise ConfigError(f"the settings file {known.config} does not exist")
+            return cls(_build_sources=(tuple(sources), {}))
+        except ValidationError as error:
+            raise ConfigError(_explain(error)) from error
+        except (SettingsError, yaml.YAMLError, TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+
+    def to_yaml(self) -> str:
+        """The settings in force, in the form of the file that `--config` reads."""
+        data: dict[str, Any] = self.model_dump(mode="json")
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def _refuse_unknown_variables(cls, prefix: str) -> None:
+        known = {f"{prefix}{name}".upper() for name in [*cls.model_fields, "config"]}
+        ours = (name for name in os.environ if name.startswith(prefix) and not name.startswith(cls.FOREIGN_PREFIXES))
+        unknown = sorted(set(ours) - known)
+        if unknown:
+            expected = ", ".join(sorted(known))
+            raise ConfigError(f"unknown environment variable {', '.join(unknown)}; expected one of {expected}")
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors())

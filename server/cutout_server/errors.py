@@ -1,0 +1,133 @@
+"""The error tree. Each class carries the code that it has on the wire; handlers never choose one.
+
+CutoutError
+├── InvalidRequestError      INVALID_ARGUMENT     a field is wrong whatever the server's state
+├── UnauthenticatedError     UNAUTHENTICATED      no key, or an unknown one
+├── PermissionDeniedError    PERMISSION_DENIED    the operator turned it off
+├── NotFoundError            NOT_FOUND            no such image or model
+├── FailedPreconditionError  FAILED_PRECONDITION  it cannot work until something else changes
+├── AbortedError             ABORTED              the work was overtaken by another
+├── OverloadedError          RESOURCE_EXHAUSTED   full; try again after `retry_after_s`
+├── TooLargeError            RESOURCE_EXHAUSTED   it can never fit; a retry does not help
+├── UnavailableError         UNAVAILABLE          starting or draining; try again after `retry_after_s`
+├── DeadlineError            DEADLINE_EXCEEDED    time was up before the work was done
+└── InternalError            INTERNAL             everything that nobody foresaw; says nothing but the request id
+"""
+
+from typing import ClassVar
+
+import grpc
+from cutout_common.status import FieldViolation
+
+__all__ = ["FieldViolation"]
+
+
+class CutoutError(Exception):
+    """Base of everything that callers are told.
+
+    Attributes:
+        code: The gRPC code.
+        reason: UPPER_SNAKE, stable, for programs.
+        message: For people; never the text of an exception that we did not raise.
+        violations: Every violated field.
+        retry_after_s: Seconds after which a retry is worth it; None when it is not.
+    """
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    default_reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, reason: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or self.default_reason
+        self.retry_after_s = retry_after_s
+        self.violations: tuple[FieldViolation, ...] = ()
+
+
+class InvalidRequestError(CutoutError):
+    """Lists every violated field."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    default_reason = "INVALID_ARGUMENT"
+
+    def __init__(self, *violations: FieldViolation, reason: str = "") -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations), reason=reason)
+        self.violations = violations
+
+    @classmethod
+    def of(cls, field: str, description: str, *, reason: str = "") -> "InvalidRequestError":
+        """The common case of one field."""
+        return cls(FieldViolation(field, description), reason=reason)
+
+
+class UnauthenticatedError(CutoutError):
+    """No key, or an unknown one."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    default_reason = "API_KEY_INVALID"
+
+
+class PermissionDeniedError(CutoutError):
+    """The operator turned it off."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    default_reason = "DISABLED_BY_OPERATOR"
+
+
+class NotFoundError(CutoutError):
+    """No such image or model."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    default_reason = "NOT_FOUND"
+
+
+class FailedPreconditionError(CutoutError):
+    """It cannot work until something else changes."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    default_reason = "FAILED_PRECONDITION"
+
+
+class AbortedError(CutoutError):
+    """The work was overtaken by another, such as the unloading of its model."""
+
+    code = grpc.StatusCode.ABORTED
+    default_reason = "ABORTED"
+
+
+class OverloadedError(CutoutError):
+    """Full for the moment."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    default_reason = "QUEUE_FULL"
+
+    def __init__(self, message: str, *, retry_after_s: float, reason: str = "") -> None:
+        super().__init__(message, reason=reason, retry_after_s=retry_after_s)
+
+
+class TooLargeError(CutoutError):
+    """It can never fit into this server's limits."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    default_reason = "TOO_LARGE"
+
+
+class UnavailableError(CutoutError):
+    """Starting or draining."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    default_reason = "UNAVAILABLE"
+
+    def __init__(self, message: str, *, retry_after_s: float, reason: str = "") -> None:
+        super().__init__(message, reason=reason, retry_after_s=retry_after_s)
+
+
+class DeadlineError(CutoutError):
+    """Time was up before the work was done."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    default_reason = "DEADLINE_EXCEEDED"
+
+
+class InternalError(CutoutError):
+    """Everything that nobody foresaw."""

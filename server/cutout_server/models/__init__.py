@@ -1,0 +1,1 @@
+"""Model families, one module each, behind the Protocols of `base`. Torch is imported in here and nowhere else."""

@@ -1,0 +1,207 @@
+"""The Protocols that a model family fills in, and what passes through them.
+
+Every method takes a sequence of questions and gives as many answers, in the same order: the pool joins the waiting questions
+of several requests into one call. Methods are called from one thread at a time per device; they must not keep state
+between calls, so that no request can disturb another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutout_server.types import BoolMask, Box, Logits, ObjectPrompt, RgbImage
+
+
+class Embedding(Protocol):
+    """A picture after the encoder, together with whatever the decoder needs of it. Immutable once made."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the picture, in pixels."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class DecodeQuery:
+    """One object to be decoded.
+
+    Attributes:
+        embedding: From `encode` of the same model.
+        prompt: In pixels of the picture.
+        multimask: Three candidates instead of one.
+    """
+
+    embedding: Embedding
+    prompt: ObjectPrompt
+    multimask: bool
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the decoder makes of one prompt.
+
+    Attributes:
+        logits: (C, h, w) float32 at the model's low resolution; C is 1, or 3 with multimask.
+        predicted_iou: (C,) float32, the model's own estimate of each mask's IoU with the true one.
+    """
+
+    logits: NDArray[np.float32] = field(repr=False)
+    predicted_iou: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MaskQuery:
+    """One mask to be made at the picture's size.
+
+    Attributes:
+        embedding: The one that the logits were decoded from.
+        logits: (h, w) float32 of one candidate.
+        threshold: Logits above it are inside.
+    """
+
+    embedding: Embedding
+    logits: Logits
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ProposeQuery:
+    """A picture of which everything is wanted.
+
+    Attributes:
+        embedding: From `encode` of the same model.
+        points_per_side: How fine to look.
+    """
+
+    embedding: Embedding
+    points_per_side: int
+
+
+@dataclass(frozen=True)
+class DetectQuery:
+    """Words to be found in a picture.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        phrases: As the caller wrote them.
+        box_threshold: Least score of a detection, in [0, 1].
+        text_threshold: Least match of a phrase, in [0, 1].
+    """
+
+    pixels: RgbImage = field(repr=False)
+    phrases: tuple[str, ...]
+    box_threshold: float
+    text_threshold: float
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One find.
+
+    Attributes:
+        box: In pixels of the picture.
+        score: In [0, 1].
+        phrase_index: Which of the query's phrases it is.
+    """
+
+    box: Box
+    score: float
+    phrase_index: int
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Prompts to masks."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        ...
+
+    def encode(self, images: Sequence[RgbImage]) -> Sequence[Embedding]:
+        """Encodes pictures of any sizes, (H, W, 3) uint8 RGB each."""
+        ...
+
+    def decode(self, queries: Sequence[DecodeQuery]) -> Sequence[Candidates]:
+        """Decodes prompts on their embeddings."""
+        ...
+
+    def masks(self, queries: Sequence[MaskQuery]) -> Sequence[BoolMask]:
+        """Brings logits to the picture's size, (H, W) bool each."""
+        ...
+
+
+@runtime_checkable
+class Proposer(Protocol):
+    """A segmenter that has its own way to find everything, better than a grid of points."""
+
+    def propose(self, queries: Sequence[ProposeQuery]) -> Sequence[Candidates]:
+        """Candidates for everything in each picture, C of them, any number."""
+        ...
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Words to boxes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        ...
+
+    def detect(self, queries: Sequence[DetectQuery]) -> Sequence[Sequence[Detection]]:
+        """Finds the phrases; nothing found is an empty sequence.
+
+        Raises:
+            InvalidRequestError: A phrase is outside the model's vocabulary.
+        """
+        ...
+
+
+Model = Segmenter | Detector
+
+
+class Task(Enum):
+    """What a model can do."""
+
+    SEGMENT = "segment"
+    DETECT = "detect"
+    EVERYTHING = "everything"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model and how to load one.
+
+    Attributes:
+        name: What settings call it.
+        tasks: What it can do.
+        load: (checkpoint, config, device) -> model, ready for use on that device ("cpu", "cuda:0" ...). Raises
+            FailedPreconditionError, with a text that says what to do, when the files cannot be used.
+        needs_checkpoint: Whether settings must name one.
+        vocabulary: The only words that it understands; empty when it has no such list.
+        box_threshold: Default for detection.
+        text_threshold: Default for detection.
+        predicted_iou_threshold: Default for everything.
+        stability_threshold: Default for everything.
+    """
+
+    name: str
+    tasks: frozenset[Task]
+    load: Callable[[Path | None, str | None, str], Model]
+    needs_checkpoint: bool = True
+    vocabulary: tuple[str, ...] = ()
+    box_threshold: float = 0.35
+    text_threshold: float = 0.25
+    predicted_iou_threshold: float = 0.8
+    stability_threshold: float = 0.95

@@ -1,0 +1,282 @@
+"""What the server works with once a message has been decoded. All of it is frozen; arrays are not to be written to.
+
+Axis order is (height, width); coordinates are (x, y) in absolute pixels of the upright picture, origin top left.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+RgbImage = NDArray[np.uint8]  # (H, W, 3), values in [0, 255]
+BoolMask = NDArray[np.bool_]  # (H, W)
+Logits = NDArray[np.float32]  # (h, w); above the threshold is inside
+
+LOW_RES = 256  # Side of the logits that callers get and send.
+
+
+class Strategy(Enum):
+    """Which masks come back."""
+
+    ALL = "all"
+    BEST = "best"
+    LARGEST = "largest"
+    MERGE = "merge"
+
+
+class MaskFormat(Enum):
+    """How a mask is written."""
+
+    RLE = "rle"
+    PNG = "png"
+    BITS = "bits"
+    POLYGONS = "polygons"
+
+
+class OverlayFormat(Enum):
+    """How an overlay is written."""
+
+    PNG = "image/png"
+    JPEG = "image/jpeg"
+
+
+class OmissionReason(Enum):
+    """Why a mask was left out."""
+
+    EMPTY = "empty"
+    BELOW_MIN_AREA = "below_min_area"
+    DUPLICATE = "duplicate"
+    BEYOND_MAX_OBJECTS = "beyond_max_objects"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        sha256: Hexadecimal digest of the shape and the pixels.
+    """
+
+    pixels: RgbImage = field(repr=False)
+    sha256: str
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """A picture file as it came."""
+
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class UriImage:
+    """A picture to be fetched."""
+
+    uri: str
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A picture that was uploaded before."""
+
+    image_id: str
+
+
+@dataclass(frozen=True)
+class TensorImage:
+    """Pixels without a file.
+
+    Attributes:
+        values: (H, W, C) of uint8, uint16 or float32 in [0, 1]; C is 1, 3 or 4.
+    """
+
+    values: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32] = field(repr=False)
+
+
+ImageSource = FileImage | UriImage | StoredImage | TensorImage
+
+
+@dataclass(frozen=True)
+class Box:
+    """[x_min, x_max) x [y_min, y_max), in pixels."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+
+@dataclass(frozen=True)
+class ObjectPrompt:
+    """What is known about one object: at least one of points, box and logits.
+
+    Attributes:
+        points: (N, 2) float32, (x, y) in pixels.
+        labels: (N,) int32; 1 inside, 0 outside.
+        box: A box around it, clipped to the picture.
+        logits: (256, 256) float32 from an earlier answer of the same segmenter on the same picture.
+    """
+
+    points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    labels: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    box: Box | None = None
+    logits: Logits | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make of the masks; see SegmentationOptions in the contract for each field's meaning."""
+
+    multimask: bool = False
+    strategy: Strategy = Strategy.ALL
+    mask_formats: tuple[MaskFormat, ...] = (MaskFormat.RLE,)
+    overlay: OverlayFormat | None = None
+    return_logits: bool = False
+    mask_threshold: float = 0.0
+    min_area: int = 0
+    max_hole_area: int = 0
+    min_part_area: int = 0
+    nms_iou: float | None = None
+    max_objects: int = 1000
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """Segment what the phrases name. `image` is None inside a session, here and below."""
+
+    image: ImageSource | None
+    phrases: tuple[str, ...]
+    box_threshold: float | None = None
+    text_threshold: float | None = None
+    detector: str = ""
+    segmenter: str = ""
+    options: Options = Options()
+
+
+@dataclass(frozen=True)
+class PromptsRequest:
+    """Segment one object for each prompt; boxes are prompts that have only a box.
+
+    Attributes:
+        kind: Which of the contract's fields the prompts came in, so that errors can name it.
+    """
+
+    image: ImageSource | None
+    prompts: tuple[ObjectPrompt, ...]
+    kind: Literal["boxes", "prompts"]
+    segmenter: str = ""
+    options: Options = Options()
+
+
+@dataclass(frozen=True)
+class EverythingRequest:
+    """Segment everything."""
+
+    image: ImageSource | None
+    segmenter: str = ""
+    points_per_side: int = 32
+    predicted_iou_threshold: float | None = None
+    stability_threshold: float | None = None
+    options: Options = Options()
+
+
+SegmentRequest = TextRequest | PromptsRequest | EverythingRequest
+
+
+@dataclass(frozen=True)
+class Rle:
+    """A mask at the picture's size as COCO compressed RLE: small enough to keep by the hundred.
+
+    Attributes:
+        height: Rows.
+        width: Columns.
+        counts: Compressed run lengths, column-major, ASCII.
+    """
+
+    height: int
+    width: int
+    counts: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SegmentedObject:
+    """One object of an answer; see the contract's message of the same name."""
+
+    prompt_index: int
+    label: str
+    detection_score: float | None
+    predicted_iou: float
+    stability_score: float | None
+    prompt_box: Box | None
+    box: Box
+    area: int
+    mask: Rle
+    logits: Logits | None = field(default=None, repr=False)
+
+    @property
+    def score(self) -> float:
+        """What objects are ranked by: the detector's confidence when there is one, else the predicted IoU."""
+        return self.predicted_iou if self.detection_score is None else self.detection_score
+
+
+@dataclass(frozen=True)
+class Omission:
+    """Masks that were left out for one reason."""
+
+    reason: OmissionReason
+    count: int
+    prompt_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """One connected part of a mask.
+
+    Attributes:
+        exterior: (N, 2) float32, (x, y) of the vertices along pixel edges.
+        holes: The same for each hole.
+    """
+
+    exterior: NDArray[np.float32]
+    holes: tuple[NDArray[np.float32], ...] = ()
+
+
+@dataclass(frozen=True)
+class PolygonMask:
+    """A mask's outlines."""
+
+    height: int
+    width: int
+    polygons: tuple[Polygon, ...]
+
+
+@dataclass(frozen=True)
+class BitMask:
+    """A mask with one bit a pixel, rows padded to bytes, most significant bit leftmost."""
+
+    height: int
+    width: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PngMask:
+    """A mask as a 1-bit greyscale PNG file."""
+
+    data: bytes = field(repr=False)
+
+
+EncodedMask = Rle | PngMask | BitMask | PolygonMask
