@@ -1,0 +1,1 @@
+"""The REST gateway, made from the contracts."""
