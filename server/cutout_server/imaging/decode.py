@@ -1,0 +1,217 @@
+"""Bytes to upright RGB pixels.
+
+Pillow reads the formats; what it leaves open is settled here: which formats, how many pixels, and that nothing but an
+InvalidRequestError comes out, whatever the bytes are. Colour profiles (ICC) and gamma are ignored: values are taken as
+sRGB, as every model's own preprocessing does.
+"""
+
+import contextlib
+import hashlib
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from cutout_server.errors import InvalidRequestError
+from cutout_server.imaging import pixels, structure
+from cutout_server.types import Picture, RgbImage, TensorImage
+
+# Plugins register themselves here and not at the first picture, which could be two at once on two threads.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    WebPImagePlugin,  # noqa: F401
+)
+
+# ImageLimits rules, for every picture and before any is decoded.
+Image.MAX_IMAGE_PIXELS = None
+# Pillow's own reading of uncompressed TIFF mistakes 16-bit planes for 8-bit ones; libtiff does not.
+TiffImagePlugin.READ_LIBTIFF = True
+# Pillow warns of odd metadata, which is no concern of whoever runs the server.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+CONTENT_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+    "GIF": "image/gif",
+}
+_ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF or GIF"
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What a picture may be at most.
+
+    Attributes:
+        max_bytes: Size of the file.
+        max_pixels: Columns times rows.
+    """
+
+    max_bytes: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file's header says.
+
+    Attributes:
+        width: Columns of the upright picture.
+        height: Rows of the upright picture.
+        content_type: "image/jpeg" and the like.
+    """
+
+    width: int
+    height: int
+    content_type: str
+
+
+def probe(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> ImageHeader:
+    """Reads a file's header and decodes nothing.
+
+    Args:
+        content: The file.
+        limits: What it may be at most.
+        field: The field that errors name.
+
+    Raises:
+        InvalidRequestError: The header cannot be read, or says that the picture is beyond the limits.
+    """
+    file_format = _identify(content, limits, field)
+    with _refusing_damage(field, file_format):
+        image = _open(content, file_format, limits, field)
+        width, height = image.size[::-1] if pixels.is_turned(_orientation(image, content)) else image.size
+        return ImageHeader(width, height, CONTENT_TYPES[file_format])
+
+
+def decode(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> Picture:
+    """Decodes a JPEG, PNG, WebP, BMP, TIFF (first page) or GIF (first frame).
+
+    Grey, palette, CMYK and YCbCr become RGB; of 16-bit values the high byte stays; alpha is composited on white; the
+    EXIF orientation is applied. Safe to call from any thread.
+
+    Args:
+        content: The file.
+        limits: What it may be at most; its pixels are counted from the header before any is decoded.
+        field: The field that errors name.
+
+    Raises:
+        InvalidRequestError: The file is empty, of another format, damaged, or beyond the limits.
+    """
+    file_format = _identify(content, limits, field)
+    with _refusing_damage(field, file_format):
+        image = _open(content, file_format, limits, field)
+        orientation = _orientation(image, content)
+        read_band = pixels.band_reader(image)
+        if read_band is None:
+            what = "expected 8 or 16 unsigned bits per value, got wider, signed or floating-point ones; send a tensor"
+            raise InvalidRequestError.of(field, what, reason="IMAGE_FORMAT_UNSUPPORTED")
+        image.load()
+        upright = pixels.assemble(image.size, orientation, read_band)
+    return Picture(upright, digest(upright))
+
+
+def from_tensor(tensor: TensorImage, limits: ImageLimits, *, field: str = "image.tensor") -> Picture:
+    """Takes pixels as they are: of 16-bit values the high byte, of floats round(255 * value), alpha on white.
+
+    Args:
+        tensor: (H, W, C) of uint8, uint16, or float32 in [0, 1]; C is 1, 3 or 4 (straight alpha).
+        limits: What it may be at most.
+        field: The field that errors name.
+
+    Raises:
+        InvalidRequestError: Shape, type or values are not as above, or the pixels are beyond the limits.
+    """
+    values = tensor.values
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4):
+        raise InvalidRequestError.of(field, f"expected (height, width, 1, 3 or 4) values, got shape {values.shape}")
+    if values.dtype not in (np.uint8, np.uint16, np.float32):
+        raise InvalidRequestError.of(f"{field}.dtype", f"expected uint8, uint16 or float32, got {values.dtype}")
+    height, width, _ = values.shape
+    _check_pixels(width, height, limits, field)
+    # Written so that NaN fails, too.
+    if values.dtype == np.float32 and not (values.min() >= 0 and values.max() <= 1):
+        raise InvalidRequestError.of(f"{field}.data", "expected values in [0, 1], got others or NaN")
+    upright = pixels.assemble((width, height), 1, lambda top, bottom: pixels.tensor_band(values[top:bottom]))
+    return Picture(upright, digest(upright))
+
+
+def digest(upright: RgbImage) -> str:
+    """Hexadecimal SHA-256 of height and width (32 bits each, little-endian) and then the (H, W, 3) uint8 values."""
+    state = hashlib.sha256(struct.pack("<II", *upright.shape[:2]))
+    state.update(np.ascontiguousarray(upright).data)
+    return state.hexdigest()
+
+
+@contextlib.contextmanager
+def _refusing_damage(field: str, file_format: str) -> Iterator[None]:
+    """Whatever a decoder raises means that the file is no good; its text is not ours to show."""
+    name = CONTENT_TYPES[file_format].removeprefix("image/").upper()
+    try:
+        yield
+    except InvalidRequestError:
+        raise
+    except structure.StructureError as error:
+        raise InvalidRequestError.of(field, f"the {name} file has {error}", reason="IMAGE_DAMAGED") from error
+    except Exception as error:
+        what = f"the {name} file is truncated, damaged, or of a kind that is not supported"
+        raise InvalidRequestError.of(field, what, reason="IMAGE_DAMAGED") from error
+
+
+def _identify(content: bytes, limits: ImageLimits, field: str) -> str:
+    if not content:
+        raise InvalidRequestError.of(field, f"empty; expected a {_ACCEPTED} file", reason="IMAGE_EMPTY")
+    if len(content) > limits.max_bytes:
+        what = f"expected at most {limits.max_bytes:,} bytes, got {len(content):,}"
+        raise InvalidRequestError.of(field, what, reason="IMAGE_TOO_LARGE")
+    file_format = structure.identify(content)
+    if not file_format:
+        what = f"unknown format (it begins with {content[:8].hex(' ')}); expected a {_ACCEPTED} file"
+        raise InvalidRequestError.of(field, what, reason="IMAGE_FORMAT_UNKNOWN")
+    return file_format
+
+
+def _open(content: bytes, file_format: str, limits: ImageLimits, field: str) -> Image.Image:
+    structure.check(content, file_format)
+    if file_format == "WEBP":
+        _check_pixels(*structure.webp_canvas(content), limits, field)
+    image = Image.open(io.BytesIO(content), formats=(file_format,))
+    _check_pixels(image.width, image.height, limits, field)
+    return image
+
+
+def _check_pixels(width: int, height: int, limits: ImageLimits, field: str) -> None:
+    if width < 1 or height < 1:
+        raise InvalidRequestError.of(
+            field, f"expected at least 1 x 1 pixels, got {width} x {height}", reason="IMAGE_EMPTY"
+        )
+    if width * height > limits.max_pixels:
+        what = f"expected at most {limits.max_pixels:,} pixels, got {width} x {height} = {width * height:,}"
+        raise InvalidRequestError.of(field, what, reason="IMAGE_TOO_LARGE")
+
+
+def _orientation(image: Image.Image, content: bytes) -> int:
+    """The EXIF orientation that is still to be applied, from 1 to 8."""
+    # Pillow turns TIFF files itself while it loads them, and gives their size upright.
+    if image.format == "TIFF":
+        return 1
+    encoded = structure.png_exif(content) if image.format == "PNG" else image.info.get("exif")
+    if not encoded:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(encoded)
+        value = exif.get(_EXIF_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - metadata that cannot be read says nothing, and the picture is as good without
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

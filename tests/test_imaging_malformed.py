@@ -1,0 +1,218 @@
+"""Whatever bytes come in, a picture or an InvalidRequestError comes out, soon."""
+
+import io
+import random
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+import skimage.data
+from cutout_server.errors import InvalidRequestError
+from cutout_server.imaging import structure
+from cutout_server.imaging.decode import CONTENT_TYPES, ImageLimits, decode, probe
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+LIMITS = ImageLimits(max_bytes=40 << 20, max_pixels=1_000_000)
+SECONDS_PER_PICTURE = 5
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+SMALL = Image.fromarray(skimage.data.chelsea()).resize((60, 40))
+SIGNATURES = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\1\0WEBPVP8 ", b"BM", b"II*\0", b"MM\0+", b"GIF89a"]
+
+
+def encode(image, file_format, **options):
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def with_exif(file_format, **options):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(SMALL, file_format, exif=exif, **options)
+
+
+FILES = {
+    "jpeg": with_exif("JPEG"),
+    "progressive jpeg": encode(SMALL, "JPEG", progressive=True),
+    "cmyk jpeg": encode(SMALL.convert("CMYK"), "JPEG"),
+    "png": with_exif("PNG"),
+    "palette png": encode(SMALL.convert("P"), "PNG", transparency=3),
+    "16-bit png": encode(Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)), "PNG"),
+    "webp": with_exif("WEBP"),
+    "lossless webp": encode(SMALL.convert("RGBA"), "WEBP", lossless=True),
+    "animated webp": encode(SMALL, "WEBP", save_all=True, append_images=[SMALL.rotate(9)]),
+    "bmp": encode(SMALL, "BMP"),
+    "palette bmp": encode(SMALL.convert("P"), "BMP"),
+    "tiff": encode(SMALL, "TIFF"),
+    "lzw tiff": encode(SMALL, "TIFF", compression="tiff_lzw"),
+    "fax tiff": encode(SMALL.convert("1"), "TIFF", compression="group4"),
+    "jpeg tiff": encode(SMALL, "TIFF", compression="jpeg"),
+    "gif": encode(SMALL, "GIF"),
+    "animated gif": encode(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(9)]),
+}
+
+
+def outcome(content):
+    """None for a picture, else the reason of the refusal."""
+    begin = time.perf_counter()
+    refusal = None
+    try:
+        header = probe(content, LIMITS)
+        picture = decode(content, LIMITS)
+    except InvalidRequestError as error:
+        refusal = error
+    assert time.perf_counter() - begin < SECONDS_PER_PICTURE
+    if refusal is None:
+        assert (header.height, header.width, 3) == picture.pixels.shape
+        assert header.height * header.width <= LIMITS.max_pixels
+        return None
+    assert [violation.field for violation in refusal.violations] == ["image.content"]
+    return refusal.reason
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def tiff(**changes):
+    """An 8-bit grey TIFF of one strip, with some of its tags changed to (count, value)."""
+    tags = {256: (1, 4), 257: (1, 4), 258: (1, 8), 259: (1, 1), 262: (1, 1), 273: (1, 140), 277: (1, 1), 278: (1, 4)}
+    tags |= {279: (1, 16)} | {int(tag[1:]): value for tag, value in changes.items()}
+    entries = b"".join(struct.pack("<HHII", tag, 4, *value) for tag, value in sorted(tags.items()))
+    return (b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries).ljust(140, b"\0") + bytes(16)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_cut_short_is_refused_or_whole(name):
+    """Cut anywhere, no file brings anything but a refusal; the first half never makes a picture."""
+    content = FILES[name]
+    assert outcome(content) is None
+    # Frames behind the first may be missing.
+    first_frame = len(content) // 3 if "animated" in name else len(content) // 2
+    for size in {*range(min(len(content), 64)), *range(64, len(content), len(content) // 40 + 1)}:
+        reason = outcome(content[:size])
+        assert size > first_frame or reason in ("IMAGE_DAMAGED", "IMAGE_EMPTY", "IMAGE_FORMAT_UNKNOWN"), size
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_flipped_bits_never_get_past_the_decoder(name):
+    """Damage anywhere gives a picture within the limits or a refusal."""
+    chance = random.Random(name)  # noqa: S311
+    content = FILES[name]
+    for _ in range(80):
+        damaged = bytearray(content)
+        for _ in range(chance.choice((1, 1, 3, 20))):
+            # Headers more often than pixels.
+            at = chance.randrange(min(len(content), 200) if chance.random() < 0.7 else len(content))
+            damaged[at] = chance.choice((0, 0xFF, damaged[at] ^ 1 << chance.randrange(8)))
+        outcome(bytes(damaged))
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=300))
+def test_noise_behind_a_signature_is_survived(signature, body):
+    """A file that begins well and goes on badly is refused like any other."""
+    outcome(signature + body)
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=100))
+def test_noise_is_refused(content):
+    """Bytes without any signature never reach a decoder."""
+    assert outcome(content) is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "IMAGE_EMPTY"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "IMAGE_FORMAT_UNKNOWN"),
+        (b"%PDF-1.7", "IMAGE_FORMAT_UNKNOWN"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "IMAGE_FORMAT_UNKNOWN"),
+        (encode(SMALL, "ICO"), "IMAGE_FORMAT_UNKNOWN"),
+        (encode(SMALL, "PPM"), "IMAGE_FORMAT_UNKNOWN"),
+        (encode(SMALL, "AVIF"), "IMAGE_FORMAT_UNKNOWN"),
+    ],
+)
+def test_other_formats_are_refused_by_name(content, reason):
+    """The reason says so, and the message what is accepted."""
+    assert outcome(content) == reason
+    with pytest.raises(InvalidRequestError, match="expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"):
+        decode(content, LIMITS)
+
+
+PNG, JPEG, GIF = FILES["png"], FILES["jpeg"], FILES["gif"]
+GIF_BODY = 13 + (3 << (GIF[10] & 7) + 1)
+PROGRESSIVE = FILES["progressive jpeg"]
+LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rfind(b"\xff\xda") : -2]
+BMP_RLE = b"BM" + bytes(12) + struct.pack("<IiiHHIIiiII", 40, 1000, 999, 1, 8, 1, 0, 1, 1, 0, 0) + bytes(1024)
+HOSTILE = {
+    "PNG of 10^10 pixels": (
+        PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)) + PNG[33:]
+    ),
+    "PNG without columns": PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 7, 8, 2, 0, 0, 0)) + PNG[33:],
+    "PNG larger than its data": PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 999, 999, 8, 2, 0, 0, 0)) + PNG[33:],
+    "PNG of a million chunks": PNG[:33] + chunk(b"abCd", b"") * 1_000_000 + PNG[33:],
+    "PNG with a profile bomb": PNG[:33] + chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(50 << 20))) + PNG[33:],
+    "PNG with text bombs": PNG[:33] + chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(1 << 20))) * 99 + PNG[33:],
+    "PNG chunk beyond the end": PNG[:33] + struct.pack(">I4s", 2**31, b"tEXt") + PNG[33:],
+    "JPEG of a million segments": JPEG[:2] + b"\xff\xe5\0\2" * 1_000_000 + JPEG[2:],
+    "JPEG with junk": JPEG[:20] + bytes(10_000_000) + JPEG[20:],
+    "JPEG with padding": JPEG[:2] + b"\xff" * 10_000_000 + JPEG[2:],
+    "JPEG of a thousand scans": PROGRESSIVE[:-2] + LAST_SCAN * 1000 + b"\xff\xd9",
+    "GIF with an endless comment": GIF[:GIF_BODY]
+    + b"!\xfe"
+    + (b"\xff" + bytes(255)) * 100_000
+    + b"\0"
+    + GIF[GIF_BODY:],
+    "GIF with junk": GIF[:GIF_BODY] + b"\1" * 10_000_000 + GIF[GIF_BODY:],
+    "GIF whose frame is larger than its screen": (
+        GIF[:GIF_BODY] + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x08" + bytes(300)
+    ),
+    "BMP of 10^18 pixels": BMP_RLE[:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + BMP_RLE[26:],
+    "BMP upside down, without rows": BMP_RLE[:22] + struct.pack("<i", -(2**31)) + BMP_RLE[26:],
+    "BMP with an endless run length": BMP_RLE + b"\0\0" * (8 << 20),
+    "BMP with a short run length": BMP_RLE + b"\1\5" * 1000,
+    "WebP of 2^28 pixels": FILES["lossless webp"][:21] + b"\xff\xff\xff\x0f" + FILES["lossless webp"][25:],
+    "extended WebP of 2^48 pixels": b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff" * 6,
+    "TIFF of 2^64 pixels": tiff(_256=(1, 2**32 - 1), _257=(1, 2**32 - 1)),
+    "TIFF without rows": tiff(_257=(1, 0)),
+    "TIFF larger than its strip": tiff(_256=(1, 999), _257=(1, 999), _278=(1, 999)),
+    "TIFF strip beyond the end": tiff(_273=(1, 2**32 - 1)),
+    "TIFF with 2^32 strips": tiff(_273=(2**32 - 1, 8)),
+    "TIFF with a million strips": tiff(_273=(10**6, 140)) + bytes(4_000_000),
+    "TIFF with a million bit depths": tiff(_258=(10**6, 140), _277=(1, 10**6)) + bytes(4_000_000),
+    "TIFF whose directory is itself": b"II*\0" + struct.pack("<I", 4),
+    "BigTIFF with 2^64 tags": b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**64 - 1) + bytes(100),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_files_made_to_hurt_are_refused_in_no_time(name):
+    """Bombs, lies and endless headers are refused before they cost anything."""
+    begin = time.perf_counter()
+    assert outcome(HOSTILE[name]) in ("IMAGE_TOO_LARGE", "IMAGE_DAMAGED", "IMAGE_EMPTY")
+    assert time.perf_counter() - begin < 2
+
+
+def test_nothing_is_decoded_beyond_the_limits(monkeypatch):
+    """Both bounds are named with what came, and no decoder has run by then."""
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    for name, content in FILES.items():
+        with pytest.raises(InvalidRequestError, match=r"at most 2,399 pixels, got (60 x 40|40 x 60) = 2,400") as caught:
+            decode(content, ImageLimits(max_bytes=1 << 20, max_pixels=2399))
+        assert caught.value.reason == "IMAGE_TOO_LARGE", name
+    with pytest.raises(InvalidRequestError, match=f"at most 100 bytes, got {len(PNG):,}") as caught:
+        decode(PNG, ImageLimits(max_bytes=100, max_pixels=2400))
+    assert caught.value.reason == "IMAGE_TOO_LARGE"
+
+
+def test_every_accepted_format_has_a_content_type_and_a_signature():
+    """The table of types and what the first bytes tell agree."""
+    assert {structure.identify(content) for content in FILES.values()} == set(CONTENT_TYPES)
