@@ -17,9 +17,8 @@ CutoutError
 from typing import ClassVar
 
 import grpc
-from cutout_common.status import FieldViolation
-
-__all__ = ["FieldViolation"]
+from cutout_common.status import ErrorDetails, FieldViolation, pack
+from google.rpc.status_pb2 import Status
 
 
 class CutoutError(Exception):
@@ -131,3 +130,9 @@ class DeadlineError(CutoutError):
 
 class InternalError(CutoutError):
     """Everything that nobody foresaw."""
+
+
+def to_status(error: CutoutError, request_id: str) -> Status:
+    """What a caller gets to see of an error."""
+    details = ErrorDetails(error.reason, error.violations, error.retry_after_s, request_id)
+    return pack(error.code, error.message, details)

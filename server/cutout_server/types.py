@@ -66,12 +66,12 @@ class Picture:
     @property
     def height(self) -> int:
         """Rows."""
-        return self.pixels.shape[0]
+        return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
         """Columns."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
 
 @dataclass(frozen=True)
@@ -212,36 +212,6 @@ class Rle:
 
 
 @dataclass(frozen=True)
-class SegmentedObject:
-    """One object of an answer; see the contract's message of the same name."""
-
-    prompt_index: int
-    label: str
-    detection_score: float | None
-    predicted_iou: float
-    stability_score: float | None
-    prompt_box: Box | None
-    box: Box
-    area: int
-    mask: Rle
-    logits: Logits | None = field(default=None, repr=False)
-
-    @property
-    def score(self) -> float:
-        """What objects are ranked by: the detector's confidence when there is one, else the predicted IoU."""
-        return self.predicted_iou if self.detection_score is None else self.detection_score
-
-
-@dataclass(frozen=True)
-class Omission:
-    """Masks that were left out for one reason."""
-
-    reason: OmissionReason
-    count: int
-    prompt_indices: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Polygon:
     """One connected part of a mask.
 
@@ -280,3 +250,47 @@ class PngMask:
 
 
 EncodedMask = Rle | PngMask | BitMask | PolygonMask
+
+
+@dataclass(frozen=True)
+class SegmentedObject:
+    """One object of an answer; see the contract's message of the same name.
+
+    Attributes:
+        mask: What the server itself works with.
+        encoded: The mask in each of the formats that the request asked for, in that order.
+    """
+
+    prompt_index: int
+    label: str
+    detection_score: float | None
+    predicted_iou: float
+    stability_score: float | None
+    prompt_box: Box | None
+    box: Box
+    area: int
+    mask: Rle
+    logits: Logits | None = field(default=None, repr=False)
+    encoded: tuple[EncodedMask, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """What objects are ranked by: the detector's confidence when there is one, else the predicted IoU."""
+        return self.predicted_iou if self.detection_score is None else self.detection_score
+
+
+@dataclass(frozen=True)
+class Omission:
+    """Masks that were left out for one reason."""
+
+    reason: OmissionReason
+    count: int
+    prompt_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EncodedOverlay:
+    """The picture with everything drawn on it, as a file."""
+
+    content_type: str
+    data: bytes = field(repr=False)

@@ -1,7 +1,7 @@
 """The Protocols that a model family fills in, and what passes through them.
 
-Every method takes a sequence of questions and gives as many answers, in the same order: the pool joins the waiting questions
-of several requests into one call. Methods are called from one thread at a time per device; they must not keep state
+Every method takes a sequence of questions and gives as many answers, in the same order: the pool joins the waiting
+questions of several requests into one call. Methods are called from one thread at a time per device; they must not keep state
 between calls, so that no request can disturb another.
 """
 
@@ -189,6 +189,7 @@ class Family:
         load: (checkpoint, config, device) -> model, ready for use on that device ("cpu", "cuda:0" ...). Raises
             FailedPreconditionError, with a text that says what to do, when the files cannot be used.
         needs_checkpoint: Whether settings must name one.
+        proposes: Whether its models are Proposers too.
         vocabulary: The only words that it understands; empty when it has no such list.
         box_threshold: Default for detection.
         text_threshold: Default for detection.
@@ -200,6 +201,7 @@ class Family:
     tasks: frozenset[Task]
     load: Callable[[Path | None, str | None, str], Model]
     needs_checkpoint: bool = True
+    proposes: bool = False
     vocabulary: tuple[str, ...] = ()
     box_threshold: float = 0.35
     text_threshold: float = 0.25

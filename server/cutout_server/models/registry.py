@@ -26,6 +26,7 @@ FAMILIES: dict[str, Family] = {
             tasks=frozenset({Task.SEGMENT, Task.DETECT, Task.EVERYTHING}),
             load=_load_builtin,
             needs_checkpoint=False,
+            proposes=True,
             vocabulary=VOCABULARY,
             predicted_iou_threshold=0.5,
             stability_threshold=0.5,

@@ -1,0 +1,68 @@
+# `make demo` shows Cutout at work; `make test` runs every test. Both make their own virtual environment first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+SOURCES := server client gateway common tests benchmarks examples hatch_build.py
+
+.PHONY: demo test check format bench serve clean constraints
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    start everything, segment real photographs, look into out/"
+	@echo "make test    run the whole suite (PYTEST='-m \"not slow\"' for the quick part)"
+	@echo "make check   ruff, mypy --strict, buf lint, format and breaking"
+	@echo "make bench   measure; make serve   run the server; make clean   remove what was made"
+
+$(UV):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cutout needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+
+# uv installs the same wheels as pip, many times faster.
+$(VENV)/.demo: $(UV) pyproject.toml constraints.txt hatch_build.py $(wildcard protos/cutout/v1/*.proto)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -c constraints.txt -e '.[builtin,gateway,photos]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+node_modules/.package-lock.json: package.json
+	npm install --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.dev node_modules/.package-lock.json
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/python tools/stage_googleapis.py build/googleapis
+	npx buf lint
+	npx buf format --diff --exit-code protos
+	sh tools/buf_breaking.sh
+
+format: $(VENV)/.dev node_modules/.package-lock.json
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+	npx buf format -w protos
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+serve: $(VENV)/.demo
+	$(BIN)/cutout serve
+
+constraints: $(UV)
+	$(UV) pip compile --quiet --no-emit-index-url --no-annotate --no-header --upgrade --extra dev pyproject.toml -o constraints.txt
+	echo "uv==$$($(UV) --version | cut -d' ' -f2)" >> constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist out node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/out
+	find protos -name '*_pb2*.py*' -delete -o -name '*.binpb' -delete

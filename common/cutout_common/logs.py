@@ -1,0 +1,39 @@
+"""Structured logs: structlog, and the libraries that log through `logging`, in one form on stderr."""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+
+def configure(form: Literal["json", "console"], level: str) -> None:
+    """Sets up the logs of a program.
+
+    Args:
+        form: One JSON object a line, or lines for people.
+        level: The least level that is logged; libraries are heard from `warning` on.
+    """
+    least = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # ConsoleRenderer prints tracebacks by itself; JSON needs them as text.
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    formatter = structlog.stdlib.ProcessorFormatter(processors=[without_meta, *last], foreign_pre_chain=shared)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=max(logging.WARNING, least), force=True)

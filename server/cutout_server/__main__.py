@@ -1,0 +1,59 @@
+"""`python -m cutout_server`: flags, environment and YAML to a running server."""
+
+import asyncio
+import signal
+import sys
+
+import structlog
+from cutout_common import logs
+from cutout_common.config import ConfigError
+
+from cutout_server.app import App
+from cutout_server.errors import CutoutError
+from cutout_server.models.memory import keep_freed_memory
+from cutout_server.settings import Settings
+
+log = structlog.get_logger()
+
+PRINT_CONFIG = "--print-config"
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT; 0 when it ended well, 1 when it could not start, 2 when the settings are wrong."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        settings = Settings.load([arg for arg in args if arg != PRINT_CONFIG])
+        if PRINT_CONFIG in args:
+            sys.stdout.write(settings.to_yaml())
+            return 0
+        keep_freed_memory()
+        logs.configure(settings.log_format, settings.log_level)
+        return asyncio.run(_run(settings))
+    except (ConfigError, ValueError) as error:
+        sys.stderr.write(f"cutout: {error}\n")
+        return 2
+
+
+async def _run(settings: Settings) -> int:
+    stopping = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+    app = App(settings)
+    try:
+        await app.start()
+        serving = asyncio.ensure_future(app.serve())
+        waiting = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        await waiting
+    except (OSError, CutoutError) as error:
+        log.error("cannot start", error=str(error))  # noqa: TRY400 - its text says it all
+        return 1
+    finally:
+        await app.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

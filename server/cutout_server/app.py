@@ -1,0 +1,233 @@
+"""The composition root: settings in, a running server out."""
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+import structlog
+from cutout.v1 import (
+    image_service_pb2,
+    image_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    segmentation_service_pb2,
+    segmentation_service_pb2_grpc,
+)
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from cutout_server.catalogue import Catalogue
+from cutout_server.convert.requests import RequestReader
+from cutout_server.gate import Gate
+from cutout_server.imaging.decode import ImageLimits
+from cutout_server.imaging.fetch import FetchPolicy
+from cutout_server.imaging.store import ImageStore
+from cutout_server.interceptors import CallInterceptor, CallLog
+from cutout_server.metrics import Metrics
+from cutout_server.pipelines.pictures import Pictures
+from cutout_server.pipelines.segment import Segmentation
+from cutout_server.pipelines.uploads import Uploads
+from cutout_server.pools.device import DevicePool
+from cutout_server.pools.placement import Pools
+from cutout_server.services.images import ImageServicer
+from cutout_server.services.models import ModelServicer
+from cutout_server.services.segmentation import SegmentationServicer
+from cutout_server.services.session import Sessions
+from cutout_server.settings import Settings
+from cutout_server.status import State, StatusBoard
+
+log = structlog.get_logger()
+
+SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (segmentation_service_pb2, "SegmentationService"),
+        (image_service_pb2, "ImageService"),
+        (model_service_pb2, "ModelService"),
+    )
+)
+
+
+class App:
+    """A server. `start`, `serve`, `stop`, once each, on one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._catalogue = Catalogue.of(settings)
+        self._metrics = Metrics()
+        self._gate = Gate(settings.api_keys)
+        self._imaging = ThreadPoolExecutor(settings.imaging_threads, thread_name_prefix="imaging")
+        self._store = ImageStore(
+            max_bytes=settings.image_store_bytes,
+            max_images=settings.image_store_images,
+            max_upload_bytes=settings.max_upload_bytes,
+            ttl_s=settings.image_store_ttl_s,
+        )
+        self._pools = Pools({device: self._pool(device) for device in settings.devices}, self._catalogue)
+        self._board = StatusBoard(self._pools, self._store)
+        self._metrics.watch(self._board)
+        self._health = health.aio.HealthServicer()
+        self._server = self._grpc_server()
+        self._admin: grpc.aio.Server | None = None
+        self._metrics_server: WSGIServer | None = None
+        self.port = 0
+        self.metrics_port: int | None = None
+        self.admin_port: int | None = None
+
+    @property
+    def address(self) -> str:
+        """host:port of the gRPC server."""
+        return f"{self._settings.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Binds every port and answers from then on; health says NOT_SERVING until `serve` has returned.
+
+        Raises:
+            OSError: A port is taken, or a certificate cannot be read.
+        """
+        settings = self._settings
+        for service in (health.OVERALL_HEALTH, *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.port = self._bind(self._server, f"{settings.host}:{settings.port}", self._credentials())
+        if settings.metrics_port >= 0:
+            server, _ = start_http_server(settings.metrics_port, settings.metrics_host, self._metrics.registry)
+            self._metrics_server = server
+            self.metrics_port = server.server_port
+        if settings.admin_port >= 0:
+            self._admin = grpc.aio.server()
+            channelz.add_channelz_servicer(self._admin)
+            self.admin_port = self._bind(self._admin, f"127.0.0.1:{settings.admin_port}", None)
+            await self._admin.start()
+        await self._server.start()
+
+    async def serve(self) -> None:
+        """Loads the models, then says that it is serving.
+
+        Raises:
+            CutoutError: A model cannot be loaded.
+        """
+        if self._settings.preload:
+            await self._pools.preload()
+        if self._gate.draining.is_set():
+            return
+        for service in (health.OVERALL_HEALTH, *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._board.state = State.SERVING
+        log.info(
+            "serving",
+            address=self.address,
+            metrics_port=self.metrics_port,
+            admin_port=self.admin_port,
+            models=list(self._catalogue.specs),
+            devices=list(self._settings.devices),
+        )
+
+    async def stop(self) -> None:
+        """Refuses new work, lets accepted work finish as long as the setting allows, and gives everything back."""
+        self._board.state = State.DRAINING
+        self._gate.draining.set()
+        await self._health.enter_graceful_shutdown()
+        log.info("draining", seconds=self._settings.drain_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._gate.emptied(), self._settings.drain_s)
+        await self._server.stop(grace=1.0)
+        if self._admin is not None:
+            await self._admin.stop(grace=0)
+        await self._pools.close()
+        self._imaging.shutdown(cancel_futures=True)
+        self._store.close()
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.shutdown)
+            self._metrics_server.server_close()
+        log.info("stopped")
+
+    def _pool(self, device: str) -> DevicePool:
+        settings = self._settings
+        return DevicePool(
+            device,
+            capacity=settings.max_requests_per_device,
+            max_batch=settings.max_batch,
+            max_encode_batch=settings.max_encode_batch,
+            memory_budget_bytes=settings.memory_budget_bytes,
+            embeddings_cache_bytes=settings.embeddings_cache_bytes,
+            observer=self._metrics,
+        )
+
+    def _grpc_server(self) -> grpc.aio.Server:
+        settings = self._settings
+        interceptor = CallInterceptor(
+            self._gate, (CallLog(), self._metrics), default_deadline_s=settings.default_deadline_s
+        )
+        server = grpc.aio.server(
+            interceptors=[interceptor],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
+                ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+                # Two servers on one port would share its calls in silence.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        uploaded = ImageLimits(settings.max_upload_bytes, settings.max_image_pixels)
+        pictures = Pictures(
+            self._store,
+            self._imaging,
+            inline=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+            uploaded=uploaded,
+            fetching=self._fetch_policy(),
+            observer=self._metrics,
+        )
+        segmentation = Segmentation(self._catalogue, self._pools, pictures, self._imaging)
+        uploads = Uploads(self._store, self._imaging, uploaded)
+        reader = RequestReader(settings.max_prompts, settings.max_objects)
+        sessions = Sessions(
+            segmentation,
+            reader,
+            uploads,
+            self._gate.draining,
+            idle_s=settings.session_idle_s,
+            prompt_deadline_s=settings.default_deadline_s,
+        )
+        segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(
+            SegmentationServicer(segmentation, reader, sessions), server
+        )
+        image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(uploads, segmentation, reader), server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(self._catalogue, self._pools, self._board), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if settings.reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        return server
+
+    def _fetch_policy(self) -> FetchPolicy | None:
+        settings = self._settings
+        if not settings.allow_uris:
+            return None
+        return FetchPolicy(
+            allowed_hosts=settings.uri_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.uri_timeout_s
+        )
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        settings = self._settings
+        if settings.tls_cert is None or settings.tls_key is None:
+            return None
+        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        authorities = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+        return grpc.ssl_server_credentials(
+            [pair], root_certificates=authorities, require_client_auth=authorities is not None
+        )
+
+    @staticmethod
+    def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        try:
+            if credentials is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from error

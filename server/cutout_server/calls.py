@@ -1,0 +1,72 @@
+"""What is known about the call at hand, carried in a context variable so that no signature has to."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Stages:
+    """Wall-clock time that each stage of a request took, in milliseconds, added up.
+
+    The answer's Timings, the log line and the metrics are all read from here.
+    """
+
+    started_s: float = field(default_factory=time.monotonic)
+    ms: dict[str, float] = field(default_factory=dict)
+    embedding_cached: bool = False
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Adds to a stage's time."""
+        self.ms[stage] = self.ms.get(stage, 0.0) + seconds * 1000
+
+    def extend(self, other: "Stages") -> None:
+        """Adds another request's times, as a session does with those of its prompts."""
+        for stage, ms in other.ms.items():
+            self.add(stage, ms / 1000)
+
+    def total_ms(self) -> float:
+        """Milliseconds since the request began."""
+        return (time.monotonic() - self.started_s) * 1000
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an RPC.
+
+    Attributes:
+        request_id: The caller's, or ours.
+        caller: Name that belongs to the API key; "anonymous" when no keys are configured.
+        deadline_s: On the clock of time.monotonic; infinite for sessions, which live by their idle time.
+        stages: Where the time went.
+    """
+
+    request_id: str
+    caller: str
+    deadline_s: float
+    stages: Stages = field(default_factory=Stages)
+
+
+_current: ContextVar[Call] = ContextVar("call")
+
+
+def current() -> Call:
+    """The call that this task works for."""
+    return _current.get()
+
+
+def begin(call: Call) -> None:
+    """Makes `call` the current one for the rest of this task; each RPC has a task of its own."""
+    _current.set(call)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Counts the block's time, its failures too, to a stage of the current call."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        _current.get().stages.add(name, time.monotonic() - started)

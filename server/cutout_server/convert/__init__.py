@@ -1,0 +1,1 @@
+"""Protobuf <-> domain types. Here and in `services` alone are message classes known."""

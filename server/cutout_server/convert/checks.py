@@ -1,0 +1,76 @@
+"""Gathering what is wrong with a request, so that a caller learns of all of it at once."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from cutout_common.status import FieldViolation
+from google.protobuf.message import Message
+
+from cutout_server.errors import InvalidRequestError
+
+T = TypeVar("T")
+
+
+class Checker:
+    """Notes violations by field; `done` raises them all."""
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+
+    def refuse(self, field: str, description: str) -> None:
+        """Notes one."""
+        self._violations.append(FieldViolation(field, description))
+
+    def require(self, ok: bool, field: str, description: str) -> None:
+        """Notes one unless `ok`."""
+        if not ok:
+            self.refuse(field, description)
+
+    def count(self, field: str, count: int, most: int) -> None:
+        """Notes a list that is empty or too long."""
+        self.require(1 <= count <= most, field, f"expected 1 to {most}, got {count}")
+
+    def choice(self, value: int, choices: Mapping[Any, T], field: str) -> T:
+        """The domain's word for an enum's value; the first stands in for one that is noted."""
+        self.require(value in choices, field, f"expected a value of the enum, got {value}")
+        return choices.get(value, next(iter(choices.values())))
+
+    def optional(self, message: Message, field: str, low: float, high: float, path: str = "") -> float | None:
+        """A number with presence, in [low, high]; None when it is absent."""
+        if not message.HasField(field):
+            return None
+        value: float = getattr(message, field)
+        # Written so that NaN is refused.
+        self.require(low <= value <= high, f"{path}{field}", f"expected a number in [{low:g}, {high:g}], got {value:g}")
+        return value
+
+    def finite(self, values: Mapping[str, float], path: str) -> bool:
+        """Notes every number that is NaN or infinite; whether there was none."""
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        for name in bad:
+            self.refuse(f"{path}.{name}", f"expected a finite number, got {values[name]}")
+        return not bad
+
+    def done(self) -> None:
+        """Raises what was noted.
+
+        Raises:
+            InvalidRequestError: Something was.
+        """
+        if self._violations:
+            raise InvalidRequestError(*self._violations)
+
+
+@contextmanager
+def within(path: str | None) -> Iterator[None]:
+    """Prefixes the fields of violations raised inside the block: their request is a field of another."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        if path is None:
+            raise
+        raise InvalidRequestError(
+            *(FieldViolation(f"{path}.{v.field}", v.description) for v in error.violations), reason=error.reason
+        ) from None

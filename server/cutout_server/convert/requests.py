@@ -1,0 +1,328 @@
+"""Requests to domain types. Every bound that can be checked without the picture is checked here and nowhere else."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, segmentation_pb2
+from cutout.v1 import segmentation_service_pb2 as service_pb2
+
+from cutout_server.convert.checks import Checker
+from cutout_server.errors import InvalidRequestError
+from cutout_server.types import (
+    LOW_RES,
+    Box,
+    EverythingRequest,
+    FileImage,
+    ImageSource,
+    Logits,
+    MaskFormat,
+    ObjectPrompt,
+    Options,
+    OverlayFormat,
+    PromptsRequest,
+    SegmentRequest,
+    StoredImage,
+    Strategy,
+    TensorImage,
+    TextRequest,
+    UriImage,
+)
+
+MAX_POINTS = 256
+MAX_PHRASE_LENGTH = 256
+MAX_POINTS_PER_SIDE = 64
+DEFAULT_POINTS_PER_SIDE = 32
+MAX_LOGIT = 32.0
+MIN_CHUNK_BYTES = 256 * 1024
+MAX_CHUNK_BYTES = 1024 * 1024
+DEFAULT_CHUNK_BYTES = 512 * 1024
+
+STRATEGIES = {
+    segmentation_pb2.SegmentationOptions.STRATEGY_UNSPECIFIED: Strategy.ALL,
+    segmentation_pb2.SegmentationOptions.STRATEGY_ALL: Strategy.ALL,
+    segmentation_pb2.SegmentationOptions.STRATEGY_BEST: Strategy.BEST,
+    segmentation_pb2.SegmentationOptions.STRATEGY_LARGEST: Strategy.LARGEST,
+    segmentation_pb2.SegmentationOptions.STRATEGY_MERGE: Strategy.MERGE,
+}
+MASK_FORMATS = {
+    mask_pb2.MASK_FORMAT_UNSPECIFIED: MaskFormat.RLE,
+    mask_pb2.MASK_FORMAT_RLE: MaskFormat.RLE,
+    mask_pb2.MASK_FORMAT_PNG: MaskFormat.PNG,
+    mask_pb2.MASK_FORMAT_BITS: MaskFormat.BITS,
+    mask_pb2.MASK_FORMAT_POLYGONS: MaskFormat.POLYGONS,
+}
+OVERLAY_FORMATS = {
+    segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_UNSPECIFIED: None,
+    segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PNG: OverlayFormat.PNG,
+    segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_JPEG: OverlayFormat.JPEG,
+}
+DTYPES: dict[int, np.dtype[Any]] = {
+    image_pb2.RawTensor.DATA_TYPE_UNSPECIFIED: np.dtype("u1"),
+    image_pb2.RawTensor.DATA_TYPE_UINT8: np.dtype("u1"),
+    image_pb2.RawTensor.DATA_TYPE_UINT16: np.dtype("<u2"),
+    image_pb2.RawTensor.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+}
+
+
+@dataclass(frozen=True)
+class RequestReader:
+    """Reads requests within the operator's bounds.
+
+    Every method raises InvalidRequestError with all violated fields. With `in_session`, image and segmenter are the
+    session's and must be unset.
+    """
+
+    max_prompts: int
+    max_objects: int
+
+    def text(self, message: service_pb2.SegmentByTextRequest, *, in_session: bool = False) -> TextRequest:
+        """SegmentByText."""
+        check = Checker()
+        phrases = []
+        for index, entry in enumerate(message.phrases):
+            words = list(_split(entry))
+            check.require(bool(words), f"phrases[{index}]", "expected words, got none")
+            longest = max(map(len, words), default=0)
+            check.require(
+                longest <= MAX_PHRASE_LENGTH,
+                f"phrases[{index}]",
+                f"expected at most {MAX_PHRASE_LENGTH} characters a phrase, got {longest}",
+            )
+            phrases.extend(words)
+        check.count("phrases", len(phrases) or len(message.phrases), self.max_prompts)
+        request = TextRequest(
+            phrases=tuple(phrases),
+            box_threshold=check.optional(message, "box_threshold", 0, 1),
+            text_threshold=check.optional(message, "text_threshold", 0, 1),
+            detector=message.detector,
+            **self._common(check, message, in_session),
+        )
+        check.done()
+        return request
+
+    def box(self, message: service_pb2.SegmentByBoxRequest, *, in_session: bool = False) -> PromptsRequest:
+        """SegmentByBox."""
+        check = Checker()
+        check.count("boxes", len(message.boxes), self.max_prompts)
+        boxes = [read_box(check, box, f"boxes[{i}]") for i, box in enumerate(message.boxes[: self.max_prompts])]
+        request = PromptsRequest(
+            prompts=tuple(ObjectPrompt(box=box) for box in boxes),
+            kind="boxes",
+            **self._common(check, message, in_session),
+        )
+        check.done()
+        return request
+
+    def points(self, message: service_pb2.SegmentByPointsRequest, *, in_session: bool = False) -> PromptsRequest:
+        """SegmentByPoints."""
+        check = Checker()
+        check.count("prompts", len(message.prompts), self.max_prompts)
+        prompts = [read_prompt(check, p, f"prompts[{i}]") for i, p in enumerate(message.prompts[: self.max_prompts])]
+        request = PromptsRequest(prompts=tuple(prompts), kind="prompts", **self._common(check, message, in_session))
+        check.done()
+        return request
+
+    def everything(
+        self, message: service_pb2.SegmentEverythingRequest, *, in_session: bool = False
+    ) -> EverythingRequest:
+        """SegmentEverything."""
+        check = Checker()
+        side = message.points_per_side or DEFAULT_POINTS_PER_SIDE
+        check.require(
+            side <= MAX_POINTS_PER_SIDE, "points_per_side", f"expected 1 to {MAX_POINTS_PER_SIDE}, got {side}"
+        )
+        request = EverythingRequest(
+            points_per_side=side,
+            predicted_iou_threshold=check.optional(message, "predicted_iou_threshold", 0, 1),
+            stability_threshold=check.optional(message, "stability_threshold", 0, 1),
+            **self._common(check, message, in_session),
+        )
+        check.done()
+        return request
+
+    def one_of(self, message: Any, oneof: str, *, in_session: bool = False) -> SegmentRequest:
+        """The one of these four that `message` holds."""
+        kind = message.WhichOneof(oneof)
+        if kind not in {"text", "box", "points", "everything"}:
+            raise InvalidRequestError.of(oneof, "expected one of text, box, points, everything, got none")
+        request: SegmentRequest = getattr(self, kind)(getattr(message, kind), in_session=in_session)
+        return request
+
+    def overlay(self, message: image_service_pb2.RenderOverlayRequest) -> SegmentRequest:
+        """RenderOverlay: the same as one of the four, said in fewer words."""
+        check = Checker()
+        check.require(
+            message.HasField("picture") != bool(message.image_id),
+            "picture",
+            "expected either picture or image_id, got both or neither",
+        )
+        kinds = [kind for kind in ("phrases", "boxes", "points") if getattr(message, kind)]
+        check.require(len(kinds) <= 1, "/".join(kinds), f"expected one kind of prompt, got {len(kinds)}")
+        check.require(not message.detector or kinds == ["phrases"], "detector", "expected none without phrases")
+        for field, step in (("boxes", 4), ("points", 2)):
+            numbers = len(getattr(message, field))
+            check.require(numbers % step == 0, field, f"expected {step} numbers for each, got {numbers} in all")
+        check.done()
+        common: dict[str, Any] = {
+            "image": image_pb2.Image(image_id=message.image_id)
+            if message.image_id
+            else image_pb2.Image(content=message.picture.data),
+            "segmenter": message.segmenter,
+            "options": segmentation_pb2.SegmentationOptions(
+                overlay=segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PNG
+            ),
+        }
+        if message.phrases:
+            return self.text(
+                service_pb2.SegmentByTextRequest(phrases=message.phrases, detector=message.detector, **common)
+            )
+        if message.boxes:
+            boxes = [
+                mask_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+                for x_min, y_min, x_max, y_max in _groups(message.boxes, 4)
+            ]
+            return self.box(service_pb2.SegmentByBoxRequest(boxes=boxes, **common))
+        if message.points:
+            points = [mask_pb2.Point(x=x, y=y) for x, y in _groups(message.points, 2)]
+            prompts = [service_pb2.ObjectPrompt(points=points)]
+            return self.points(service_pb2.SegmentByPointsRequest(prompts=prompts, **common))
+        return self.everything(service_pb2.SegmentEverythingRequest(**common))
+
+    def _common(self, check: Checker, message: Any, in_session: bool) -> dict[str, Any]:
+        if in_session:
+            check.require(not message.HasField("image"), "image", "expected none: the session has its picture")
+            check.require(not message.segmenter, "segmenter", "expected none: the session has its segmenter")
+        return {
+            "image": None if in_session else read_image(check, message.image),
+            "segmenter": message.segmenter,
+            "options": self._options(check, message.options),
+        }
+
+    def _options(self, check: Checker, message: segmentation_pb2.SegmentationOptions) -> Options:
+        formats = tuple(
+            check.choice(value, MASK_FORMATS, f"options.mask_formats[{index}]")
+            for index, value in enumerate(message.mask_formats[: len(MASK_FORMATS)])
+        )
+        once = len(set(message.mask_formats)) == len(message.mask_formats) and len(set(formats)) == len(formats)
+        check.require(once, "options.mask_formats", "expected each format at most once")
+        check.require(
+            message.max_objects <= self.max_objects,
+            "options.max_objects",
+            f"expected at most {self.max_objects}, got {message.max_objects}",
+        )
+        nms_iou = check.optional(message, "nms_iou", 0, 1, "options.")
+        check.require(nms_iou != 0, "options.nms_iou", "expected a number in (0, 1], got 0")
+        threshold = check.optional(message, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.")
+        return Options(
+            multimask=message.multimask,
+            strategy=check.choice(message.strategy, STRATEGIES, "options.strategy"),
+            mask_formats=formats or (MaskFormat.RLE,),
+            overlay=check.choice(message.overlay, OVERLAY_FORMATS, "options.overlay"),
+            return_logits=message.return_logits,
+            mask_threshold=threshold or 0.0,
+            min_area=message.min_area,
+            max_hole_area=message.max_hole_area,
+            min_part_area=message.min_part_area,
+            nms_iou=nms_iou,
+            max_objects=message.max_objects or self.max_objects,
+        )
+
+
+def read_chunk_bytes(message: service_pb2.StreamSegmentationRequest) -> int:
+    """StreamSegmentation's size of a chunk, in bytes."""
+    size = message.chunk_bytes or DEFAULT_CHUNK_BYTES
+    if not MIN_CHUNK_BYTES <= size <= MAX_CHUNK_BYTES:
+        raise InvalidRequestError.of("chunk_bytes", f"expected {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES}, got {size}")
+    return size
+
+
+def read_image(check: Checker, message: image_pb2.Image, path: str = "image") -> ImageSource:
+    """Where the picture comes from; something that nobody decodes stands in for what is noted."""
+    match message.WhichOneof("source"):
+        case "content":
+            content = message.content  # Each access copies.
+            check.require(bool(content), f"{path}.content", "expected a picture file, got no bytes")
+            return FileImage(content)
+        case "uri":
+            return UriImage(message.uri)
+        case "image_id":
+            return StoredImage(message.image_id)
+        case "tensor":
+            return _tensor(check, message.tensor, f"{path}.tensor")
+    check.refuse(path, "expected one of content, uri, image_id, tensor, got none")
+    return FileImage(b"")
+
+
+def read_box(check: Checker, message: mask_pb2.Box, path: str) -> Box:
+    """A box with an area; whether it lies in the picture shows later."""
+    box = Box(message.x_min, message.y_min, message.x_max, message.y_max)
+    if check.finite(vars(box), path):
+        check.require(
+            box.x_min < box.x_max, f"{path}.x_max", f"expected more than x_min {box.x_min:g}, got {box.x_max:g}"
+        )
+        check.require(
+            box.y_min < box.y_max, f"{path}.y_max", f"expected more than y_min {box.y_min:g}, got {box.y_max:g}"
+        )
+    return box
+
+
+def read_prompt(check: Checker, message: service_pb2.ObjectPrompt, path: str) -> ObjectPrompt:
+    """Everything about one object; whether it lies in the picture shows later."""
+    has_box, has_logits = message.HasField("box"), message.HasField("logits")
+    check.require(len(message.points) <= MAX_POINTS, f"{path}.points", f"expected at most {MAX_POINTS}")
+    points = message.points[:MAX_POINTS]
+    labels = []
+    for index, point in enumerate(points):
+        check.finite({"x": point.x, "y": point.y}, f"{path}.points[{index}]")
+        label = point.label if point.HasField("label") else 1
+        check.require(label in {0, 1}, f"{path}.points[{index}].label", f"expected 0 or 1, got {label}")
+        labels.append(min(label, 1))
+    if not has_box and not has_logits:
+        check.require(1 in labels, path, "expected a point with label 1, a box or logits")
+    return ObjectPrompt(
+        points=np.array([(point.x, point.y) for point in points], np.float32).reshape(-1, 2),
+        labels=np.array(labels, np.int32),
+        box=read_box(check, message.box, f"{path}.box") if has_box else None,
+        logits=_logits(check, message.logits, f"{path}.logits") if has_logits else None,
+    )
+
+
+def _logits(check: Checker, message: mask_pb2.LowResLogits, path: str) -> Logits | None:
+    if (message.height, message.width) != (LOW_RES, LOW_RES):
+        check.refuse(path, f"expected {LOW_RES} x {LOW_RES}, got {message.height} x {message.width}")
+        return None
+    data = message.data
+    if len(data) != LOW_RES * LOW_RES * 4:
+        check.refuse(f"{path}.data", f"expected {LOW_RES * LOW_RES * 4} bytes, got {len(data)}")
+        return None
+    logits = np.frombuffer(data, np.dtype("<f4")).reshape(LOW_RES, LOW_RES)
+    check.require(bool(np.isfinite(logits).all()), f"{path}.data", "expected finite numbers")
+    return logits
+
+
+def _tensor(check: Checker, message: image_pb2.RawTensor, path: str) -> ImageSource:
+    dtype = check.choice(message.dtype, DTYPES, f"{path}.dtype")
+    shape = (message.height, message.width, message.channels)
+    for name, size in zip(("height", "width"), shape, strict=False):
+        check.require(size >= 1, f"{path}.{name}", f"expected at least 1, got {size}")
+    check.require(message.channels in {1, 3, 4}, f"{path}.channels", f"expected 1, 3 or 4, got {message.channels}")
+    expected = message.height * message.width * message.channels * dtype.itemsize
+    data = message.data
+    if len(data) != expected or expected == 0:
+        check.refuse(f"{path}.data", f"expected {expected} bytes, got {len(data)}")
+        return FileImage(b"")
+    return TensorImage(np.frombuffer(data, dtype).reshape(shape))
+
+
+def _split(entry: str) -> Iterator[str]:
+    """The phrases of an entry such as "cat . remote control ." or "cat. remote control."."""
+    for phrase in re.split(r"\.(?:\s+|$)", entry):
+        if words := phrase.strip():
+            yield words
+
+
+def _groups(numbers: Iterable[float], size: int) -> Iterator[tuple[float, ...]]:
+    return zip(*[iter(numbers)] * size, strict=True)

@@ -1,0 +1,239 @@
+"""Domain types to answers."""
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from cutout.v1 import (
+    image_pb2,
+    image_service_pb2,
+    mask_pb2,
+    model_service_pb2,
+    segmentation_pb2,
+)
+from cutout.v1 import segmentation_service_pb2 as service_pb2
+
+from cutout_server.calls import Stages
+from cutout_server.catalogue import ModelSpec
+from cutout_server.imaging.store import StoredFile
+from cutout_server.models.base import Task
+from cutout_server.status import ServerStatus, State
+from cutout_server.types import (
+    BitMask,
+    Box,
+    EncodedMask,
+    EncodedOverlay,
+    Logits,
+    Omission,
+    OmissionReason,
+    Picture,
+    PngMask,
+    PolygonMask,
+    Rle,
+    SegmentedObject,
+)
+
+OMISSION_REASONS = {
+    OmissionReason.EMPTY: segmentation_pb2.Omission.REASON_EMPTY,
+    OmissionReason.BELOW_MIN_AREA: segmentation_pb2.Omission.REASON_BELOW_MIN_AREA,
+    OmissionReason.DUPLICATE: segmentation_pb2.Omission.REASON_DUPLICATE,
+    OmissionReason.BEYOND_MAX_OBJECTS: segmentation_pb2.Omission.REASON_BEYOND_MAX_OBJECTS,
+}
+TASKS = {
+    Task.SEGMENT: model_service_pb2.Model.TASK_SEGMENT,
+    Task.DETECT: model_service_pb2.Model.TASK_DETECT,
+    Task.EVERYTHING: model_service_pb2.Model.TASK_EVERYTHING,
+}
+STATES = {
+    State.STARTING: model_service_pb2.GetStatusResponse.STATE_STARTING,
+    State.SERVING: model_service_pb2.GetStatusResponse.STATE_SERVING,
+    State.DRAINING: model_service_pb2.GetStatusResponse.STATE_DRAINING,
+}
+
+
+def image_info(picture: Picture) -> image_pb2.ImageInfo:
+    """What the server found out about a picture."""
+    return image_pb2.ImageInfo(width=picture.width, height=picture.height, pixels_sha256=picture.sha256)
+
+
+def segmentation(
+    picture: Picture,
+    objects: Sequence[SegmentedObject],
+    omissions: Iterable[Omission],
+    overlay: EncodedOverlay | None,
+    models: Iterable[str],
+    stages: Stages,
+) -> segmentation_pb2.Segmentation:
+    """A whole answer."""
+    return segmentation_pb2.Segmentation(
+        image=image_info(picture),
+        objects=[segmented_object(found) for found in objects],
+        omissions=[_omission(omission) for omission in omissions],
+        overlay=segmentation_pb2.Overlay(**vars(overlay)) if overlay else None,
+        models=models,
+        timings=timings(stages),
+    )
+
+
+def segmented_object(found: SegmentedObject) -> segmentation_pb2.SegmentedObject:
+    """One object with its masks inside."""
+    return segmentation_pb2.SegmentedObject(
+        prompt_index=found.prompt_index,
+        label=found.label,
+        detection_score=found.detection_score,
+        predicted_iou=found.predicted_iou,
+        stability_score=found.stability_score,
+        prompt_box=_box(found.prompt_box) if found.prompt_box else None,
+        box=_box(found.box),
+        area=found.area,
+        masks=[_mask(mask) for mask in found.encoded],
+        logits=None if found.logits is None else _logits(found.logits),
+    )
+
+
+def stream_header(picture: Picture) -> service_pb2.StreamSegmentationResponse:
+    """The first message of a stream."""
+    return service_pb2.StreamSegmentationResponse(header=service_pb2.StreamHeader(image=image_info(picture)))
+
+
+def stream_object(found: SegmentedObject, chunk_bytes: int) -> Iterator[service_pb2.StreamSegmentationResponse]:
+    """An object, then the chunks of those of its masks that are larger than `chunk_bytes`."""
+    message = segmented_object(found)
+    large: dict[int, bytes] = {}
+    for index, mask in enumerate(message.masks):
+        if mask.ByteSize() > chunk_bytes:
+            large[index] = mask.SerializeToString()
+            mask.Clear()
+    yield service_pb2.StreamSegmentationResponse(object=message)
+    for index, data in large.items():
+        for piece, last in _pieces(data, chunk_bytes):
+            chunk = service_pb2.MaskChunk(mask_index=index, data=piece, last=last)
+            yield service_pb2.StreamSegmentationResponse(mask_chunk=chunk)
+
+
+def stream_overlay(overlay: EncodedOverlay, chunk_bytes: int) -> Iterator[service_pb2.StreamSegmentationResponse]:
+    """The chunks of an overlay."""
+    for piece, last in _pieces(overlay.data, chunk_bytes):
+        chunk = service_pb2.OverlayChunk(content_type=overlay.content_type, data=piece, last=last)
+        yield service_pb2.StreamSegmentationResponse(overlay_chunk=chunk)
+
+
+def stream_summary(
+    count: int, omissions: Iterable[Omission], models: Iterable[str], stages: Stages
+) -> service_pb2.StreamSegmentationResponse:
+    """The last message of a stream."""
+    summary = service_pb2.StreamSummary(
+        object_count=count,
+        omissions=[_omission(omission) for omission in omissions],
+        models=models,
+        timings=timings(stages),
+    )
+    return service_pb2.StreamSegmentationResponse(summary=summary)
+
+
+def timings(stages: Stages) -> segmentation_pb2.Timings:
+    """Where the time went."""
+    return segmentation_pb2.Timings(
+        **{f"{stage}_ms": ms for stage, ms in stages.ms.items()},
+        total_ms=stages.total_ms(),
+        embedding_cached=stages.embedding_cached,
+    )
+
+
+def upload(file: StoredFile) -> image_service_pb2.UploadImageResponse:
+    """A stored picture."""
+    response = image_service_pb2.UploadImageResponse(
+        image_id=file.image_id,
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+        content_type=file.header.content_type,
+        width=file.header.width,
+        height=file.header.height,
+    )
+    response.expire_time.FromDatetime(datetime.datetime.fromtimestamp(file.expires_at_s(), datetime.UTC))
+    return response
+
+
+def model(spec: ModelSpec, loaded: dict[str, int]) -> model_service_pb2.Model:
+    """A model; `loaded` gives its bytes on each device that holds it."""
+    return model_service_pb2.Model(
+        name=spec.name,
+        family=spec.family.name,
+        tasks=sorted(TASKS[task] for task in spec.family.tasks),
+        description=spec.settings.description,
+        loaded_on=sorted(loaded),
+        memory_bytes=max(loaded.values(), default=0),
+        vocabulary=spec.family.vocabulary,
+        default_for=sorted(TASKS[task] for task in spec.default_for),
+    )
+
+
+def status(status: ServerStatus) -> model_service_pb2.GetStatusResponse:
+    """The server at this moment."""
+    return model_service_pb2.GetStatusResponse(
+        version=status.version,
+        state=STATES[status.state],
+        uptime_seconds=status.uptime_s,
+        devices=[
+            model_service_pb2.DeviceStatus(
+                name=device.name,
+                models=device.models,
+                requests=device.requests,
+                queued_jobs=device.queued_jobs,
+                capacity=device.capacity,
+                jobs=device.jobs,
+                batches=device.batches,
+                model_bytes=sum(device.models.values()),
+                memory_budget_bytes=device.memory_budget_bytes,
+                embeddings=model_service_pb2.CacheStatus(**vars(device.embeddings)),
+            )
+            for device in status.devices
+        ],
+        image_store=model_service_pb2.ImageStoreStatus(
+            images=status.stored_images,
+            bytes=status.stored_bytes,
+            capacity_bytes=status.store_capacity_bytes,
+        ),
+    )
+
+
+def _mask(mask: EncodedMask) -> mask_pb2.Mask:
+    match mask:
+        case Rle():
+            return mask_pb2.Mask(
+                rle=mask_pb2.RleMask(size=[mask.height, mask.width], counts=mask.counts.decode("ascii"))
+            )
+        case PngMask(data):
+            return mask_pb2.Mask(png=data)
+        case BitMask():
+            return mask_pb2.Mask(bits=mask_pb2.BitMask(height=mask.height, width=mask.width, data=mask.data))
+        case PolygonMask():
+            polygons = [
+                mask_pb2.Polygon(
+                    exterior=mask_pb2.Ring(coordinates=polygon.exterior.ravel()),
+                    holes=[mask_pb2.Ring(coordinates=hole.ravel()) for hole in polygon.holes],
+                )
+                for polygon in mask.polygons
+            ]
+            return mask_pb2.Mask(polygons=mask_pb2.PolygonMask(height=mask.height, width=mask.width, polygons=polygons))
+
+
+def _box(box: Box) -> mask_pb2.Box:
+    return mask_pb2.Box(x_min=box.x_min, y_min=box.y_min, x_max=box.x_max, y_max=box.y_max)
+
+
+def _logits(logits: Logits) -> mask_pb2.LowResLogits:
+    height, width = logits.shape
+    data = np.ascontiguousarray(logits, np.dtype("<f4")).tobytes()
+    return mask_pb2.LowResLogits(height=height, width=width, data=data)
+
+
+def _omission(omission: Omission) -> segmentation_pb2.Omission:
+    return segmentation_pb2.Omission(
+        reason=OMISSION_REASONS[omission.reason], count=omission.count, prompt_indices=omission.prompt_indices
+    )
+
+
+def _pieces(data: bytes, size: int) -> Iterator[tuple[bytes, bool]]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size], start + size >= len(data)

@@ -1,0 +1,63 @@
+"""Who may come in, and whether anyone may."""
+
+import asyncio
+import hmac
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+
+from cutout_server.errors import UnauthenticatedError, UnavailableError
+from cutout_server.settings import ApiKey
+
+ANONYMOUS = "anonymous"
+
+
+class Gate:
+    """Looks at keys and counts the calls inside."""
+
+    def __init__(self, api_keys: Sequence[ApiKey]) -> None:
+        self.draining = asyncio.Event()
+        self._inside = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._callers = {sha256(key.key.get_secret_value().encode()).digest(): key.caller for key in api_keys}
+
+    def identify(self, metadata: Mapping[str, str]) -> str:
+        """The caller's name.
+
+        Raises:
+            UnauthenticatedError: Keys are configured and the call has none of them.
+        """
+        if not self._callers:
+            return ANONYMOUS
+        scheme, _, bearer = metadata.get("authorization", "").partition(" ")
+        offered = metadata.get("x-api-key") or (bearer if scheme.lower() == "bearer" else "")
+        digest = sha256(offered.strip().encode()).digest()
+        # Every key is compared, in constant time, so that the time taken tells nothing.
+        matches = [caller for known, caller in self._callers.items() if hmac.compare_digest(known, digest)]
+        if not matches:
+            missing = "expected an API key in x-api-key or as a bearer token in authorization"
+            raise UnauthenticatedError("the API key is not valid" if offered else missing)
+        return matches[0]
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Counts a call in and out.
+
+        Raises:
+            UnavailableError: The server is draining.
+        """
+        if self.draining.is_set():
+            raise UnavailableError("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
+        self._inside += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if self._inside == 0:
+                self._idle.set()
+
+    async def emptied(self) -> None:
+        """Returns once no call is left inside."""
+        await self._idle.wait()

@@ -1,0 +1,132 @@
+"""Prometheus metrics: the standard gRPC server names, and what the pools, caches and pictures do.
+
+Every label has a bounded set of values: methods of the contract, gRPC codes, reasons of our own errors, configured
+devices and models, operations of the model protocols.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from cutout_server.interceptors import CallRecord, Rpc
+from cutout_server.status import State, StatusBoard
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+REFUSALS = frozenset(grpc.StatusCode) - {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class Metrics:
+    """Hears of calls, pools and pictures and counts them in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._started = self._counter("grpc_server_started", "RPCs that arrived.", RPC_LABELS)
+        self._handled = self._counter("grpc_server_handled", "RPCs that ended.", (*RPC_LABELS, "grpc_code"))
+        self._received = self._counter("grpc_server_msg_received", "Messages received.", RPC_LABELS)
+        self._sent = self._counter("grpc_server_msg_sent", "Messages sent.", RPC_LABELS)
+        self._handling = self._histogram("grpc_server_handling_seconds", "Time from arrival to end.", RPC_LABELS)
+        self._stage = self._histogram("cutout_stage_seconds", "Time of each stage of a request.", ("stage",))
+        self._refused = self._counter("cutout_requests_refused", "Calls refused.", ("reason",))
+        self._wait = self._histogram("cutout_queue_wait_seconds", "Time that jobs waited.", ("device",))
+        self._dropped = self._counter(
+            "cutout_jobs_dropped", "Jobs dropped before they cost anything.", ("device", "why")
+        )
+        self._batch = self._histogram(
+            "cutout_batch_size", "Jobs in one pass.", ("device", "operation"), (1, 2, 4, 8, 16, 32, 64)
+        )
+        self._pixels = self._histogram(
+            "cutout_image_megapixels", "Sizes of pictures.", (), (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
+        )
+
+    def watch(self, board: StatusBoard) -> None:
+        """Adds what is read at each scrape."""
+        self.registry.register(_StatusCollector(board))
+
+    def started(self, rpc: Rpc) -> None:
+        """See CallObserver."""
+        self._started.labels(rpc.type, rpc.service, rpc.method).inc()
+
+    def finished(self, record: CallRecord) -> None:
+        """See CallObserver."""
+        labels = (record.rpc.type, record.rpc.service, record.rpc.method)
+        self._handled.labels(*labels, record.code.name).inc()
+        self._received.labels(*labels).inc(record.received)
+        self._sent.labels(*labels).inc(record.sent)
+        self._handling.labels(*labels).observe(record.seconds)
+        for stage, ms in record.stages_ms.items():
+            self._stage.labels(stage).observe(ms / 1000)
+        if record.code in REFUSALS:
+            self._refused.labels(record.reason).inc()
+
+    def waited(self, device: str, seconds: float) -> None:
+        """See PoolObserver."""
+        self._wait.labels(device).observe(seconds)
+
+    def batched(self, device: str, operation: str, size: int) -> None:
+        """See PoolObserver."""
+        self._batch.labels(device, operation).observe(size)
+
+    def dropped(self, device: str, why: str) -> None:
+        """See PoolObserver."""
+        self._dropped.labels(device, why).inc()
+
+    def decoded(self, pixels: int) -> None:
+        """See PictureObserver."""
+        self._pixels.observe(pixels / 1e6)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class _StatusCollector(Collector):
+    """Reads gauges where the truth is, instead of keeping copies of it."""
+
+    def __init__(self, board: StatusBoard) -> None:
+        self._board = board
+
+    def collect(self) -> Iterator[Any]:
+        status = self._board.read()
+        yield _gauge("cutout_serving", "1 while requests are taken.", status.state is State.SERVING)
+        yield _gauge("cutout_stored_images", "Uploaded pictures held.", status.stored_images)
+        yield _gauge("cutout_stored_image_bytes", "Their files.", status.stored_bytes)
+        per_device = {
+            "cutout_requests_in_hand": ("Requests admitted and not finished.", lambda d: d.requests),
+            "cutout_queue_depth": ("Jobs that wait.", lambda d: d.queued_jobs),
+            "cutout_embeddings_cache_bytes": ("Embeddings held.", lambda d: d.embeddings.bytes),
+            "cutout_device_model_bytes": ("Memory of the loaded models.", lambda d: sum(d.models.values())),
+        }
+        for name, (text, read) in per_device.items():
+            gauge = GaugeMetricFamily(name, text, labels=["device"])
+            for device in status.devices:
+                gauge.add_metric([device.name], read(device))
+            yield gauge
+        for name, text in (("hits", "Embeddings found."), ("misses", "Embeddings that had to be made.")):
+            counter = CounterMetricFamily(f"cutout_embeddings_cache_{name}", text, labels=["device"])
+            for device in status.devices:
+                counter.add_metric([device.name], getattr(device.embeddings, name))
+            yield counter
+        models = GaugeMetricFamily("cutout_model_bytes", "Memory of a loaded model.", labels=["device", "model"])
+        for device in status.devices:
+            for model, nbytes in device.models.items():
+                models.add_metric([device.name, model], nbytes)
+        yield models
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))

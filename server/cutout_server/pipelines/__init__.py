@@ -1,0 +1,1 @@
+"""What a request means: which models run, in which order, on what."""

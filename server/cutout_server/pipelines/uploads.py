@@ -1,0 +1,49 @@
+"""From chunks of a file to a stored picture that is known to be one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+
+from cutout_server.errors import InvalidRequestError
+from cutout_server.imaging.decode import ImageLimits, probe
+from cutout_server.imaging.store import ImageStore, StoredFile
+
+
+class Uploads:
+    """Takes files in; only what its header shows to be a picture within the limits is kept."""
+
+    def __init__(self, store: ImageStore, executor: Executor, limits: ImageLimits) -> None:
+        self.store = store
+        self._executor = executor
+        self._limits = limits
+
+    async def receive(
+        self, chunks: AsyncIterator[bytes], owner: str, *, field: str, expected_sha256: str = ""
+    ) -> StoredFile:
+        """Stores a file as it arrives; nothing is left of one that is refused.
+
+        Args:
+            chunks: Its bytes.
+            owner: Who may use it.
+            field: What violations call the bytes.
+            expected_sha256: Hexadecimal digest to be met; empty for none.
+
+        Raises:
+            InvalidRequestError: It is not a picture that can be read, or not the one that was announced.
+            TooLargeError: It outgrew the bound.
+        """
+        upload = await self.store.receive(chunks)
+        try:
+            if expected_sha256 and expected_sha256.lower() != upload.sha256:
+                raise InvalidRequestError.of(
+                    "expected_sha256",
+                    f"expected {expected_sha256.lower()}, the bytes that arrived have {upload.sha256}",
+                )
+            loop = asyncio.get_running_loop()
+            header = await loop.run_in_executor(
+                self._executor, lambda: probe(upload.path.read_bytes(), self._limits, field=field)
+            )
+        except BaseException:
+            self.store.discard(upload)
+            raise
+        return self.store.keep(upload, owner, header)

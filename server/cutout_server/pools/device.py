@@ -1,0 +1,251 @@
+"""The pool of one device: a bounded number of requests, their jobs in order of admission, joined into batches."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from cutout_server import calls
+from cutout_server.catalogue import ModelSpec
+from cutout_server.errors import DeadlineError, OverloadedError
+from cutout_server.pools.embeddings import EmbeddingsCache
+from cutout_server.pools.models import LoadedModels
+
+log = structlog.get_logger()
+
+# An operation answers a sequence of questions in one pass through the model.
+Operation = Callable[[Any, Sequence[Any]], Sequence[Any]]
+
+
+class PoolObserver(Protocol):
+    """Hears what a pool does; metrics hang here."""
+
+    def waited(self, device: str, seconds: float) -> None:
+        """A job left the queue."""
+
+    def batched(self, device: str, operation: str, size: int) -> None:
+        """A batch goes to the model."""
+
+    def dropped(self, device: str, why: str) -> None:
+        """A job was dropped before it cost anything: `deadline` or `cancelled`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A question that waits for the device.
+
+    Attributes:
+        seat: Number of the request that it belongs to: the earlier the sooner.
+        spec: The model to ask; None for a job of the pool's own.
+        operation: Name of the model's method.
+        question: One item of the method's sequence.
+        deadline_s: On the clock of time.monotonic; past it the job is dropped.
+        max_batch: Most jobs in one pass.
+    """
+
+    seat: int
+    spec: ModelSpec | None
+    operation: str
+    question: Any = field(repr=False)
+    deadline_s: float
+    max_batch: int
+    done: asyncio.Future[Any] = field(repr=False)
+    queued_s: float = field(default_factory=time.monotonic)
+
+    def joins(self, other: "Job") -> bool:
+        """Whether both fit into one pass."""
+        return self.spec is not None and self.spec is other.spec and self.operation == other.operation
+
+
+class DevicePool:
+    """One worker for one device. Belongs to the event loop; models run in the pool's one thread."""
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        capacity: int,
+        max_batch: int,
+        max_encode_batch: int,
+        memory_budget_bytes: int,
+        embeddings_cache_bytes: int,
+        observer: PoolObserver,
+    ) -> None:
+        self.device = device
+        self.capacity = capacity
+        self.requests = 0
+        self.jobs = 0
+        self.batches = 0
+        self.embeddings = EmbeddingsCache(embeddings_cache_bytes)
+        self.models = LoadedModels(device, memory_budget_bytes, self._forget_embeddings)
+        self._max_batch = {"encode": max_encode_batch}
+        self._default_max_batch = max_batch
+        self._observer = observer
+        self._numbers = itertools.count(1)
+        self._waiting: list[Job] = []
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"pool-{device}")
+        self._loop = asyncio.get_running_loop()
+        self._worker = self._loop.create_task(self._work(), name=f"pool-{device}")
+        self._seconds_per_request = 0.1
+
+    @property
+    def queued_jobs(self) -> int:
+        """Jobs that wait."""
+        return len(self._waiting)
+
+    def admit(self) -> int:
+        """Takes a seat for a request; `leave` gives it back.
+
+        Raises:
+            OverloadedError: All are taken.
+        """
+        if self.requests >= self.capacity:
+            # After half of the requests ahead are done there is room even for a crowd.
+            retry_after_s = min(60.0, max(0.1, self._seconds_per_request * self.requests / 2))
+            raise OverloadedError(
+                f"{self.device} has {self.requests} requests in hand; try again in {retry_after_s:.1f} s",
+                retry_after_s=retry_after_s,
+            )
+        self.requests += 1
+        return next(self._numbers)
+
+    def leave(self, worked_s: float) -> None:
+        """Gives a seat back after `worked_s` seconds of holding it."""
+        share = worked_s / self.requests  # The others were served in the same time.
+        self.requests -= 1
+        self._seconds_per_request += 0.1 * (share - self._seconds_per_request)
+
+    async def ask(
+        self, seat: int, spec: ModelSpec, operation: str, questions: Sequence[Any], *, stage: str, deadline_s: float
+    ) -> list[Any]:
+        """Asks a model some questions and counts the waiting and the work to the current call's stages.
+
+        Raises:
+            DeadlineError: Their turn came after the deadline.
+        """
+        asked_s = time.monotonic()
+        max_batch = self._max_batch.get(operation, self._default_max_batch)
+        jobs = [
+            Job(seat, spec, operation, question, deadline_s, max_batch, self._loop.create_future())
+            for question in questions
+        ]
+        self._enqueue(jobs)
+        try:
+            answers = [await job.done for job in jobs]
+        finally:
+            for job in jobs:
+                job.done.cancel()  # Those that nobody waits for any more; the rest are done.
+                if not job.done.cancelled():
+                    job.done.exception()  # Seen, so that asyncio does not complain of several.
+        worked_s = _union_s([(started_s, finished_s) for started_s, finished_s, _ in answers])
+        stages = calls.current().stages
+        stages.add(stage, worked_s)
+        stages.add("queue", time.monotonic() - asked_s - worked_s)
+        return [answer for _, _, answer in answers]
+
+    async def load(self, spec: ModelSpec) -> None:
+        """Loads a model ahead of the first request."""
+        await self._exclusively(lambda models: models.get(spec))
+
+    async def unload(self, name: str) -> None:
+        """Unloads a model between two batches."""
+        await self._exclusively(lambda models: models.unload(name))
+
+    async def close(self) -> None:
+        """Stops the worker; what still waits is cancelled."""
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+        for job in self._waiting:
+            job.done.cancel()
+        await self._loop.run_in_executor(None, self._thread.shutdown)
+
+    async def _exclusively(self, act: Callable[[LoadedModels], object]) -> None:
+        done: asyncio.Future[Any] = self._loop.create_future()
+        self._enqueue([Job(0, None, "manage", act, float("inf"), 1, done)])
+        await done
+
+    def _forget_embeddings(self, model: str) -> None:
+        self._loop.call_soon_threadsafe(self.embeddings.drop_model, model)
+
+    def _enqueue(self, jobs: Sequence[Job]) -> None:
+        self._waiting.extend(jobs)
+        self._arrived.set()
+
+    async def _work(self) -> None:
+        while True:
+            await self._arrived.wait()
+            batch = self._next_batch()
+            if not batch:
+                self._arrived.clear()
+                continue
+            started_s = time.monotonic()
+            for job in batch:
+                self._observer.waited(self.device, started_s - job.queued_s)
+            self.batches += 1
+            self.jobs += len(batch)
+            self._observer.batched(self.device, batch[0].operation, len(batch))
+            await self._run(batch, started_s)
+
+    def _next_batch(self) -> list[Job]:
+        """Removes the first job and those that can share its pass, dropping dead ones on the way."""
+        alive = [job for job in self._waiting if self._is_alive(job)]
+        # The earliest request goes first; sort is stable, so its own jobs keep their order.
+        alive.sort(key=lambda job: job.seat)
+        batch = [job for job in alive if job is alive[0] or job.joins(alive[0])]
+        batch = batch[: batch[0].max_batch] if batch else []
+        chosen = set(map(id, batch))
+        self._waiting = [job for job in alive if id(job) not in chosen]
+        return batch
+
+    def _is_alive(self, job: Job) -> bool:
+        if job.done.done():
+            self._observer.dropped(self.device, "cancelled")
+            return False
+        if time.monotonic() >= job.deadline_s:
+            self._observer.dropped(self.device, "deadline")
+            job.done.set_exception(DeadlineError("the deadline passed while the request waited for a device"))
+            return False
+        return True
+
+    async def _run(self, batch: list[Job], started_s: float) -> None:
+        try:
+            answers = await self._loop.run_in_executor(self._thread, self._pass, batch)
+        except asyncio.CancelledError:
+            for job in batch:
+                job.done.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - it belongs to the jobs, not to the worker
+            if len(batch) > 1:
+                # One bad question must not fail the others: each is asked again on its own.
+                for job in batch:
+                    await self._run([job], started_s)
+            elif not batch[0].done.done():
+                batch[0].done.set_exception(error)
+            return
+        finished_s = time.monotonic()
+        for job, answer in zip(batch, answers, strict=True):
+            if not job.done.done():
+                job.done.set_result((started_s, finished_s, answer))
+
+    def _pass(self, batch: list[Job]) -> Sequence[Any]:
+        spec = batch[0].spec
+        if spec is None:
+            return [batch[0].question(self.models)]
+        operation: Operation = getattr(type(self.models.get(spec)), batch[0].operation)
+        answers = operation(self.models.get(spec), [job.question for job in batch])
+        if len(answers) != len(batch):
+            raise RuntimeError(
+                f"{spec.name}.{batch[0].operation} gave {len(answers)} answers to {len(batch)} questions"
+            )
+        return answers
+
+
+def _union_s(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds covered by spans that are equal or disjoint: the passes that some jobs went through."""
+    return sum(finished - started for started, finished in set(spans))

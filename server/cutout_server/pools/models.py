@@ -1,0 +1,62 @@
+"""The models that one device holds, within its memory budget."""
+
+from collections.abc import Callable
+
+import structlog
+
+from cutout_server.catalogue import ModelSpec
+from cutout_server.errors import FailedPreconditionError
+from cutout_server.models.base import Model
+from cutout_server.models.memory import give_back
+
+log = structlog.get_logger()
+
+
+class LoadedModels:
+    """Least recently used models leave first. Used by the device's worker thread alone, except for `sizes`."""
+
+    def __init__(self, device: str, budget_bytes: int, on_unload: Callable[[str], None]) -> None:
+        self.device = device
+        self.budget_bytes = budget_bytes
+        self._on_unload = on_unload
+        self._models: dict[str, Model] = {}  # The least recently used first.
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by name, the least recently used first."""
+        return {name: model.nbytes for name, model in list(self._models.items())}
+
+    def get(self, spec: ModelSpec) -> Model:
+        """The model, loaded if it is not, others unloaded if it would not fit.
+
+        Raises:
+            FailedPreconditionError: Its files cannot be used, or it alone exceeds the budget.
+        """
+        model = self._models.pop(spec.name, None)
+        if model is None:
+            # The file's size foretells the model's, so that room is made before both lie in memory.
+            checkpoint = spec.settings.checkpoint
+            self._make_room(checkpoint.stat().st_size if checkpoint and checkpoint.is_file() else 0)
+            model = spec.load(self.device)
+            if self.budget_bytes and model.nbytes > self.budget_bytes:
+                size = model.nbytes
+                del model
+                give_back(self.device)
+                raise FailedPreconditionError(
+                    f"model {spec.name!r} takes {size} bytes; {self.device} may hold {self.budget_bytes}",
+                    reason="MODEL_TOO_LARGE",
+                )
+            self._make_room(model.nbytes)
+            log.info("model loaded", model=spec.name, device=self.device, bytes=model.nbytes)
+        self._models[spec.name] = model
+        return model
+
+    def unload(self, name: str) -> None:
+        """Forgets a model and gives its memory back; does nothing when it is not loaded."""
+        if self._models.pop(name, None) is not None:
+            self._on_unload(name)
+            give_back(self.device)
+            log.info("model unloaded", model=name, device=self.device)
+
+    def _make_room(self, nbytes: int) -> None:
+        while self.budget_bytes and self._models and sum(self.sizes().values()) + nbytes > self.budget_bytes:
+            self.unload(next(iter(self._models)))

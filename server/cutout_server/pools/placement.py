@@ -1,0 +1,124 @@
+"""All device pools together: where a request is seated."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from cutout_server import calls
+from cutout_server.catalogue import Catalogue, ModelSpec
+from cutout_server.errors import NotFoundError, OverloadedError
+from cutout_server.models.base import Embedding
+from cutout_server.pools.device import DevicePool
+from cutout_server.pools.embeddings import EmbeddingKey
+from cutout_server.types import Picture
+
+
+class Seat:
+    """A request's place on a device: what it asks there, it asks through this."""
+
+    def __init__(self, pool: DevicePool, number: int) -> None:
+        self.pool = pool
+        self.number = number
+        self._taken_s = time.monotonic()
+
+    async def ask(self, spec: ModelSpec, operation: str, question: Any, *, stage: str) -> Any:
+        """One question; see `ask_all`."""
+        return (await self.ask_all(spec, operation, [question], stage=stage))[0]
+
+    async def ask_all(self, spec: ModelSpec, operation: str, questions: Sequence[Any], *, stage: str) -> list[Any]:
+        """See DevicePool.ask; the deadline is the current call's."""
+        deadline_s = calls.current().deadline_s
+        return await self.pool.ask(self.number, spec, operation, questions, stage=stage, deadline_s=deadline_s)
+
+    async def embed(self, spec: ModelSpec, picture: Picture) -> Embedding:
+        """The picture's embedding, from the cache, from another's encode, or from one of its own."""
+        started_s = time.monotonic()
+
+        async def encode() -> Embedding:
+            # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
+            forever = float("inf")
+            asked = self.pool.ask(self.number, spec, "encode", [picture.pixels], stage="encode", deadline_s=forever)
+            embedding: Embedding = (await asked)[0]
+            return embedding
+
+        key = EmbeddingKey(spec.name, picture.sha256)
+        embedding, cached = await self.pool.embeddings.get(key, encode)
+        stages = calls.current().stages
+        stages.embedding_cached = cached
+        if cached:
+            stages.add("encode", time.monotonic() - started_s)
+        return embedding
+
+    def leave(self) -> None:
+        """Gives the seat back."""
+        self.pool.leave(time.monotonic() - self._taken_s)
+
+
+class Pools:
+    """The pools by device."""
+
+    def __init__(self, pools: dict[str, DevicePool], catalogue: Catalogue) -> None:
+        self.by_device = pools
+        self._catalogue = catalogue
+
+    @asynccontextmanager
+    async def seat(self, spec: ModelSpec) -> AsyncIterator[Seat]:
+        """Seats a request on the device with the fewest requests that may hold the model.
+
+        Raises:
+            OverloadedError: Every such device is full; known at once, before any work was done.
+        """
+        pool = min((self.by_device[device] for device in spec.devices), key=lambda pool: pool.requests)
+        seat = Seat(pool, pool.admit())
+        try:
+            yield seat
+        finally:
+            seat.leave()
+
+    def settle(self, seat: Seat, spec: ModelSpec, picture: Picture) -> None:
+        """Moves a seated request to the device that has the picture's embedding already, if there is room."""
+        key = EmbeddingKey(spec.name, picture.sha256)
+        if seat.pool.embeddings.holds(key):
+            return
+        for device in spec.devices:
+            pool = self.by_device[device]
+            if pool.embeddings.holds(key):
+                try:
+                    number = pool.admit()
+                except OverloadedError:
+                    continue
+                seat.leave()
+                seat.pool, seat.number = pool, number
+                return
+
+    async def load(self, spec: ModelSpec, device: str = "") -> None:
+        """Loads a model onto a device, or onto each that may hold it."""
+        await asyncio.gather(*(self.by_device[name].load(spec) for name in self._devices(spec, device)))
+
+    async def unload(self, spec: ModelSpec, device: str = "") -> None:
+        """Unloads a model from a device, or from each."""
+        await asyncio.gather(*(self.by_device[name].unload(spec.name) for name in self._devices(spec, device)))
+
+    def loaded(self, spec: ModelSpec) -> dict[str, int]:
+        """Bytes that a model takes on each device that holds it now."""
+        sizes = {device: pool.models.sizes() for device, pool in self.by_device.items()}
+        return {device: models[spec.name] for device, models in sizes.items() if spec.name in models}
+
+    async def preload(self) -> None:
+        """Loads what is configured, so that no request waits for it."""
+        for spec in self._catalogue.specs.values():
+            await self.load(spec)
+
+    async def close(self) -> None:
+        """Stops every worker."""
+        await asyncio.gather(*(pool.close() for pool in self.by_device.values()))
+
+    def _devices(self, spec: ModelSpec, device: str) -> tuple[str, ...]:
+        if device and device not in spec.devices:
+            raise NotFoundError(
+                f"model {spec.name!r} has no device {device!r}; expected one of {list(spec.devices)}",
+                reason="DEVICE_NOT_FOUND",
+            )
+        return (device,) if device else spec.devices

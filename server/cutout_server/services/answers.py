@@ -1,0 +1,39 @@
+"""A request's run as a whole answer, or as a stream of messages."""
+
+from collections.abc import AsyncGenerator
+
+from cutout.v1 import segmentation_pb2
+from cutout.v1 import segmentation_service_pb2 as pb2
+
+from cutout_server import calls
+from cutout_server.convert import responses
+from cutout_server.pipelines.segment import Segmentation, Warm
+from cutout_server.types import SegmentRequest
+
+
+async def whole(
+    segmentation: Segmentation, request: SegmentRequest, warm: Warm | None = None
+) -> segmentation_pb2.Segmentation:
+    """Everything in one message."""
+    async with segmentation.open(request, warm) as run:
+        objects = [found async for found in run.objects()]
+        overlay = await run.overlay()
+        stages = calls.current().stages
+        return responses.segmentation(run.picture, objects, run.omissions.all(), overlay, run.models, stages)
+
+
+async def stream(
+    segmentation: Segmentation, request: SegmentRequest, chunk_bytes: int
+) -> AsyncGenerator[pb2.StreamSegmentationResponse]:
+    """Header, objects and their chunks, overlay, summary; nothing is made before the reader wants it."""
+    async with segmentation.open(request) as run:
+        yield responses.stream_header(run.picture)
+        count = 0
+        async for found in run.objects():
+            count += 1
+            for message in responses.stream_object(found, chunk_bytes):
+                yield message
+        if overlay := await run.overlay():
+            for message in responses.stream_overlay(overlay, chunk_bytes):
+                yield message
+        yield responses.stream_summary(count, run.omissions.all(), run.models, calls.current().stages)

@@ -1,0 +1,126 @@
+"""SegmentSession: one picture, many prompts."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+from cutout.v1 import segmentation_service_pb2 as pb2
+
+from cutout_server import calls
+from cutout_server.convert import responses
+from cutout_server.convert.checks import Checker, within
+from cutout_server.convert.requests import RequestReader, read_image
+from cutout_server.errors import CutoutError, DeadlineError, InvalidRequestError, UnavailableError, to_status
+from cutout_server.pipelines.segment import Segmentation, Warm
+from cutout_server.pipelines.uploads import Uploads
+from cutout_server.services import answers
+from cutout_server.types import StoredImage
+
+Requests = AsyncIterator[pb2.SegmentSessionRequest]
+
+
+class Sessions:
+    """Serves sessions until their callers leave, fall silent, or the server drains."""
+
+    def __init__(
+        self,
+        segmentation: Segmentation,
+        reader: RequestReader,
+        uploads: Uploads,
+        draining: asyncio.Event,
+        *,
+        idle_s: float,
+        prompt_deadline_s: float,
+    ) -> None:
+        self._segmentation = segmentation
+        self._reader = reader
+        self._uploads = uploads
+        self._draining = draining
+        self._idle_s = idle_s
+        self._prompt_deadline_s = prompt_deadline_s
+
+    async def serve(self, requests: Requests) -> AsyncGenerator[pb2.SegmentSessionResponse]:
+        """Answers a session's messages in order.
+
+        Raises:
+            CutoutError: The session cannot begin or go on; a refused prompt is an answer instead.
+        """
+        async with aclosing(self._patiently(requests)) as messages:
+            warm = await self._open(messages)
+            opened = pb2.SessionOpened(image=responses.image_info(warm.picture), segmenter=warm.segmenter.name)
+            yield pb2.SegmentSessionResponse(opened=opened)
+            number = 0
+            async for message in messages:
+                yield await self._answer(message, warm, number)
+                number += 1
+
+    async def _open(self, messages: Requests) -> Warm:
+        first = await anext(messages, None)
+        if first is None or first.WhichOneof("message") != "open":
+            raise InvalidRequestError.of("open", "expected it as the first message")
+        if first.open.HasField("image"):
+            check = Checker()
+            image = read_image(check, first.open.image, "open.image")
+            check.done()
+            with within("open"):
+                return await self._segmentation.warm_up(image, first.open.segmenter)
+        caller = calls.current().caller
+        file = await self._uploads.receive(_chunks(messages), caller, field="image_chunk.data")
+        try:
+            return await self._segmentation.warm_up(StoredImage(file.image_id), first.open.segmenter)
+        finally:
+            self._uploads.store.delete(file.image_id, caller)
+
+    async def _answer(self, message: pb2.SegmentSessionRequest, warm: Warm, number: int) -> pb2.SegmentSessionResponse:
+        session = calls.current()
+        call = replace(session, stages=calls.Stages(), deadline_s=time.monotonic() + self._prompt_deadline_s)
+        calls.begin(call)
+        try:
+            with within(message.WhichOneof("message")):
+                async with asyncio.timeout(self._prompt_deadline_s):
+                    request = self._reader.one_of(message, "message", in_session=True)
+                    answer = await answers.whole(self._segmentation, request, warm)
+            return pb2.SegmentSessionResponse(segmentation=answer, prompt_number=number)
+        except TimeoutError:
+            error: CutoutError = DeadlineError(f"the prompt took longer than {self._prompt_deadline_s:g} s")
+        except CutoutError as refused:
+            error = refused
+        finally:
+            session.stages.extend(call.stages)
+            calls.begin(session)
+        return pb2.SegmentSessionResponse(error=to_status(error, call.request_id), prompt_number=number)
+
+    async def _patiently(self, requests: Requests) -> AsyncGenerator[pb2.SegmentSessionRequest]:
+        """The caller's messages; raises when it falls silent or the server drains."""
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            while True:
+                message = asyncio.ensure_future(anext(requests, None))
+                done, _ = await asyncio.wait(
+                    {message, draining}, timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if message not in done:
+                    message.cancel()
+                    if draining in done:
+                        raise UnavailableError("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
+                    raise DeadlineError(f"no message for {self._idle_s:g} s", reason="SESSION_IDLE")
+                if (arrived := message.result()) is None:
+                    return
+                yield arrived
+        finally:
+            draining.cancel()
+
+
+async def _chunks(messages: Requests) -> AsyncIterator[bytes]:
+    async for message in messages:
+        if message.WhichOneof("message") != "image_chunk":
+            raise InvalidRequestError.of(
+                "image_chunk", f"expected the picture before any prompt, got {message.WhichOneof('message')}"
+            )
+        chunk = message.image_chunk
+        yield chunk.data
+        if chunk.last:
+            return
+    raise InvalidRequestError.of("image_chunk.last", "expected it before the end of the stream")

@@ -1,0 +1,118 @@
+"""Every setting of the server; each is used. Flag > environment (`CUTOUT_*`) > YAML file > default."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from annotated_types import Len
+from cutout_common.config import Config
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class ModelSettings(BaseModel):
+    """One model that requests may name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Name that requests use.")
+    family: str = Field(description="What it is built on: builtin, sam2.")
+    checkpoint: Path | None = Field(None, description="The weights' file on this machine.")
+    config: str | None = Field(None, description="Architecture: an official name, or a YAML file in the official form.")
+    description: str = Field("", description="For people; shown by ListModels.")
+    devices: tuple[str, ...] = Field((), description="Devices that may hold it. Default: every configured one.")
+
+
+class ApiKey(BaseModel):
+    """A key and whose it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    caller: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Shown in logs; owns the pictures it uploads.")
+    key: SecretStr = Field(min_length=16, description="The secret itself, at least 16 characters.")
+
+
+BUILTIN = ModelSettings(
+    name="builtin",
+    family="builtin",
+    description="Classical vision without weights: GrabCut for boxes and points, cascades and colour words for text.",
+)
+
+
+class Settings(Config):
+    """Turns pictures and prompts into masks: the gRPC server."""
+
+    FOREIGN_PREFIXES: ClassVar[tuple[str, ...]] = ("CUTOUT_GATEWAY_", "CUTOUT_CLIENT_")
+    model_config = SettingsConfigDict(env_prefix="CUTOUT_", cli_prog_name="python -m cutout_server")
+
+    host: str = Field("127.0.0.1", description="Address that the gRPC server binds.")
+    port: int = Field(50051, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus metrics.")
+    metrics_port: int = Field(9464, ge=-1, le=65535, description="Their port; 0 takes a free one, -1 turns them off.")
+    admin_port: int = Field(
+        -1, ge=-1, le=65535, description="Loopback port of channelz; 0 takes a free one, -1 is off."
+    )
+    reflection: bool = Field(True, description="Answer gRPC reflection.")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; with tls_key it turns TLS on.")
+    tls_key: Path | None = Field(None, description="PEM private key of tls_cert.")
+    tls_client_ca: Path | None = Field(None, description="PEM authorities; with it, callers must show a certificate.")
+    api_keys: tuple[ApiKey, ...] = Field((), description="Keys that are let in; none means that everyone is.")
+
+    models: Annotated[tuple[ModelSettings, ...], Len(min_length=1)] = Field(
+        (BUILTIN,), description="Models that requests may name."
+    )
+    default_segmenter: str = Field("", description="Segmenter of requests that name none. Default: the first one.")
+    default_detector: str = Field("", description="Detector of requests that name none. Default: the first one.")
+    preload: bool = Field(True, description="Load every model at start, as far as memory allows.")
+    devices: Annotated[tuple[str, ...], Len(min_length=1)] = Field(
+        ("cpu",), description="One pool each: cpu, cuda:0, cuda:1 ..."
+    )
+    memory_budget_bytes: int = Field(0, ge=0, description="Bound on the models' memory per device; 0 is none.")
+    embeddings_cache_bytes: int = Field(GIB, ge=0, description="Bound on the embeddings kept per device.")
+    max_requests_per_device: int = Field(64, ge=1, description="Requests admitted at once; more are turned away.")
+    max_batch: int = Field(64, ge=1, description="Most prompts, or phrases' pictures, joined into one pass.")
+    max_encode_batch: int = Field(4, ge=1, description="Most pictures joined into one pass of an encoder.")
+    imaging_threads: int = Field(2, ge=1, description="Threads that decode pictures and encode masks.")
+
+    max_message_bytes: int = Field(64 * MIB, ge=MIB, description="Bound on one gRPC message, both ways.")
+    max_image_bytes: int = Field(32 * MIB, ge=1024, description="Bound on a picture's file inside a request.")
+    max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on an uploaded picture's file.")
+    max_image_pixels: int = Field(120_000_000, ge=1, description="Bound on a picture's pixels, read before decoding.")
+    max_prompts: int = Field(256, ge=1, description="Bound on phrases, boxes or prompts in one request.")
+    max_objects: int = Field(1000, ge=1, description="Bound on objects in one answer.")
+    max_concurrent_streams: int = Field(256, ge=1, description="Bound on the calls of one connection.")
+    default_deadline_s: float = Field(60.0, gt=0, description="Deadline of calls that bring none.")
+    session_idle_s: float = Field(300.0, gt=0, description="A session without a message for so long is ended.")
+    drain_s: float = Field(30.0, ge=0, description="Time that accepted work has to finish after SIGTERM.")
+
+    image_store_bytes: int = Field(2 * GIB, ge=0, description="Bound on the uploaded pictures' files.")
+    image_store_images: int = Field(10_000, ge=0, description="Bound on their number.")
+    image_store_ttl_s: float = Field(3600.0, gt=0, description="An upload unused for so long is forgotten.")
+
+    allow_uris: bool = Field(False, description="Fetch pictures from http(s) addresses that callers name.")
+    uri_hosts: tuple[str, ...] = Field((), description="The only hosts to fetch from; none means any public one.")
+    uri_timeout_s: float = Field(10.0, gt=0, description="Time for one fetch.")
+
+    log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError(f"models: each name once, got {names}")
+        if len(set(self.devices)) != len(self.devices):
+            raise ValueError(f"devices: each once, got {list(self.devices)}")
+        for model in self.models:
+            if unknown := set(model.devices) - set(self.devices):
+                raise ValueError(f"models: {model.name} names devices that are not configured: {sorted(unknown)}")
+        for field in ("default_segmenter", "default_detector"):
+            if (name := getattr(self, field)) and name not in names:
+                raise ValueError(f"{field}: expected one of {names}, got {name!r}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key: both or neither")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("tls_client_ca: needs tls_cert and tls_key")
+        return self

@@ -1,0 +1,98 @@
+"""The server at one moment, read by GetStatus and by the metrics alike."""
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+import cutout_common
+
+from cutout_server.imaging.store import ImageStore
+from cutout_server.pools.placement import Pools
+
+
+class State(Enum):
+    """Whether requests are taken."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True)
+class CacheStatus:
+    """A cache."""
+
+    entries: int
+    bytes: int
+    capacity_bytes: int
+    hits: int
+    misses: int
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """One device; `models` are bytes by name, the least recently used first."""
+
+    name: str
+    models: dict[str, int]
+    requests: int
+    queued_jobs: int
+    capacity: int
+    jobs: int
+    batches: int
+    memory_budget_bytes: int
+    embeddings: CacheStatus
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """Everything at once."""
+
+    version: str
+    state: State
+    uptime_s: float
+    devices: tuple[DeviceStatus, ...]
+    stored_images: int
+    stored_bytes: int
+    store_capacity_bytes: int
+
+
+class StatusBoard:
+    """Knows the state of the server and reads the rest from where it is."""
+
+    def __init__(self, pools: Pools, store: ImageStore) -> None:
+        self.state = State.STARTING
+        self._pools = pools
+        self._store = store
+        self._started_s = time.monotonic()
+
+    def read(self) -> ServerStatus:
+        """A snapshot. Safe from any thread: it only reads."""
+        return ServerStatus(
+            version=cutout_common.__version__,
+            state=self.state,
+            uptime_s=time.monotonic() - self._started_s,
+            devices=tuple(
+                DeviceStatus(
+                    name=pool.device,
+                    models=pool.models.sizes(),
+                    requests=pool.requests,
+                    queued_jobs=pool.queued_jobs,
+                    capacity=pool.capacity,
+                    jobs=pool.jobs,
+                    batches=pool.batches,
+                    memory_budget_bytes=pool.models.budget_bytes,
+                    embeddings=CacheStatus(
+                        entries=len(pool.embeddings),
+                        bytes=pool.embeddings.bytes,
+                        capacity_bytes=pool.embeddings.capacity_bytes,
+                        hits=pool.embeddings.hits,
+                        misses=pool.embeddings.misses,
+                    ),
+                )
+                for pool in self._pools.by_device.values()
+            ),
+            stored_images=len(self._store),
+            stored_bytes=self._store.bytes,
+            store_capacity_bytes=self._store.max_bytes,
+        )

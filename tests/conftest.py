@@ -1,0 +1,117 @@
+"""Fixtures that every area shares: real photographs and a real server."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+import skimage.data
+from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
+from cutout_server.app import App
+from cutout_server.settings import Settings
+
+
+def encode(pixels: np.ndarray, suffix: str = ".jpg") -> bytes:
+    """An RGB picture as a file."""
+    ok, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    assert ok
+    return data.tobytes()
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph as pixels, (H, W, 3) uint8 RGB, and as a JPEG file."""
+
+    pixels: np.ndarray
+    jpeg: bytes
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Photo]:
+    """scikit-image's bundled photographs."""
+    names = ("astronaut", "chelsea", "coffee", "rocket")
+    return {name: Photo(pixels := getattr(skimage.data, name)(), encode(pixels)) for name in names}
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that runs in this process, on a thread with an event loop of its own.
+
+    Attributes:
+        address: host:port of the gRPC server.
+        metrics_url: Where Prometheus scrapes.
+        app: The server itself.
+        loop: Its event loop.
+    """
+
+    address: str
+    metrics_url: str
+    app: App
+    loop: asyncio.AbstractEventLoop
+
+    def channel(self) -> grpc.Channel:
+        """A plain channel with gRPC's own defaults, 4 MiB message limits among them."""
+        return grpc.insecure_channel(self.address)
+
+
+@contextmanager
+def run_server(**settings: object) -> Iterator[RunningServer]:
+    """Runs a server on free loopback ports; any setting can be given."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="server-loop")
+    thread.start()
+
+    async def start() -> App:
+        defaults = {"port": 0, "metrics_port": 0, "log_level": "warning", "drain_s": 5.0}
+        app = App(Settings(**defaults | settings))
+        await app.start()
+        await app.serve()
+        return app
+
+    try:
+        app = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+        try:
+            yield RunningServer(app.address, f"http://127.0.0.1:{app.metrics_port}/metrics", app, loop)
+        finally:
+            asyncio.run_coroutine_threadsafe(app.stop(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RunningServer]:
+    """A server with the default settings and the built-in model."""
+    with run_server() as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Stubs:
+    """The generated stubs over one channel."""
+
+    segmentation: segmentation_service_pb2_grpc.SegmentationServiceStub
+    images: image_service_pb2_grpc.ImageServiceStub
+    models: model_service_pb2_grpc.ModelServiceStub
+
+    @classmethod
+    def over(cls, channel: grpc.Channel) -> "Stubs":
+        """Stubs that share a channel."""
+        return cls(
+            segmentation_service_pb2_grpc.SegmentationServiceStub(channel),
+            image_service_pb2_grpc.ImageServiceStub(channel),
+            model_service_pb2_grpc.ModelServiceStub(channel),
+        )
+
+
+@pytest.fixture(scope="session")
+def stubs(server: RunningServer) -> Iterator[Stubs]:
+    """Generated stubs that call `server`."""
+    with server.channel() as channel:
+        yield Stubs.over(channel)
