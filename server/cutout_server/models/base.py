@@ -51,7 +51,8 @@ class Candidates:
     """What the decoder makes of one prompt.
 
     Attributes:
-        logits: (C, h, w) float32 at the model's low resolution; C is 1, or 3 with multimask.
+        logits: (C, h, w) float32 at the model's low resolution; C is 1, or 3 with multimask. As the decoder made them:
+            masks come from these, and callers get them clamped to [-32, 32], as the predictors of SAM 2 hand them out.
         predicted_iou: (C,) float32, the model's own estimate of each mask's IoU with the true one.
     """
 

@@ -1,0 +1,188 @@
+"""The model at work, without a predictor's state: whatever an answer needs is in its own query."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from cutout_server.models.base import Candidates, DecodeQuery, Embedding, MaskQuery
+from cutout_server.types import BoolMask, ObjectPrompt, RgbImage
+
+# Of ImageNet's channels, as in SAM2Transforms.
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+_BOX_LABELS = (2, 3)  # The prompt encoder takes a box as its two corners, each with a label of its own.
+_PROMPTS_PER_CALL = 64  # As SAM2AutomaticMaskGenerator; bounds the decoder's memory.
+
+
+@dataclass(frozen=True, eq=False)
+class Sam2Embedding:
+    """A picture after the encoder, on the model's device.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        image_embed: (1, C, 64, 64) float32.
+        high_res_feats: (1, C/8, 256, 256) and (1, C/4, 128, 128) float32, for the mask decoder's upscaling.
+    """
+
+    image_size: tuple[int, int]
+    image_embed: Tensor = field(repr=False)
+    high_res_feats: tuple[Tensor, ...] = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes."""
+        return sum(tensor.untyped_storage().nbytes() for tensor in (self.image_embed, *self.high_res_feats))
+
+
+class Sam2:
+    """A `Segmenter` that answers as `sam2.sam2_image_predictor.SAM2ImagePredictor` does.
+
+    Its logits are (C, 256, 256), and not yet clamped: clamping moves the boundary of a mask a little, so the predictor
+    upscales first, and clamps only what it hands out for the next prompt, to [-32, 32].
+
+    Args:
+        model: A `SAM2Base` in eval mode, on its device. Nothing of it changes afterwards.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        with torch.inference_mode():
+            self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        tensors = (*self._model.parameters(), *self._model.buffers())
+        return sum(tensor.nbytes for tensor in tensors)
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
+        """Encodes pictures of any sizes, (H, W, 3) uint8 RGB each."""
+        # A CPU gains nothing from a larger batch, and alone a picture's embedding cannot depend on its neighbours'.
+        size = 1 if self._model.device.type == "cpu" else max(1, len(images))
+        return [
+            embedding
+            for start in range(0, len(images), size)
+            for embedding in self._encode_batch(images[start : start + size])
+        ]
+
+    @torch.inference_mode()
+    def decode(self, queries: Sequence[DecodeQuery]) -> list[Candidates]:
+        """Decodes prompts; those of one form on one embedding share a call of the decoder, 64 at most.
+
+        Raises:
+            ValueError: A prompt is empty.
+            TypeError: An embedding is of another family.
+        """
+        alike = defaultdict(list)
+        for index, query in enumerate(queries):
+            alike[_form(query)].append(index)
+        answers: dict[int, Candidates] = {}
+        for indices in alike.values():
+            for start in range(0, len(indices), _PROMPTS_PER_CALL):
+                chunk = indices[start : start + _PROMPTS_PER_CALL]
+                answers.update(zip(chunk, self._decode_alike([queries[i] for i in chunk]), strict=True))
+        return [answers[i] for i in range(len(queries))]
+
+    @torch.inference_mode()
+    def masks(self, queries: Sequence[MaskQuery]) -> list[BoolMask]:
+        """Brings logits to the picture's size, (H, W) bool each; float32 of one picture at a time in memory."""
+        return [self._mask(query) for query in queries]
+
+    def _encode_batch(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
+        model = self._model
+        pixels = torch.stack([_preprocess(image, model.image_size) for image in images]).to(model.device)
+        *high_res, last = model.forward_image(pixels)["backbone_fpn"][-model.num_feature_levels :]
+        if model.directly_add_no_mem_embed:
+            last = last + model.no_mem_embed.view(1, -1, 1, 1)
+        # Each embedding gets storage of its own, or one of them would keep the whole batch in memory.
+        return [
+            Sam2Embedding(
+                image_size=(image.shape[0], image.shape[1]),
+                image_embed=last[i : i + 1].clone(),
+                high_res_feats=tuple(level[i : i + 1].clone() for level in high_res),
+            )
+            for i, image in enumerate(images)
+        ]
+
+    def _decode_alike(self, queries: Sequence[DecodeQuery]) -> list[Candidates]:
+        model, embedding, prompts = self._model, _own(queries[0].embedding), [query.prompt for query in queries]
+        points = None
+        if len(prompts[0].points) or prompts[0].box:
+            height, width = embedding.image_size
+            coords = torch.from_numpy(np.stack([_coords(prompt) for prompt in prompts])).to(model.device)
+            labels = torch.from_numpy(np.stack([_labels(prompt) for prompt in prompts])).to(model.device)
+            coords[..., 0] /= width
+            coords[..., 1] /= height
+            points = (coords * model.image_size, labels)
+        masks = None
+        given = [prompt.logits for prompt in prompts if prompt.logits is not None]
+        if given:
+            masks = torch.from_numpy(np.stack(given)[:, None]).to(model.device)
+        sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=masks)
+        logits, predicted_iou, _, _ = model.sam_mask_decoder(
+            image_embeddings=embedding.image_embed,
+            image_pe=self._image_pe,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=queries[0].multimask,
+            repeat_image=len(queries) > 1,
+            high_res_features=list(embedding.high_res_feats),
+        )
+        # Copies, or the candidates of one object would keep those of all others in memory.
+        return [
+            Candidates(logits=each.copy(), predicted_iou=scores.copy())
+            for each, scores in zip(logits.cpu().numpy(), predicted_iou.cpu().numpy(), strict=True)
+        ]
+
+    def _mask(self, query: MaskQuery) -> BoolMask:
+        logits = torch.tensor(query.logits, device=self._model.device)[None, None]
+        upscaled = functional.interpolate(logits, query.embedding.image_size, mode="bilinear", align_corners=False)
+        mask: BoolMask = (upscaled[0, 0] > query.threshold).cpu().numpy()
+        return mask
+
+
+def _preprocess(image: RgbImage, side: int) -> Tensor:
+    """(3, side, side) float32, to the bit what SAM2Transforms makes."""
+    # from_numpy warns about arrays that must not be written to, hence the copy.
+    pixels = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+    size = (side, side)
+    pixels = functional.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+    return pixels.sub_(_MEAN).div_(_STD)
+
+
+def _form(query: DecodeQuery) -> tuple[int, int, bool, bool, bool]:
+    """What prompts must have in common to be decoded together.
+
+    Padding would not do: the decoder attends to a padding point as to any other.
+    """
+    prompt = query.prompt
+    form = (len(prompt.points), prompt.box is not None, prompt.logits is not None)
+    if not any(form):
+        raise ValueError("a prompt needs points, a box or logits")
+    return (id(query.embedding), *form, query.multimask)
+
+
+def _own(embedding: Embedding) -> Sam2Embedding:
+    if not isinstance(embedding, Sam2Embedding):
+        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
+    return embedding
+
+
+def _coords(prompt: ObjectPrompt) -> NDArray[np.float32]:
+    """(2 + N, 2) with a box, (N, 2) without."""
+    box = prompt.box
+    corners = [(box.x_min, box.y_min), (box.x_max, box.y_max)] if box else []
+    return np.concatenate([np.array(corners, np.float32).reshape(-1, 2), prompt.points]).astype(np.float32, copy=False)
+
+
+def _labels(prompt: ObjectPrompt) -> NDArray[np.int32]:
+    corners = _BOX_LABELS if prompt.box else ()
+    return np.concatenate([np.array(corners, np.int32), prompt.labels]).astype(np.int32, copy=False)
