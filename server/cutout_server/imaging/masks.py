@@ -1,0 +1,160 @@
+"""What becomes of masks between the model and the wire: cleaning, ranking by overlap, encoding."""
+
+from collections.abc import Hashable, Sequence
+
+import cv2
+import numpy as np
+from cutout_common import masks as codec
+from cutout_server.imaging.outlines import polygons
+from cutout_server.types import BitMask, BoolMask, Box, EncodedMask, Logits, MaskFormat, PngMask, Rle
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+__all__ = [
+    "area",
+    "clean",
+    "encode",
+    "from_rle",
+    "nms",
+    "polygons",
+    "stability_score",
+    "tight_box",
+    "to_rle",
+    "union",
+]
+
+
+def to_rle(mask: BoolMask) -> Rle:
+    """Encodes a (H, W) mask."""
+    height, width = mask.shape
+    return Rle(height, width, codec.rle_encode(mask))
+
+
+def from_rle(rle: Rle) -> BoolMask:
+    """The (H, W) mask."""
+    return codec.rle_decode(rle.height, rle.width, rle.counts)
+
+
+def area(rle: Rle) -> int:
+    """Pixels inside."""
+    return codec.rle_area(rle.height, rle.width, rle.counts)
+
+
+def tight_box(rle: Rle) -> Box | None:
+    """The smallest box of whole pixels around a mask; None when it is empty."""
+    box = codec.rle_box(rle.height, rle.width, rle.counts)
+    return Box(*map(float, box)) if box else None
+
+
+def union(rles: Sequence[Rle]) -> Rle:
+    """What is inside any of the masks: at least one, all of one size."""
+    first = rles[0]
+    return Rle(first.height, first.width, codec.rle_union(first.height, first.width, [rle.counts for rle in rles]))
+
+
+def encode(rle: Rle, mask_format: MaskFormat) -> EncodedMask:
+    """Writes a mask in the format that a caller asked for; each gives the mask back exactly."""
+    match mask_format:
+        case MaskFormat.RLE:
+            return rle
+        case MaskFormat.PNG:
+            return PngMask(codec.png_encode(from_rle(rle)))
+        case MaskFormat.BITS:
+            return BitMask(rle.height, rle.width, codec.bits_encode(from_rle(rle)))
+        case MaskFormat.POLYGONS:
+            return polygons(from_rle(rle))
+
+
+def clean(mask: BoolMask, max_hole_area: int, min_part_area: int) -> BoolMask:
+    """Fills small holes, then removes small parts.
+
+    Both are 8-connected, as in segment-anything's `remove_small_regions`. Unlike there, only what the mask encloses is
+    a hole, however small the background is; and the largest part always stays.
+
+    Args:
+        mask: (H, W).
+        max_hole_area: Holes of at most this many pixels are filled.
+        min_part_area: Parts of fewer pixels are removed.
+
+    Returns:
+        (H, W); the given mask itself when there was nothing to do.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size or (max_hole_area < 1 and min_part_area < 2):
+        return mask
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    part = mask[box]
+    if max_hole_area >= 1:
+        # With a margin, everything that is open to the outside is one component, and the others are holes.
+        labels, areas = _components(np.pad(~part, 1, constant_values=True))
+        fill = areas <= max_hole_area
+        fill[[0, labels[0, 0]]] = False
+        if fill.any():
+            part = part | fill[labels[1:-1, 1:-1]]
+    if min_part_area >= 2:
+        labels, areas = _components(part)
+        keep = areas >= min_part_area
+        keep[1 + np.argmax(areas[1:])] = True
+        if not keep[1:].all():
+            keep[0] = False
+            part = keep[labels]
+    cleaned = np.zeros_like(mask)
+    cleaned[box] = part
+    return cleaned
+
+
+def nms(rles: Sequence[Rle], scores: Sequence[float], labels: Sequence[Hashable], iou_threshold: float) -> list[int]:
+    """Greedy non-maximum suppression by the IoU of masks, among those of one label.
+
+    Args:
+        rles: N masks of one size.
+        scores: N scores; of equal ones the first goes first.
+        labels: N labels.
+        iou_threshold: A mask whose IoU with a better one that was kept exceeds this is left out; 1 keeps all.
+
+    Returns:
+        Indices of those that stay, best first.
+    """
+    order = sorted(range(len(rles)), key=lambda i: -scores[i])
+    if iou_threshold >= 1 or len(rles) < 2:
+        return order
+    ids = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    label = np.array([ids[labels[i]] for i in order])
+    box = np.array([codec.rle_box(r.height, r.width, r.counts) or (0, 0, 0, 0) for r in (rles[i] for i in order)])
+    area_ = np.array([area(rles[i]) for i in order])
+    coded = [{"size": [rles[i].height, rles[i].width], "counts": rles[i].counts} for i in order]
+    alive = np.ones(len(order), np.bool_)
+    for best in range(len(order) - 1):
+        if not alive[best]:
+            continue
+        # Masks share at most what their boxes share: most pairs need no closer look.
+        low, high = np.maximum(box[best, :2], box[best + 1 :, :2]), np.minimum(box[best, 2:], box[best + 1 :, 2:])
+        shared = np.minimum(np.clip(high - low, 0, None).prod(axis=1), np.minimum(area_[best], area_[best + 1 :]))
+        either = area_[best] + area_[best + 1 :] - shared
+        close = alive[best + 1 :] & (label[best + 1 :] == label[best]) & (shared > iou_threshold * either)
+        rivals = np.flatnonzero(close) + best + 1
+        if rivals.size:
+            iou = coco.iou([coded[i] for i in rivals], [coded[best]], [0])[:, 0]
+            alive[rivals[iou > iou_threshold]] = False
+    return [order[i] for i in np.flatnonzero(alive)]
+
+
+def stability_score(logits: Logits, threshold: float, offset: float = 1.0) -> float:
+    """IoU between the masks at thresholds raised and lowered by `offset` (Kirillov et al. 2023, section 5).
+
+    Args:
+        logits: (H, W).
+        threshold: Logits above this are inside.
+        offset: By how much it is raised and lowered.
+
+    Returns:
+        In [0, 1]; 0 when nothing is above the lowered threshold.
+    """
+    low = np.count_nonzero(logits > threshold - offset)
+    return np.count_nonzero(logits > threshold + offset) / low if low else 0.0
+
+
+def _components(mask: BoolMask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(H, W) labels of the 8-connected parts, 0 for none, and the pixels of each label."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
+    return labels.astype(np.int32, copy=False), stats[:, cv2.CC_STAT_AREA].astype(np.int32)
