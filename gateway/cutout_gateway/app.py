@@ -1,0 +1,95 @@
+"""The composition root: settings and contracts in, an ASGI application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from cutout_gateway import docs
+from cutout_gateway.calls import credentials, open_channel
+from cutout_gateway.descriptors import Contract
+from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
+from cutout_gateway.headers import REQUEST_ID
+from cutout_gateway.observe import Observe
+from cutout_gateway.openapi import document
+from cutout_gateway.probes import healthz, readyz
+from cutout_gateway.routes import Routes
+from cutout_gateway.settings import GatewaySettings
+from cutout_gateway.transcoder import Transcoder
+
+TITLE = "Cutout"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def create_app(settings: GatewaySettings, contract: Contract | None = None) -> Starlette:
+    """Makes the gateway's application.
+
+    Args:
+        settings: Where the server is, and the bounds.
+        contract: What to serve; Cutout's own when it is left out.
+
+    Raises:
+        ContractError: An HTTP rule cannot be served.
+        OSError: A TLS file cannot be read.
+    """
+    contract = contract or Contract.load()
+    pool = contract.pool
+    routes = Routes(contract)
+    described = document(contract, routes, TITLE)
+    shown = credentials(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        del app
+        async with open_channel(settings.server_address, shown) as channel:
+            yield {"channel": channel}
+
+    async def openapi(request: Request) -> JSONResponse:
+        del request
+        return JSONResponse(described)
+
+    async def refused(request: Request, failure: Exception) -> JSONResponse:
+        """Starlette's own refusals, such as POST /docs, in the form of all others."""
+        path = request.url.path
+        allow = (getattr(failure, "headers", None) or {}).get("Allow", "")
+        answer: HttpError = method_not_allowed(path, sorted(allow.split(", "))) if allow else not_found(path)
+        return JSONResponse(status_json(answer.status, pool), answer.http_status, answer.headers)
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/openapi.json", openapi),
+            *docs.routes(TITLE),
+        ],
+        middleware=[Middleware(Observe, pool=pool), *_cors(settings)],
+        exception_handlers={HTTPException: refused},
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.router.redirect_slashes = False
+    app.router.default = Transcoder(settings, routes, pool)
+    return app
+
+
+def _cors(settings: GatewaySettings) -> list[Middleware]:
+    if not settings.cors_origins:
+        return []
+    # Without credentials: callers show their key in a header, never in a cookie, so that '*' gives nothing away.
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=METHODS,
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID, "retry-after"],
+            allow_credentials=False,
+        )
+    ]

@@ -1,0 +1,99 @@
+"""Request bodies, read with a bound."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.datastructures import Headers
+from starlette.types import Receive
+
+from cutout_gateway.errors import ClientGoneError, too_large, unsupported
+
+LINGER_S = 5.0
+
+
+class Body:
+    """The body of one request, as it arrives.
+
+    Attributes:
+        ended: Whether the last of it has arrived, or the client has left.
+        content_type: As the client says, without being believed.
+    """
+
+    def __init__(self, headers: Headers, receive: Receive) -> None:
+        self._headers = headers
+        self._receive = receive
+        self._started = False
+        self.ended = False
+        self.content_type = headers.get("content-type", "")
+
+    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+        """The pieces in which it arrives.
+
+        Raises:
+            HttpError: 413 beyond `limit` bytes, at once when Content-Length tells; 415 when it is compressed.
+            ClientGoneError: The client left before the end.
+        """
+        encoding = self._headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise unsupported(f"Content-Encoding {encoding} is not read; send the body as it is")
+        length = self._headers.get("content-length", "")
+        if length.isdigit() and int(length) > limit:
+            raise too_large(limit)
+        size = 0
+        while not self.ended:
+            chunk = await self._next()
+            size += len(chunk)
+            if size > limit:
+                raise too_large(limit)
+            if chunk:
+                yield chunk
+
+    async def read(self, limit: int) -> bytes:
+        """All of it; raises what `chunks` does."""
+        return b"".join([chunk async for chunk in self.chunks(limit)])
+
+    async def blocks(self, limit: int, size: int) -> AsyncIterator[bytes]:
+        """All of it in blocks of `size` bytes, the last one shorter; one empty block when there is nothing."""
+        block, first = bytearray(), True
+        async for chunk in self.chunks(limit):
+            block += chunk
+            while len(block) >= size:
+                yield bytes(block[:size])
+                del block[:size]
+                first = False
+        if block or first:
+            yield bytes(block)
+
+    async def gone(self) -> None:
+        """Waits until the client leaves, then raises.
+
+        Raises:
+            ClientGoneError: Always.
+        """
+        while not self.ended:
+            await self._next()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        raise ClientGoneError
+
+    async def discard(self) -> None:
+        """Reads and forgets the rest for a short time, so that a client that still sends can read its answer."""
+        # A client that asked whether to send is told by the answer itself.
+        if not self._started and "expect" in self._headers:
+            return
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while not self.ended:
+                    await self._next()
+        except (TimeoutError, ClientGoneError):
+            self.ended = True
+
+    async def _next(self) -> bytes:
+        self._started = True
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.ended = True
+            raise ClientGoneError
+        self.ended = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk

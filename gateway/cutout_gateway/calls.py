@@ -1,0 +1,98 @@
+"""Calls to the gRPC server: started with metadata and a deadline, and ended when the client leaves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from cutout_gateway.descriptors import Rpc
+from cutout_gateway.headers import Metadata
+from cutout_gateway.settings import GatewaySettings
+
+# The server bounds its answers and the gateway its bodies; gRPC's own 4 MiB would only get in the way.
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 120_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+def credentials(settings: GatewaySettings) -> grpc.ChannelCredentials | None:
+    """What to show to the server, and how to know it; None without TLS.
+
+    Raises:
+        OSError: A TLS file cannot be read.
+    """
+    if settings.server_tls_ca is None:
+        return None
+    files = (settings.server_tls_ca, settings.server_tls_key, settings.server_tls_cert)
+    return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
+
+
+def open_channel(address: str, shown: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """The one channel to the server; it reconnects by itself."""
+    if shown is None:
+        return grpc.aio.insecure_channel(address, _OPTIONS)
+    return grpc.aio.secure_channel(address, shown, _OPTIONS)
+
+
+def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: float, request: Message | None) -> Any:
+    """Starts a call; the request is None when the caller writes a stream of them.
+
+    Returns:
+        The grpc.aio call of the RPC's kind.
+    """
+    kinds = {
+        (False, False): channel.unary_unary,
+        (False, True): channel.unary_stream,
+        (True, False): channel.stream_unary,
+    }
+    multicallable: Any = kinds[rpc.client_streaming, rpc.server_streaming](
+        rpc.path,
+        request_serializer=GetMessageClass(rpc.input).SerializeToString,
+        response_deserializer=GetMessageClass(rpc.output).FromString,
+    )
+    first = () if request is None else (request,)
+    return multicallable(*first, metadata=grpc.aio.Metadata(*metadata), timeout=timeout_s)
+
+
+@asynccontextmanager
+async def tended(call: Any, tender: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs `tender` beside a call; what it raises ends the call, and is raised here in place of the cancellation.
+
+    However this context is left, the call and `tender` have ended then.
+    """
+
+    async def run() -> None:
+        try:
+            await tender
+        except BaseException:
+            call.cancel()
+            raise
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    except (asyncio.CancelledError, grpc.aio.AioRpcError):
+        if task.done() and not task.cancelled() and (failure := task.exception()):
+            raise failure from None
+        raise
+    finally:
+        call.cancel()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def write_all(call: Any, messages: AsyncIterator[Message]) -> None:
+    """Sends a stream of requests, as fast as the server takes them, until it has answered."""
+    try:
+        async for message in messages:
+            await call.write(message)
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return  # the server answered early; the answer says why

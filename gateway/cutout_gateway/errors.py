@@ -1,0 +1,160 @@
+"""Errors as they are answered: an HTTP status and a google.rpc.Status as JSON."""
+
+import base64
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from cutout_common.status import ErrorDetails, FieldViolation, pack, unpack
+from google.protobuf import json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
+
+# As grpc-gateway's runtime.HTTPStatusFromCode has it; everything else is 500.
+HTTP_STATUS = {
+    grpc.StatusCode.OK: 200,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+}
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+DETAILS_KEY = "grpc-status-details-bin"
+RETRY_AFTER_S = 1.0
+
+
+class HttpError(Exception):
+    """A request that is answered with an error.
+
+    Attributes:
+        http_status: The HTTP status.
+        status: The body.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(self, http_status: int, status: Status, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status.message)
+        self.http_status = http_status
+        self.status = status
+        self.headers = dict(headers or {})
+        retry_after_s = unpack(status).retry_after_s
+        if retry_after_s is not None:
+            self.headers["retry-after"] = str(math.ceil(retry_after_s))
+        if http_status == 401:
+            self.headers["www-authenticate"] = "Bearer"  # RFC 9110, section 15.5.2: a 401 must carry one
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before it had its answer."""
+
+
+def error(
+    http_status: int,
+    code: grpc.StatusCode,
+    message: str,
+    *,
+    reason: str,
+    violations: Sequence[FieldViolation] = (),
+    retry_after_s: float | None = None,
+    request_id: str = "",
+    headers: dict[str, str] | None = None,
+) -> HttpError:
+    """An error of the gateway's own, in the form of the server's."""
+    details = ErrorDetails(reason, tuple(violations), retry_after_s, request_id)
+    return HttpError(http_status, pack(code, message, details), headers)
+
+
+def invalid(field: str, description: str) -> HttpError:
+    """400 that names the field, by its path in the contract's own names, and what was expected of it."""
+    violations = [FieldViolation(field, description)]
+    return error(
+        400,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"{field}: {description}",
+        reason="INVALID_ARGUMENT",
+        violations=violations,
+    )
+
+
+def not_found(path: str) -> HttpError:
+    """404 for a path that no rule has."""
+    return error(404, grpc.StatusCode.NOT_FOUND, f"nothing is at {path}", reason="PATH_NOT_FOUND")
+
+
+def method_not_allowed(path: str, allowed: Sequence[str]) -> HttpError:
+    """405 with the methods that the path takes."""
+    allow = ", ".join(allowed)
+    message = f"{path} takes {allow}"
+    code = grpc.StatusCode.UNIMPLEMENTED
+    return error(405, code, message, reason="METHOD_NOT_ALLOWED", headers={"allow": allow})
+
+
+def too_large(limit: int) -> HttpError:
+    """413 for a body beyond a setting."""
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    return error(413, code, f"the body may have at most {limit} bytes", reason="TOO_LARGE")
+
+
+def unsupported(what: str) -> HttpError:
+    """415 for a body in a form that nothing reads."""
+    return error(415, grpc.StatusCode.INVALID_ARGUMENT, what, reason="UNSUPPORTED_MEDIA_TYPE")
+
+
+def internal(request_id: str) -> HttpError:
+    """500 that tells nothing but the id under which the log has the rest."""
+    message = f"internal error of the gateway; request {request_id}"
+    return error(500, grpc.StatusCode.INTERNAL, message, reason="INTERNAL", request_id=request_id)
+
+
+def from_rpc(failure: grpc.aio.AioRpcError) -> HttpError:
+    """The server's status with its details, or one in the same form when it sent none."""
+    code = failure.code()
+    status = _status_details(failure)
+    if status is None:
+        if code is grpc.StatusCode.UNAVAILABLE and not failure.trailing_metadata():
+            # Said by our own channel, with addresses in the text.
+            message = "the server cannot be reached"
+            return error(503, code, message, reason="SERVER_UNREACHABLE", retry_after_s=RETRY_AFTER_S)
+        status = Status(code=code.value[0], message=failure.details() or "")
+    return HttpError(HTTP_STATUS.get(code, 500), status)
+
+
+def status_json(status: Status, pool: DescriptorPool) -> dict[str, Any]:
+    """The JSON of a status. Details of types that `pool` lacks are given as `{"@type", "value": base64}`."""
+    return {
+        "code": status.code,
+        "message": status.message,
+        "details": [_detail_json(detail, pool) for detail in status.details],
+    }
+
+
+def _detail_json(detail: Any, pool: DescriptorPool) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json_format.MessageToDict(
+            detail, always_print_fields_with_no_presence=True, descriptor_pool=pool
+        )
+    except (TypeError, DecodeError):
+        return {"@type": detail.type_url, "value": base64.b64encode(detail.value).decode()}
+    return found
+
+
+def _status_details(failure: grpc.aio.AioRpcError) -> Status | None:
+    for key, value in failure.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            try:
+                status = Status.FromString(value if isinstance(value, bytes) else value.encode())
+            except DecodeError:
+                return None
+            return status if status.code == failure.code().value[0] else None
+    return None

@@ -1,0 +1,54 @@
+"""Every setting of the gateway; each is used. Flag > environment (`CUTOUT_GATEWAY_*`) > YAML file > default."""
+
+from typing import Literal, Self
+
+from cutout_common.config import Config
+from pydantic import Field, FilePath, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+from starlette.datastructures import URL
+
+MIB = 1024 * 1024
+
+
+class GatewaySettings(Config):
+    """Speaks HTTP and JSON for a gRPC server: the REST gateway."""
+
+    model_config = SettingsConfigDict(env_prefix="CUTOUT_GATEWAY_", cli_prog_name="python -m cutout_gateway")
+
+    host: str = Field("127.0.0.1", description="Address that the gateway binds.")
+    port: int = Field(8080, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    tls_cert: FilePath | None = Field(None, description="PEM certificate chain; with tls_key it turns HTTPS on.")
+    tls_key: FilePath | None = Field(None, description="PEM private key of tls_cert.")
+
+    server_address: str = Field("127.0.0.1:50051", min_length=1, description="Where the gRPC server is.")
+    server_tls_ca: FilePath | None = Field(None, description="PEM authorities of the server; it turns TLS on.")
+    server_tls_cert: FilePath | None = Field(None, description="PEM certificate to show to a server that asks for one.")
+    server_tls_key: FilePath | None = Field(None, description="PEM private key of server_tls_cert.")
+
+    default_timeout_s: float = Field(60.0, gt=0, description="Deadline of calls that bring no Grpc-Timeout.")
+    ready_timeout_s: float = Field(1.0, gt=0, description="Time that the server has to answer for /readyz.")
+    drain_s: float = Field(30.0, gt=0, description="Time that accepted requests have to finish after SIGTERM.")
+    max_body_bytes: int = Field(64 * MIB, ge=1024, description="Bound on a request's body that is held in memory.")
+    max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on a body that is passed on in pieces.")
+    cors_origins: tuple[str, ...] = Field((), description="Origins whose pages may call; '*' is every one. None: off.")
+
+    log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_only(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and origin != "{0.scheme}://{0.netloc}".format(URL(origin)):
+                raise ValueError(f"expected '*' or scheme://host[:port], got {origin!r}")
+        return origins
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key: both or neither")
+        if (self.server_tls_cert is None) != (self.server_tls_key is None):
+            raise ValueError("server_tls_cert and server_tls_key: both or neither")
+        if self.server_tls_cert and not self.server_tls_ca:
+            raise ValueError("server_tls_cert: needs server_tls_ca")
+        return self

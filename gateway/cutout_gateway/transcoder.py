@@ -1,0 +1,146 @@
+"""The ASGI endpoint that speaks gRPC for every route of the contracts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from cutout_gateway import calls
+from cutout_gateway.body import Body
+from cutout_gateway.errors import HttpError, from_rpc
+from cutout_gateway.headers import from_metadata, timeout_s, to_metadata
+from cutout_gateway.multipart import build_from_form, is_multipart
+from cutout_gateway.reply import Reply
+from cutout_gateway.routes import Binding, Routes
+from cutout_gateway.settings import MIB, GatewaySettings
+from cutout_gateway.transcode import (
+    NDJSON,
+    Payload,
+    build,
+    error_line,
+    parse_query,
+    render,
+    result_line,
+    set_raw,
+    split_raw,
+)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request on its way: what it means, and where its body comes from and its answer goes."""
+
+    binding: Binding
+    variables: dict[str, str]
+    query: list[tuple[str, str]]
+    headers: Headers
+    body: Body
+    reply: Reply
+    request_id: str
+
+
+class Transcoder:
+    """Answers HTTP requests by calls to the server."""
+
+    def __init__(self, settings: GatewaySettings, routes: Routes, pool: DescriptorPool) -> None:
+        self._settings = settings
+        self._routes = routes
+        self._pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; `scope["state"]` has the channel and the request id, and gets the route for the log."""
+        state: dict[str, Any] = scope["state"]
+        headers = Headers(scope=scope)
+        body = Body(headers, receive)
+        reply = Reply(send, body)
+        try:
+            path = scope["raw_path"].decode("latin-1")
+            binding, variables = self._routes.match(scope["method"], path)
+            state["route"] = binding.template.text
+            query = parse_query(scope["query_string"].decode("latin-1"))
+            exchange = Exchange(binding, variables, query, headers, body, reply, state["request_id"])
+            await self._serve(state["channel"], exchange)
+        except HttpError as failure:
+            await reply.error(failure, self._pool)
+        except grpc.aio.AioRpcError as failure:
+            metadata = [*(failure.initial_metadata() or ()), *(failure.trailing_metadata() or ())]
+            error = from_rpc(failure)
+            error.headers.update(from_metadata(metadata))
+            await reply.error(error, self._pool)
+
+    async def _serve(self, channel: grpc.aio.Channel, exchange: Exchange) -> None:
+        rpc = exchange.binding.rpc
+        metadata = to_metadata(exchange.headers, exchange.request_id)
+        seconds = timeout_s(exchange.headers, self._settings.default_timeout_s)
+        if rpc.client_streaming:
+            call = calls.start(channel, rpc, metadata, seconds, None)
+            tender = self._upload(call, exchange)
+        else:
+            request = await self._request(exchange)
+            call = calls.start(channel, rpc, metadata, seconds, request)
+            tender = exchange.body.gone()
+        async with calls.tended(call, tender):
+            await (self._stream(call, exchange) if rpc.server_streaming else self._unary(call, exchange))
+
+    async def _request(self, exchange: Exchange) -> Message:
+        content_type = exchange.body.content_type
+        payload = Payload(await exchange.body.read(self._settings.max_body_bytes), content_type)
+        read = build_from_form if exchange.binding.takes_body and is_multipart(content_type) else build
+        parts = exchange.binding, exchange.variables, exchange.query, payload
+        # 32 MiB of JSON take a quarter of a second, in which others are to be answered.
+        return await asyncio.to_thread(read, *parts) if len(payload.data) > MIB else read(*parts)
+
+    async def _upload(self, call: Any, exchange: Exchange) -> None:
+        await calls.write_all(call, self._messages(exchange))
+        await exchange.body.gone()
+
+    async def _messages(self, exchange: Exchange) -> AsyncIterator[Message]:
+        """The first message has what the path and the query say, the others have a piece of the body alone."""
+        binding = exchange.binding
+        if is_multipart(exchange.body.content_type):
+            for message in split_raw(binding, await self._request(exchange), MIB):
+                yield message
+            return
+        first = True
+        async for block in exchange.body.blocks(self._settings.max_upload_bytes, MIB):
+            payload = Payload(block, exchange.body.content_type if first else "")
+            if first:
+                message = build(binding, exchange.variables, exchange.query, payload)
+            else:
+                message = GetMessageClass(binding.rpc.input)()
+                set_raw(binding, message, payload)
+            first = False
+            yield message
+
+    async def _unary(self, call: Any, exchange: Exchange) -> None:
+        message: Message = await call
+        metadata = [*await call.initial_metadata(), *await call.trailing_metadata()]
+        payload = render(exchange.binding, message, self._pool)
+        await exchange.reply.whole(200, payload.data, payload.content_type, from_metadata(metadata))
+
+    async def _stream(self, call: Any, exchange: Exchange) -> None:
+        binding, reply = exchange.binding, exchange.reply
+        # Headers wait for the first message: a call that fails at once is answered by its own HTTP status.
+        message = await call.read()
+        raw = binding.raw_response
+        first = GetMessageClass(binding.rpc.output)() if message is grpc.aio.EOF else message
+        content_type = render(binding, first, self._pool).content_type if raw else NDJSON
+        await reply.begin(200, content_type, from_metadata(await call.initial_metadata()))
+        try:
+            while message is not grpc.aio.EOF:
+                await reply.piece(
+                    render(binding, message, self._pool).data if raw else result_line(binding, message, self._pool)
+                )
+                message = await call.read()
+        except grpc.aio.AioRpcError as failure:
+            if raw:
+                return  # without an end: the connection breaks, so that nobody takes the part for the whole
+            await reply.piece(error_line(from_rpc(failure).status, self._pool))
+        await reply.end()
