@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import skimage.data
 from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
+from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
 from cutout_server.settings import Settings
+from gateway_fixtures import GatewayThread, wait_until
 
 
 def encode(pixels: np.ndarray, suffix: str = ".jpg") -> bytes:
@@ -38,7 +41,7 @@ def photos() -> dict[str, Photo]:
     return {name: Photo(pixels := getattr(skimage.data, name)(), encode(pixels)) for name in names}
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunningServer:
     """A server that runs in this process, on a thread with an event loop of its own.
 
@@ -53,6 +56,14 @@ class RunningServer:
     metrics_url: str
     app: App
     loop: asyncio.AbstractEventLoop
+    stopping: Future[None] | None = None
+
+    def stop(self) -> Future[None]:
+        """Begins to drain, once; the future is done when the server has stopped."""
+        if self.stopping is None:
+            self.stopping = asyncio.run_coroutine_threadsafe(self.app.stop(), self.loop)
+            wait_until(lambda: self.app.draining)
+        return self.stopping
 
     def channel(self) -> grpc.Channel:
         """A plain channel with gRPC's own defaults, 4 MiB message limits among them."""
@@ -60,7 +71,7 @@ class RunningServer:
 
 
 @contextmanager
-def run_server(**settings: object) -> Iterator[RunningServer]:
+def run_server(*, wait_until_serving: bool = True, **settings: object) -> Iterator[RunningServer]:
     """Runs a server on free loopback ports; any setting can be given."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="server-loop")
@@ -70,15 +81,18 @@ def run_server(**settings: object) -> Iterator[RunningServer]:
         defaults = {"port": 0, "metrics_port": 0, "log_level": "warning", "drain_s": 5.0}
         app = App(Settings(**defaults | settings))
         await app.start()
-        await app.serve()
+        serving = asyncio.ensure_future(app.serve())
+        if wait_until_serving:
+            await serving
         return app
 
     try:
         app = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+        server = RunningServer(app.address, f"http://127.0.0.1:{app.metrics_port}/metrics", app, loop)
         try:
-            yield RunningServer(app.address, f"http://127.0.0.1:{app.metrics_port}/metrics", app, loop)
+            yield server
         finally:
-            asyncio.run_coroutine_threadsafe(app.stop(), loop).result(30)
+            server.stop().result(30)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -115,3 +129,10 @@ def stubs(server: RunningServer) -> Iterator[Stubs]:
     """Generated stubs that call `server`."""
     with server.channel() as channel:
         yield Stubs.over(channel)
+
+
+@pytest.fixture(scope="session")
+def gateway_url(server: RunningServer) -> Iterator[str]:
+    """A gateway over `server`."""
+    with GatewayThread(GatewaySettings(server_address=server.address)) as gateway:
+        yield gateway.url

@@ -1,6 +1,7 @@
 """`python -m cutout_server`: flags, environment and YAML to a running server."""
 
 import asyncio
+import os
 import signal
 import sys
 
@@ -56,4 +57,8 @@ async def _run(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is closed. A pass that outlived the drain cannot be interrupted, and a usual exit would wait for it.
+    os._exit(code)

@@ -38,7 +38,7 @@ from cutout_server.services.models import ModelServicer
 from cutout_server.services.segmentation import SegmentationServicer
 from cutout_server.services.session import Sessions
 from cutout_server.settings import Settings
-from cutout_server.status import State, StatusBoard
+from cutout_server.status import ServerStatus, State, StatusBoard
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class App:
         self._board = StatusBoard(self._pools, self._store)
         self._metrics.watch(self._board)
         self._health = health.aio.HealthServicer()
-        self._server = self._grpc_server()
+        self._server: grpc.aio.Server | None = self._grpc_server()
         self._admin: grpc.aio.Server | None = None
         self._metrics_server: WSGIServer | None = None
         self.port = 0
@@ -83,6 +83,15 @@ class App:
         """host:port of the gRPC server."""
         return f"{self._settings.host}:{self.port}"
 
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused."""
+        return self._gate.draining.is_set()
+
+    def status(self) -> ServerStatus:
+        """The server at this moment; safe from any thread."""
+        return self._board.read()
+
     async def start(self) -> None:
         """Binds every port and answers from then on; health says NOT_SERVING until `serve` has returned.
 
@@ -92,17 +101,19 @@ class App:
         settings = self._settings
         for service in (health.OVERALL_HEALTH, *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.port = self._bind(self._server, f"{settings.host}:{settings.port}", self._credentials())
+        server = self._server
+        assert server is not None, "an App starts once"  # noqa: S101
+        self.port = self._bind(server, f"{settings.host}:{settings.port}", self._credentials())
         if settings.metrics_port >= 0:
-            server, _ = start_http_server(settings.metrics_port, settings.metrics_host, self._metrics.registry)
-            self._metrics_server = server
-            self.metrics_port = server.server_port
+            listener, _ = start_http_server(settings.metrics_port, settings.metrics_host, self._metrics.registry)
+            self._metrics_server = listener
+            self.metrics_port = listener.server_port
         if settings.admin_port >= 0:
             self._admin = grpc.aio.server()
             channelz.add_channelz_servicer(self._admin)
             self.admin_port = self._bind(self._admin, f"127.0.0.1:{settings.admin_port}", None)
             await self._admin.start()
-        await self._server.start()
+        await server.start()
 
     async def serve(self) -> None:
         """Loads the models, then says that it is serving.
@@ -112,7 +123,7 @@ class App:
         """
         if self._settings.preload:
             await self._pools.preload()
-        if self._gate.draining.is_set():
+        if self.draining:
             return
         for service in (health.OVERALL_HEALTH, *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -134,9 +145,12 @@ class App:
         log.info("draining", seconds=self._settings.drain_s)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._gate.emptied(), self._settings.drain_s)
-        await self._server.stop(grace=1.0)
-        if self._admin is not None:
-            await self._admin.stop(grace=0)
+        for server in (self._server, self._admin):
+            if server is not None:
+                await server.stop(grace=1.0)
+        # Their finalizers need the loop, which is closed by the time that the garbage collector would call them.
+        del server
+        self._server = self._admin = None
         await self._pools.close()
         self._imaging.shutdown(cancel_futures=True)
         self._store.close()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cutout_server.errors import InvalidRequestError, NotFoundError
+from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from cutout_server.models.base import Family, Model, Task
 from cutout_server.models.registry import FAMILIES
 from cutout_server.settings import ModelSettings, Settings
@@ -31,8 +31,18 @@ class ModelSpec:
         return self.settings.name
 
     def load(self, device: str) -> Model:
-        """Loads it; takes seconds, so never on the event loop."""
-        return self.family.load(self.settings.checkpoint, self.settings.config, device)
+        """Loads it; takes seconds, so never on the event loop.
+
+        Raises:
+            FailedPreconditionError: Its files cannot be used, or its packages are not installed.
+        """
+        try:
+            return self.family.load(self.settings.checkpoint, self.settings.config, device)
+        except ImportError as error:
+            raise FailedPreconditionError(
+                f"model {self.name!r} needs the package {error.name!r}: pip install 'cutout[server]'",
+                reason="PACKAGE_MISSING",
+            ) from error
 
 
 class Catalogue:

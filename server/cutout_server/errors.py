@@ -6,7 +6,6 @@ CutoutError
 ├── PermissionDeniedError    PERMISSION_DENIED    the operator turned it off
 ├── NotFoundError            NOT_FOUND            no such image or model
 ├── FailedPreconditionError  FAILED_PRECONDITION  it cannot work until something else changes
-├── AbortedError             ABORTED              the work was overtaken by another
 ├── OverloadedError          RESOURCE_EXHAUSTED   full; try again after `retry_after_s`
 ├── TooLargeError            RESOURCE_EXHAUSTED   it can never fit; a retry does not help
 ├── UnavailableError         UNAVAILABLE          starting or draining; try again after `retry_after_s`
@@ -85,13 +84,6 @@ class FailedPreconditionError(CutoutError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     default_reason = "FAILED_PRECONDITION"
-
-
-class AbortedError(CutoutError):
-    """The work was overtaken by another, such as the unloading of its model."""
-
-    code = grpc.StatusCode.ABORTED
-    default_reason = "ABORTED"
 
 
 class OverloadedError(CutoutError):

@@ -168,11 +168,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             with self._gate.inside():
                 async with asyncio.timeout_at(_loop_time(call.deadline_s)):
                     yield counts
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, grpc.aio.InternalError):  # The latter when the caller leaves amid a message.
             timed_out = context.time_remaining() is not None and context.time_remaining() <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if timed_out else grpc.StatusCode.CANCELLED
             reason = code.name
-            raise
+            raise asyncio.CancelledError from None
         except TimeoutError:
             refused = DeadlineError(f"the call took longer than {self._default_deadline_s:g} s; set a longer deadline")
         except CutoutError as error:

@@ -191,6 +191,7 @@ class Family:
             FailedPreconditionError, with a text that says what to do, when the files cannot be used.
         needs_checkpoint: Whether settings must name one.
         proposes: Whether its models are Proposers too.
+        max_batch: Most jobs in one pass that it gains from; a pass cannot be interrupted, so no more than that.
         vocabulary: The only words that it understands; empty when it has no such list.
         box_threshold: Default for detection.
         text_threshold: Default for detection.
@@ -203,6 +204,7 @@ class Family:
     load: Callable[[Path | None, str | None, str], Model]
     needs_checkpoint: bool = True
     proposes: bool = False
+    max_batch: int = 64
     vocabulary: tuple[str, ...] = ()
     box_threshold: float = 0.35
     text_threshold: float = 0.25

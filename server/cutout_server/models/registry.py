@@ -27,6 +27,7 @@ FAMILIES: dict[str, Family] = {
             load=_load_builtin,
             needs_checkpoint=False,
             proposes=True,
+            max_batch=4,
             vocabulary=VOCABULARY,
             predicted_iou_threshold=0.5,
             stability_threshold=0.5,

@@ -195,7 +195,7 @@ class Segmentation:
         Raises:
             CutoutError: See `open`.
         """
-        segmenter = self._catalogue.choose(segmenter_name, Task.SEGMENT, "open.segmenter")
+        segmenter = self._catalogue.choose(segmenter_name, Task.SEGMENT, "segmenter")
         async with self._pools.seat(segmenter) as seat:
             picture = await self._picture(image, seat, segmenter)
             return Warm(picture, segmenter, await seat.embed(segmenter, picture), seat.pool.device)

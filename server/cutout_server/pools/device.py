@@ -130,7 +130,7 @@ class DevicePool:
             DeadlineError: Their turn came after the deadline.
         """
         asked_s = time.monotonic()
-        max_batch = self._max_batch.get(operation, self._default_max_batch)
+        max_batch = min(spec.family.max_batch, self._max_batch.get(operation, self._default_max_batch))
         jobs = [
             Job(seat, spec, operation, question, deadline_s, max_batch, self._loop.create_future())
             for question in questions
@@ -158,12 +158,12 @@ class DevicePool:
         await self._exclusively(lambda models: models.unload(name))
 
     async def close(self) -> None:
-        """Stops the worker; what still waits is cancelled."""
+        """Stops the worker; what still waits is cancelled. A pass under way ends by itself, and nobody waits for it."""
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
         for job in self._waiting:
             job.done.cancel()
-        await self._loop.run_in_executor(None, self._thread.shutdown)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _exclusively(self, act: Callable[[LoadedModels], object]) -> None:
         done: asyncio.Future[Any] = self._loop.create_future()

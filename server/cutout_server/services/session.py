@@ -69,7 +69,8 @@ class Sessions:
         caller = calls.current().caller
         file = await self._uploads.receive(_chunks(messages), caller, field="image_chunk.data")
         try:
-            return await self._segmentation.warm_up(StoredImage(file.image_id), first.open.segmenter)
+            with within("open"):
+                return await self._segmentation.warm_up(StoredImage(file.image_id), first.open.segmenter)
         finally:
             self._uploads.store.delete(file.image_id, caller)
 

@@ -1,0 +1,451 @@
+"""Every refusal, through the real stack, over gRPC and REST: code, reason, field, retry delay, request id."""
+
+import io
+import json
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from conftest import Photo, RunningServer, Stubs, run_server
+from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, model_service_pb2, segmentation_pb2
+from cutout.v1 import segmentation_service_pb2 as pb2
+from cutout_common.status import ErrorDetails, unpack
+from cutout_gateway.settings import GatewaySettings
+from gateway_fixtures import GatewayThread, wait_until
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+from PIL import Image as Pillow
+from probe_family import Probe, probe_family
+
+Options = segmentation_pb2.SegmentationOptions
+BOX = mask_pb2.Box(x_min=1, y_min=1, x_max=9, y_max=9)
+NAN = float("nan")
+
+
+def png(width: int = 16, height: int = 16) -> bytes:
+    file = io.BytesIO()
+    Pillow.new("RGB", (width, height), "grey").save(file, "PNG")
+    return file.getvalue()
+
+
+GOOD = image_pb2.Image(content=png())
+
+
+def boxes(*given: mask_pb2.Box, image: image_pb2.Image | None = GOOD, **options: object) -> pb2.SegmentByBoxRequest:
+    return pb2.SegmentByBoxRequest(image=image, boxes=given or [BOX], options=Options(**options))
+
+
+def points(*prompts: pb2.ObjectPrompt) -> pb2.SegmentByPointsRequest:
+    return pb2.SegmentByPointsRequest(image=GOOD, prompts=prompts)
+
+
+def text(*phrases: str, **more: object) -> pb2.SegmentByTextRequest:
+    return pb2.SegmentByTextRequest(image=GOOD, phrases=phrases, **more)
+
+
+def everything(**more: object) -> pb2.SegmentEverythingRequest:
+    return pb2.SegmentEverythingRequest(image=GOOD, **more)
+
+
+def image(**source: object) -> pb2.SegmentByBoxRequest:
+    return boxes(image=image_pb2.Image(**source))
+
+
+def tensor(**fields: object) -> pb2.SegmentByBoxRequest:
+    whole = {"height": 2, "width": 2, "channels": 3, "data": bytes(12)} | fields
+    return image(tensor=image_pb2.RawTensor(**whole))
+
+
+def logits(side: int = 256, data: bytes | None = None) -> pb2.SegmentByPointsRequest:
+    given = mask_pb2.LowResLogits(height=side, width=side, data=bytes(side * side * 4) if data is None else data)
+    return points(pb2.ObjectPrompt(logits=given))
+
+
+def huge_header() -> bytes:
+    """A PNG whose header claims 20,000 x 20,000 pixels."""
+    content = bytearray(png())
+    content[16:24] = (20_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+INVALID: dict[str, tuple[Message, list[str]]] = {
+    "no image": (boxes(image=None), ["image"]),
+    "no image source": (boxes(image=image_pb2.Image()), ["image"]),
+    "empty content": (image(content=b""), ["image.content"]),
+    "not a picture": (image(content=b"hello, world"), ["image.content"]),
+    "truncated": (image(content=png(300, 300)[:100]), ["image.content"]),
+    "too many pixels": (image(content=huge_header()), ["image.content"]),
+    "tensor size": (tensor(data=bytes(11)), ["image.tensor.data"]),
+    "tensor channels": (tensor(channels=2, data=bytes(8)), ["image.tensor.channels"]),
+    "tensor dtype": (tensor(dtype=9), ["image.tensor.dtype"]),
+    "tensor height": (tensor(height=0, data=b""), ["image.tensor.height", "image.tensor.data"]),
+    "tensor nan": (
+        tensor(dtype=image_pb2.RawTensor.DATA_TYPE_FLOAT32, data=np.full(12, np.nan, "<f4").tobytes()),
+        ["image.tensor.data"],
+    ),
+    "no boxes": (pb2.SegmentByBoxRequest(image=GOOD), ["boxes"]),
+    "too many boxes": (boxes(*[BOX] * 257), ["boxes"]),
+    "box turned round": (boxes(mask_pb2.Box(x_min=9, x_max=1, y_max=4)), ["boxes[0].x_max"]),
+    "box without area": (boxes(BOX, mask_pb2.Box(x_min=3, x_max=3, y_max=4)), ["boxes[1].x_max"]),
+    "box nan": (boxes(mask_pb2.Box(x_min=NAN, x_max=1, y_max=4)), ["boxes[0].x_min"]),
+    "box outside": (boxes(BOX, mask_pb2.Box(x_min=90, x_max=99, y_max=4)), ["boxes[1]"]),
+    "no prompts": (points(), ["prompts"]),
+    "empty prompt": (points(pb2.ObjectPrompt()), ["prompts[0]"]),
+    "only outside points": (points(pb2.ObjectPrompt(points=[mask_pb2.Point(x=1, y=1, label=0)])), ["prompts[0]"]),
+    "label 2": (points(pb2.ObjectPrompt(points=[mask_pb2.Point(x=1, y=1, label=2)])), ["prompts[0].points[0].label"]),
+    "point nan": (points(pb2.ObjectPrompt(points=[mask_pb2.Point(x=NAN, y=1)])), ["prompts[0].points[0].x"]),
+    "point outside": (points(pb2.ObjectPrompt(points=[mask_pb2.Point(x=16, y=1)])), ["prompts[0].points[0]"]),
+    "too many points": (points(pb2.ObjectPrompt(points=[mask_pb2.Point(x=1, y=1)] * 257)), ["prompts[0].points"]),
+    "logits size": (logits(64), ["prompts[0].logits"]),
+    "logits bytes": (logits(data=bytes(7)), ["prompts[0].logits.data"]),
+    "logits nan": (logits(data=np.full(65536, np.nan, "<f4").tobytes()), ["prompts[0].logits.data"]),
+    "no phrases": (text(), ["phrases"]),
+    "blank phrase": (text("face", " . "), ["phrases[1]"]),
+    "long phrase": (text("x" * 257), ["phrases[0]"]),
+    "unknown word": (text("face", "submarine"), ["phrases[1]"]),
+    "box threshold": (text("face", box_threshold=1.5), ["box_threshold"]),
+    "text threshold": (text("face", text_threshold=NAN), ["text_threshold"]),
+    "unknown detector": (text("face", detector="dino"), ["detector"]),
+    "points per side": (everything(points_per_side=65), ["points_per_side"]),
+    "iou threshold": (everything(predicted_iou_threshold=-1), ["predicted_iou_threshold"]),
+    "stability threshold": (everything(stability_threshold=2), ["stability_threshold"]),
+    "unknown segmenter": (pb2.SegmentByBoxRequest(image=GOOD, boxes=[BOX], segmenter="sam9"), ["segmenter"]),
+    "unknown format": (boxes(mask_formats=[9]), ["options.mask_formats[0]"]),
+    "format twice": (boxes(mask_formats=[1, 1]), ["options.mask_formats"]),
+    "unknown strategy": (boxes(strategy=9), ["options.strategy"]),
+    "unknown overlay": (boxes(overlay=9), ["options.overlay"]),
+    "mask threshold": (boxes(mask_threshold=33), ["options.mask_threshold"]),
+    "nms iou": (boxes(nms_iou=0), ["options.nms_iou"]),
+    "max objects": (boxes(max_objects=1001), ["options.max_objects"]),
+    "several at once": (
+        boxes(mask_pb2.Box(x_min=9, x_max=1, y_min=9, y_max=1), strategy=9, image=None),
+        ["boxes[0].x_max", "boxes[0].y_max", "image", "options.strategy"],
+    ),
+}
+
+METHODS = {
+    pb2.SegmentByBoxRequest: ("SegmentByBox", "box"),
+    pb2.SegmentByPointsRequest: ("SegmentByPoints", "points"),
+    pb2.SegmentByTextRequest: ("SegmentByText", "text"),
+    pb2.SegmentEverythingRequest: ("SegmentEverything", "everything"),
+}
+
+
+def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str, ErrorDetails]:
+    """Code, message and details of a call that must fail; stream answers are read to their end."""
+    with pytest.raises(grpc.RpcError) as refused:
+        answer = call()
+        if isinstance(answer, Iterator):
+            list(answer)
+    error = refused.value
+    status = rpc_status.from_call(error)
+    details = unpack(status) if status else ErrorDetails()
+    assert dict(error.trailing_metadata() or ()).get("x-request-id") == (details.request_id or None)
+    return error.code(), error.details(), details
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_an_invalid_request_is_told_every_field_over_grpc(name: str, stubs: Stubs):
+    """INVALID_ARGUMENT names each violated field and what was expected."""
+    request, fields = INVALID[name]
+    code, message, details = refusal(lambda: getattr(stubs.segmentation, METHODS[type(request)][0])(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert sorted(v.field for v in details.violations) == sorted(fields)
+    assert all(v.description and v.description in message for v in details.violations)
+    assert re.fullmatch(r"[A-Z_]+", details.reason)
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_an_invalid_request_is_told_every_field_in_a_stream(name: str, stubs: Stubs):
+    """StreamSegmentation says the same, with the path of the request inside."""
+    request, fields = INVALID[name]
+    kind = METHODS[type(request)][1]
+    stream = pb2.StreamSegmentationRequest(**{kind: request})
+    code, _, details = refusal(lambda: stubs.segmentation.StreamSegmentation(stream))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert sorted(v.field for v in details.violations) == sorted(f"{kind}.{field}" for field in fields)
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_an_invalid_request_is_told_every_field_over_rest(name: str, gateway_url: str):
+    """The gateway answers 400 with the same details."""
+    request, fields = INVALID[name]
+    kind = METHODS[type(request)][1]
+    answer = httpx.post(f"{gateway_url}/v1/segment:{kind}", content=json_format.MessageToJson(request))
+    assert answer.status_code == 400
+    violations = [d for d in answer.json()["details"] if d["@type"].endswith("BadRequest")][0]["fieldViolations"]
+    assert sorted(v["field"] for v in violations) == sorted(fields)
+
+
+@pytest.mark.parametrize("words", [["submarine"], ["face", "red car"]])
+def test_an_unknown_word_is_answered_with_the_known_ones(words: list[str], stubs: Stubs):
+    """The built-in detector says which words it knows."""
+    _, message, _ = refusal(lambda: stubs.segmentation.SegmentByText(text(*words)))
+    assert all(known in message for known in ("face", "person", "red"))
+
+
+# Every other code.
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A server with a model whose timing the test controls, one seat, two keys, and its gateway."""
+
+    server: RunningServer
+    stubs: Stubs
+    url: str
+    probe: Probe
+
+
+KEY = "0123456789abcdef"
+AUTH = (("x-api-key", KEY),)
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    probe = Probe()
+    settings = {
+        "max_requests_per_device": 1,
+        "default_deadline_s": 5.0,
+        "api_keys": [{"caller": "one", "key": KEY}, {"caller": "two", "key": KEY[::-1]}],
+        "image_store_bytes": 2_000_000,
+        "max_upload_bytes": 1_000_000,
+        "session_idle_s": 0.3,
+    }
+    with (
+        probe_family(probe) as model,
+        run_server(models=[model, {"name": "builtin", "family": "builtin"}], **settings) as server,
+        server.channel() as channel,
+        GatewayThread(GatewaySettings(server_address=server.address)) as gateway,
+    ):
+        yield Elsewhere(server, Stubs.over(channel), gateway.url, probe)
+        probe.gate.set()
+
+
+def rest_status(answer: httpx.Response) -> ErrorDetails:
+    body = answer.json()
+    return unpack(
+        json_format.ParseDict({"code": body["code"], "message": body["message"], "details": body["details"]}, Status())
+    )
+
+
+@pytest.mark.parametrize(
+    "metadata", [(), (("x-api-key", ""),), (("x-api-key", KEY[:-1]),), (("authorization", "Bearer nope"),)]
+)
+def test_unauthenticated(elsewhere: Elsewhere, metadata: tuple[tuple[str, str], ...]):
+    """Without a valid key nothing is done; an empty or partial key is not valid."""
+    request = model_service_pb2.ListModelsRequest()
+    code, _, details = refusal(lambda: elsewhere.stubs.models.ListModels(request, metadata=metadata))
+    assert (code, details.reason) == (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_INVALID")
+    answer = httpx.get(f"{elsewhere.url}/v1/models", headers=dict(metadata))
+    assert (answer.status_code, rest_status(answer).reason) == (401, "API_KEY_INVALID")
+
+
+@pytest.mark.parametrize("metadata", [AUTH, (("authorization", f"Bearer {KEY}"),)])
+def test_a_key_lets_in(elsewhere: Elsewhere, metadata: tuple[tuple[str, str], ...]):
+    """A key is accepted in either header, over gRPC and REST."""
+    assert elsewhere.stubs.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=metadata).models
+    assert httpx.get(f"{elsewhere.url}/v1/models", headers=dict(metadata)).status_code == 200
+
+
+def test_permission_denied(elsewhere: Elsewhere):
+    """An address is not fetched unless the operator turned that on."""
+    request = image(uri="http://192.0.2.1/cat.jpg")
+    code, message, details = refusal(lambda: elsewhere.stubs.segmentation.SegmentByBox(request, metadata=AUTH))
+    assert (code, details.reason) == (grpc.StatusCode.PERMISSION_DENIED, "DISABLED_BY_OPERATOR")
+    assert "image.uri" in message
+    answer = httpx.post(
+        f"{elsewhere.url}/v1/segment:box", content=json_format.MessageToJson(request), headers=dict(AUTH)
+    )
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (
+            lambda s: s.images.GetImage(image_service_pb2.GetImageRequest(image_id="img_x"), metadata=AUTH),
+            "images/img_x",
+        ),
+        (lambda s: s.models.GetModel(model_service_pb2.GetModelRequest(name="sam9"), metadata=AUTH), "models/sam9"),
+    ],
+)
+def test_not_found(elsewhere: Elsewhere, call: Callable[[Stubs], object], path: str):
+    """What does not exist is NOT_FOUND, and the text says what does."""
+    code, _, details = refusal(lambda: call(elsewhere.stubs))
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert details.reason in {"IMAGE_NOT_FOUND", "MODEL_NOT_FOUND"}
+    assert httpx.get(f"{elsewhere.url}/v1/{path}", headers=dict(AUTH)).status_code == 404
+
+
+def test_a_stored_image_is_found_by_its_owner_alone(elsewhere: Elsewhere):
+    """Another key's upload does not exist."""
+    upload = iter([image_service_pb2.UploadImageRequest(chunk={"data": png()})])
+    image_id = elsewhere.stubs.images.UploadImage(upload, metadata=AUTH).image_id
+    request = image_service_pb2.GetImageRequest(image_id=image_id)
+    assert list(elsewhere.stubs.images.GetImage(request, metadata=AUTH))
+    code, *_ = refusal(lambda: elsewhere.stubs.images.GetImage(request, metadata=(("x-api-key", KEY[::-1]),)))
+    assert code is grpc.StatusCode.NOT_FOUND
+
+
+def test_resource_exhausted_by_others(elsewhere: Elsewhere):
+    """A full queue answers at once with a delay; over REST 429 with Retry-After."""
+    request = boxes()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(elsewhere.stubs.segmentation.SegmentByBox, request, metadata=AUTH)
+        wait_until(lambda: elsewhere.probe.passes)
+        code, _, details = refusal(lambda: elsewhere.stubs.segmentation.SegmentByBox(request, metadata=AUTH))
+        answer = httpx.post(
+            f"{elsewhere.url}/v1/segment:box", content=json_format.MessageToJson(request), headers=dict(AUTH)
+        )
+        elsewhere.probe.gate.set()
+        assert first.result().segmentation.objects
+    assert (code, details.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert details.retry_after_s is not None
+    assert details.retry_after_s >= 0.1
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_resource_exhausted_by_size(elsewhere: Elsewhere):
+    """An upload beyond the bound is refused without a delay: a retry would not help."""
+    chunks = (image_service_pb2.UploadImageRequest(chunk={"data": bytes(300_000)}) for _ in range(5))
+    code, message, details = refusal(lambda: elsewhere.stubs.images.UploadImage(chunks, metadata=AUTH))
+    assert (code, details.reason, details.retry_after_s) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "UPLOAD_TOO_LARGE",
+        None,
+    )
+    assert "1000000 bytes" in message
+
+
+def test_deadline_exceeded(elsewhere: Elsewhere):
+    """The caller's deadline is kept, and its work is not begun once it has passed."""
+    request = boxes()
+    with ThreadPoolExecutor(1) as pool:
+        hasty = pool.submit(elsewhere.stubs.segmentation.SegmentByBox, request, metadata=AUTH, timeout=0.2)
+        with pytest.raises(grpc.RpcError) as late:
+            hasty.result()
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    elsewhere.probe.gate.set()
+    assert elsewhere.stubs.segmentation.SegmentByBox(request, metadata=AUTH).segmentation.objects
+    assert elsewhere.probe.count("decode") == 1
+
+
+def test_a_call_without_a_deadline_gets_one():
+    """The server's own deadline ends a call that brought none, and says so."""
+    probe = Probe()
+    with (
+        probe_family(probe) as model,
+        run_server(models=[model], default_deadline_s=0.3) as server,
+        server.channel() as channel,
+    ):
+        code, message, details = refusal(lambda: Stubs.over(channel).segmentation.SegmentByBox(boxes()))
+        probe.gate.set()
+    assert (code, details.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    assert "0.3 s" in message
+
+
+def test_cancelled_work_is_not_done(elsewhere: Elsewhere):
+    """A caller who leaves while it waits costs nothing more."""
+    call = elsewhere.stubs.segmentation.SegmentByBox.future(boxes(), metadata=AUTH)
+    wait_until(lambda: elsewhere.probe.passes)
+    call.cancel()
+    status = model_service_pb2.GetStatusRequest()
+    wait_until(lambda: elsewhere.stubs.models.GetStatus(status, metadata=AUTH).devices[0].requests == 0)
+    elsewhere.probe.gate.set()
+    assert elsewhere.stubs.segmentation.SegmentByBox(boxes(), metadata=AUTH).segmentation.objects
+    assert elsewhere.probe.count("decode") == 1
+
+
+def test_unavailable_while_draining(elsewhere: Elsewhere):
+    """Accepted work is finished while new work is refused with a delay."""
+    with ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(elsewhere.stubs.segmentation.SegmentByBox, boxes(), metadata=AUTH)
+        wait_until(lambda: elsewhere.probe.passes)
+        elsewhere.server.stop()
+        code, _, details = refusal(lambda: elsewhere.stubs.segmentation.SegmentByBox(boxes(), metadata=AUTH))
+        answer = httpx.get(f"{elsewhere.url}/v1/models", headers=dict(AUTH))
+        elsewhere.probe.gate.set()
+        assert accepted.result().segmentation.objects
+    assert (code, details.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    assert details.retry_after_s
+    assert answer.status_code == 503
+
+
+def test_failed_precondition(tmp_path):
+    """A model whose file is gone says so when it is asked for."""
+    checkpoint = tmp_path / "sam2.pt"
+    models = [
+        {"name": "builtin", "family": "builtin"},
+        {"name": "sam", "family": "sam2", "checkpoint": str(checkpoint)},
+    ]
+    with run_server(models=models, preload=False) as server, server.channel() as channel:
+        stubs = Stubs.over(channel)
+        code, message, _ = refusal(lambda: stubs.models.LoadModel(model_service_pb2.LoadModelRequest(name="sam")))
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "sam2.pt" in message
+        with GatewayThread(GatewaySettings(server_address=server.address)) as gateway:
+            assert httpx.post(f"{gateway.url}/v1/models/sam:load", json={}).status_code == 400
+
+
+def test_internal_says_nothing_but_the_request_id(elsewhere: Elsewhere):
+    """The text of an exception that nobody foresaw stays in the log."""
+    elsewhere.probe.gate.set()
+    secret = boxes(mask_pb2.Box(x_min=13, x_max=15, y_max=9))
+    code, message, details = refusal(lambda: elsewhere.stubs.segmentation.SegmentByBox(secret, metadata=AUTH))
+    assert (code, details.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "thirteen" not in message + str(details)
+    assert details.request_id in message
+    answer = httpx.post(
+        f"{elsewhere.url}/v1/segment:box", content=json_format.MessageToJson(secret), headers=dict(AUTH)
+    )
+    assert answer.status_code == 500
+    assert "thirteen" not in json.dumps(answer.json())
+
+
+def test_unimplemented(elsewhere: Elsewhere):
+    """A method that the contract does not have is UNIMPLEMENTED."""
+    with elsewhere.server.channel() as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/cutout.v1.SegmentationService/SegmentByMagic")(b"")
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_silent_session_is_ended(elsewhere: Elsewhere):
+    """A session without a message for long enough is ended with a reason."""
+    elsewhere.probe.gate.set()
+    forever = threading.Event()
+
+    def silent() -> Iterator[pb2.SegmentSessionRequest]:
+        yield pb2.SegmentSessionRequest(open=pb2.SessionOpen(image=GOOD))
+        forever.wait(5)
+
+    code, _, details = refusal(lambda: elsewhere.stubs.segmentation.SegmentSession(silent(), metadata=AUTH))
+    forever.set()
+    assert (code, details.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "SESSION_IDLE")
+
+
+def test_every_violated_limit_is_the_operators(photos: dict[str, Photo]):
+    """Smaller limits in the settings are the ones that requests meet."""
+    with run_server(max_prompts=1, max_objects=2, max_image_bytes=2_000, max_image_pixels=300) as server:
+        with server.channel() as channel:
+            stubs = Stubs.over(channel)
+            for request, field in (
+                (boxes(BOX, BOX), "boxes"),
+                (boxes(max_objects=3), "options.max_objects"),
+                (image(content=photos["chelsea"].jpeg), "image.content"),
+                (image(content=png(20, 20)), "image.content"),
+                (text("face", "eye"), "phrases"),
+            ):
+                code, _, details = refusal(lambda r=request: getattr(stubs.segmentation, METHODS[type(r)][0])(r))
+                assert (code, [v.field for v in details.violations]) == (grpc.StatusCode.INVALID_ARGUMENT, [field])

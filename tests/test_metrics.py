@@ -1,0 +1,149 @@
+"""Metrics: what moves, what they are called, and that real Prometheus tools accept them."""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from conftest import Photo, RunningServer, Stubs, run_server
+from cutout.v1 import image_pb2, mask_pb2
+from cutout.v1 import segmentation_service_pb2 as pb2
+from prometheus_client.parser import text_string_to_metric_families
+
+from tools import free_port, require
+
+BOX = mask_pb2.Box(x_min=60, y_min=20, x_max=400, y_max=290)
+RPC = {"grpc_type": "unary", "grpc_service": "cutout.v1.SegmentationService", "grpc_method": "SegmentByBox"}
+
+
+def scrape(server: RunningServer) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    text = httpx.get(server.metrics_url).text
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def moved(photos: dict[str, Photo]):
+    """What two good calls and two bad ones moved, as a function of name and labels."""
+    image = image_pb2.Image(content=photos["chelsea"].jpeg)
+    with run_server() as server, server.channel() as channel:
+        stubs = Stubs.over(channel)
+        before = scrape(server)
+        for _ in range(2):
+            stubs.segmentation.SegmentByBox(pb2.SegmentByBoxRequest(image=image, boxes=[BOX, BOX]))
+        for bad in (
+            pb2.SegmentByBoxRequest(image=image),
+            pb2.SegmentByBoxRequest(image={"content": b"x"}, boxes=[BOX]),
+        ):
+            with pytest.raises(grpc.RpcError):
+                stubs.segmentation.SegmentByBox(bad)
+        after = scrape(server)
+
+    def value(name: str, **labels: str) -> float:
+        key = (name, frozenset(labels.items()))
+        return after[key] - before.get(key, 0)
+
+    return value
+
+
+def test_calls_are_counted_under_the_standard_names(moved):
+    """Started, handled by code, messages and time, with the labels of go-grpc-prometheus."""
+    assert moved("grpc_server_started_total", **RPC) == 4
+    assert moved("grpc_server_handled_total", **RPC, grpc_code="OK") == 2
+    assert moved("grpc_server_handled_total", **RPC, grpc_code="INVALID_ARGUMENT") == 2
+    assert moved("grpc_server_msg_received_total", **RPC) == 4
+    assert moved("grpc_server_msg_sent_total", **RPC) == 2
+    assert moved("grpc_server_handling_seconds_count", **RPC) == 4
+    assert moved("grpc_server_handling_seconds_sum", **RPC) > 0
+
+
+def test_what_the_server_does_is_counted(moved):
+    """Stages, queues, batches, cache, models, refusals and pictures."""
+    assert moved("cutout_stage_seconds_count", stage="decode") >= 2
+    assert moved("cutout_stage_seconds_sum", stage="prompt") > 0
+    assert moved("cutout_requests_refused_total", reason="INVALID_ARGUMENT") == 1
+    assert moved("cutout_queue_wait_seconds_count", device="cpu") >= 5
+    assert moved("cutout_batch_size_sum", device="cpu", operation="decode") == 4
+    assert moved("cutout_batch_size_sum", device="cpu", operation="encode") == 1
+    assert moved("cutout_embeddings_cache_hits_total", device="cpu") == 1
+    assert moved("cutout_embeddings_cache_misses_total", device="cpu") == 1
+    assert moved("cutout_embeddings_cache_bytes", device="cpu") > 0
+    assert moved("cutout_image_megapixels_count") == 2
+    assert moved("cutout_queue_depth", device="cpu") == moved("cutout_requests_in_hand", device="cpu") == 0
+    assert moved("cutout_model_bytes", device="cpu", model="builtin") == 0
+    assert moved("cutout_device_model_bytes", device="cpu") == 0
+
+
+def test_callers_cannot_make_up_label_values(server: RunningServer, stubs: Stubs):
+    """Unknown methods, odd metadata and odd model names leave no trace among the labels."""
+    for name in ("x" * 50, "y" * 50):
+        with pytest.raises(grpc.RpcError):
+            stubs.segmentation.SegmentByBox(
+                pb2.SegmentByBoxRequest(image={"content": b"x"}, boxes=[BOX], segmenter=name),
+                metadata=(("x-request-id", name), ("user-agent", name)),
+            )
+        with server.channel() as channel, pytest.raises(grpc.RpcError):
+            channel.unary_unary(f"/cutout.v1.SegmentationService/{name}")(b"")
+    assert not re.search("x{50}|y{50}", httpx.get(server.metrics_url).text)
+
+
+def test_promtool_finds_nothing_to_complain_about(server: RunningServer, stubs: Stubs, photos: dict[str, Photo]):
+    """`promtool check metrics` is clean."""
+    promtool = require("promtool", "Debian has it in the package prometheus")
+    stubs.segmentation.SegmentByBox(pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=[BOX]))
+    text = httpx.get(server.metrics_url).text
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_a_real_prometheus_scrapes_them(server: RunningServer, stubs: Stubs, photos: dict[str, Photo], tmp_path: Path):
+    """Prometheus reaches the target and answers a query over what it stored."""
+    prometheus = require("prometheus", "Debian has it in the package prometheus")
+    stubs.segmentation.SegmentByBox(pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=[BOX]))
+    target = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        json.dumps(
+            {
+                "global": {"scrape_interval": "1s"},
+                "scrape_configs": [{"job_name": "cutout", "static_configs": [{"targets": [target]}]}],
+            }
+        )
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            prometheus,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={tmp_path / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def ask(query: str) -> list[dict[str, object]]:
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}).json()
+        except (httpx.TransportError, json.JSONDecodeError):
+            return []
+        return answer["data"]["result"]
+
+    try:
+        query = 'sum(grpc_server_handled_total{grpc_method="SegmentByBox",grpc_code="OK"})'
+        deadline = time.monotonic() + 30
+        while not (found := ask(query)) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        assert float(found[0]["value"][1]) >= 1
+        assert ask("up")[0]["value"][1] == "1"
+    finally:
+        process.terminate()
+        process.wait(10)

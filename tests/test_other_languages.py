@@ -1,0 +1,38 @@
+"""The contract from elsewhere: stubs that buf and protoc-gen-es make for Node, used against the real server."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Photo, RunningServer
+from pycocotools import mask as coco
+
+from tools import require
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_generated_node_stubs_call_every_kind_of_method(
+    server: RunningServer, photos: dict[str, Photo], tmp_path: Path
+):
+    """Client streaming, unary, server streaming, bidi and rich errors work from a language that we did not write for."""
+    node = require("node", "install Node.js")
+    require("npx", "install Node.js")
+    if not (ROOT / "node_modules/.bin/protoc-gen-es").exists():
+        require("protoc-gen-es", "npm install")
+    subprocess.run([sys.executable, "tools/stage_googleapis.py", "build/googleapis"], cwd=ROOT, check=True)
+    subprocess.run(["npx", "buf", "generate"], cwd=ROOT, check=True, capture_output=True)
+    picture = tmp_path / "chelsea.jpg"
+    picture.write_bytes(photos["chelsea"].jpeg)
+    command = [node, "tests/node/segment.mjs", f"http://{server.address}", str(picture), "build/node"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    said = json.loads(run.stdout)
+    assert said["size"] == [451, 300]
+    assert int(coco.area(said["rle"])) == said["area"] > 1_000
+    assert said["events"] == ["header", "object", "summary"]
+    assert said["session"] == ["opened", "segmentation"]
+    assert said["refused"] == {"code": 3, "fields": ["boxes"]}

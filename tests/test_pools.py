@@ -1,0 +1,353 @@
+"""Device pools: admission, order, batches, deadlines, cancellation, caches, memory."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cutout_server import calls
+from cutout_server.catalogue import Catalogue, ModelSpec
+from cutout_server.errors import DeadlineError, FailedPreconditionError, OverloadedError
+from cutout_server.models.base import DecodeQuery, Family, Task
+from cutout_server.pools.device import DevicePool
+from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
+from cutout_server.pools.placement import Pools
+from cutout_server.settings import ModelSettings
+from cutout_server.types import Box, ObjectPrompt, Picture
+from probe_family import Probe, ProbeEmbedding
+
+FOREVER = float("inf")
+
+
+@dataclass
+class Watcher:
+    """Notes what a pool tells."""
+
+    batches: list[tuple[str, int]] = field(default_factory=list)
+    drops: list[str] = field(default_factory=list)
+
+    def waited(self, device: str, seconds: float) -> None:
+        assert seconds >= 0
+
+    def batched(self, device: str, operation: str, size: int) -> None:
+        self.batches.append((operation, size))
+
+    def dropped(self, device: str, why: str) -> None:
+        self.drops.append(why)
+
+
+def spec_of(probe: Probe, name: str = "probe", devices: tuple[str, ...] = ("cpu",)) -> ModelSpec:
+    family = Family("probe", frozenset({Task.SEGMENT}), lambda *_: probe, needs_checkpoint=False)
+    return ModelSpec(ModelSettings(name=name, family="probe"), family, devices, frozenset())
+
+
+@asynccontextmanager
+async def open_pool(watcher: Watcher | None = None, **options: int) -> AsyncIterator[DevicePool]:
+    defaults = {
+        "capacity": 8,
+        "max_batch": 4,
+        "max_encode_batch": 2,
+        "memory_budget_bytes": 0,
+        "embeddings_cache_bytes": 10_000,
+    }
+    pool = DevicePool("cpu", observer=watcher or Watcher(), **defaults | options)
+    calls.begin(calls.Call("id", "caller", FOREVER))
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def query(x_min: float = 0) -> DecodeQuery:
+    return DecodeQuery(ProbeEmbedding((8, 32), 51.0), ObjectPrompt(box=Box(x_min, 0, x_min + 4, 4)), False)
+
+
+async def ask(pool: DevicePool, spec: ModelSpec, *queries: DecodeQuery, seat: int = 1, deadline_s: float = FOREVER):
+    return await pool.ask(seat, spec, "decode", queries, stage="prompt", deadline_s=deadline_s)
+
+
+async def test_waiting_jobs_of_one_kind_share_a_pass():
+    """What waits while the device is busy goes through it together, and each caller gets its own answer."""
+    probe = Probe()
+    spec = spec_of(probe)
+    async with open_pool() as pool:
+        first = asyncio.ensure_future(ask(pool, spec, query(0)))
+        await _until(lambda: probe.passes)
+        rest = [asyncio.ensure_future(ask(pool, spec, query(x))) for x in (1, 2, 3)]
+        await asyncio.sleep(0)
+        probe.gate.set()
+        answers = await asyncio.gather(first, *rest)
+    assert probe.passes == [("decode", 1), ("decode", 3)]
+    for x, (candidates,) in enumerate(answers):
+        assert np.flatnonzero(candidates.logits[0, 0] > 0)[0] == x
+
+
+async def test_batches_are_bounded():
+    """No pass is larger than the bound, and every question is answered."""
+    probe = Probe()
+    probe.gate.set()
+    watcher = Watcher()
+    async with open_pool(watcher, max_batch=4) as pool:
+        assert len(await ask(pool, spec_of(probe), *(query(x % 8) for x in range(10)))) == 10
+        assert (pool.jobs, pool.batches) == (10, 3)
+    assert watcher.batches == [("decode", 4), ("decode", 4), ("decode", 2)]
+
+
+async def test_one_bad_question_fails_alone():
+    """A question that makes a shared pass fail does not fail the others in it."""
+    probe = Probe()
+    spec = spec_of(probe)
+    async with open_pool() as pool:
+        blocker = asyncio.ensure_future(ask(pool, spec, query()))
+        await _until(lambda: probe.passes)
+        waiting = [asyncio.ensure_future(ask(pool, spec, query(x))) for x in (1, 13, 2)]
+        await asyncio.sleep(0)
+        probe.gate.set()
+        good, bad, also_good = await asyncio.gather(*waiting, return_exceptions=True)
+        await blocker
+    assert isinstance(bad, ValueError)
+    assert good[0].logits.shape == also_good[0].logits.shape == (1, 8, 32)
+
+
+async def test_a_full_pool_says_when_to_come_back_at_once():
+    """The request beyond the capacity is turned away with a delay, and a seat that is given back can be taken."""
+    async with open_pool(capacity=2) as pool:
+        pool.admit()
+        pool.admit()
+        with pytest.raises(OverloadedError) as refused:
+            pool.admit()
+        assert 0.1 <= refused.value.retry_after_s <= 60
+        pool.leave(worked_s=0.5)
+        pool.admit()
+
+
+async def test_the_earlier_request_goes_first():
+    """A later step of an earlier request overtakes the first step of a later one."""
+    probe = Probe()
+    first, second = spec_of(probe, "a"), spec_of(Probe(gate=probe.gate, passes=probe.passes), "b")
+    order: list[str] = []
+    async with open_pool() as pool:
+        blocker = asyncio.ensure_future(ask(pool, first, query(), seat=1))
+        await _until(lambda: probe.passes)
+        late = asyncio.ensure_future(ask(pool, second, query(), seat=7))
+        early = asyncio.ensure_future(ask(pool, first, query(), seat=2))
+        late.add_done_callback(lambda _: order.append("late"))
+        early.add_done_callback(lambda _: order.append("early"))
+        await asyncio.sleep(0)
+        probe.gate.set()
+        await asyncio.gather(blocker, early, late)
+    assert order == ["early", "late"]
+
+
+async def test_work_past_its_deadline_is_not_begun():
+    """A job whose deadline passed while it waited is dropped before it reaches the model."""
+    probe = Probe()
+    spec = spec_of(probe)
+    watcher = Watcher()
+    async with open_pool(watcher) as pool:
+        blocker = asyncio.ensure_future(ask(pool, spec, query()))
+        await _until(lambda: probe.passes)
+        hasty = asyncio.ensure_future(ask(pool, spec, query(), deadline_s=time.monotonic() + 0.01))
+        await asyncio.sleep(0.05)
+        probe.gate.set()
+        with pytest.raises(DeadlineError):
+            await hasty
+        await blocker
+    assert probe.count("decode") == 1
+    assert watcher.drops == ["deadline"]
+
+
+async def test_work_of_a_caller_who_left_is_not_begun():
+    """A job whose caller was cancelled while it waited is dropped before it reaches the model."""
+    probe = Probe()
+    spec = spec_of(probe)
+    watcher = Watcher()
+    async with open_pool(watcher) as pool:
+        blocker = asyncio.ensure_future(ask(pool, spec, query()))
+        await _until(lambda: probe.passes)
+        leaver = asyncio.ensure_future(ask(pool, spec, query(), query()))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaver
+        probe.gate.set()
+        await blocker
+        await ask(pool, spec, query())
+    assert probe.count("decode") == 2
+    assert watcher.drops == ["cancelled", "cancelled"]
+
+
+async def test_too_few_answers_are_noticed():
+    """A model that gives fewer answers than it was asked questions fails the request instead of mixing answers up."""
+
+    class Forgetful(Probe):
+        def decode(self, queries):
+            return super().decode(queries)[1:]
+
+    probe = Forgetful()
+    probe.gate.set()
+    async with open_pool() as pool:
+        with pytest.raises(RuntimeError, match="gave 0 answers to 1 questions"):
+            await ask(pool, spec_of(probe), query())
+
+
+async def test_several_who_ask_for_one_picture_share_its_encode():
+    """Two requests for the same embedding at once cause one encode; the second counts as a hit."""
+    cache = EmbeddingsCache(10_000)
+    started, finish = asyncio.Event(), asyncio.Event()
+    encodes = 0
+
+    async def encode() -> ProbeEmbedding:
+        nonlocal encodes
+        encodes += 1
+        started.set()
+        await finish.wait()
+        return ProbeEmbedding((1, 1), 0)
+
+    key = EmbeddingKey("m", "sha")
+    both = [asyncio.ensure_future(cache.get(key, encode)) for _ in range(2)]
+    await started.wait()
+    finish.set()
+    (one, was_there), (other, joined) = await asyncio.gather(*both)
+    assert one is other
+    assert (was_there, joined, encodes, cache.hits, cache.misses) == (False, True, 1, 1, 1)
+    assert (await cache.get(key, encode))[1]
+
+
+async def test_the_first_to_ask_may_leave_without_harm():
+    """An encode goes on for the others when the request that began it is cancelled, and ends with the last of them."""
+    cache = EmbeddingsCache(10_000)
+    finish = asyncio.Event()
+    cancelled = False
+
+    async def encode() -> ProbeEmbedding:
+        nonlocal cancelled
+        try:
+            await finish.wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        return ProbeEmbedding((1, 1), 0)
+
+    key = EmbeddingKey("m", "sha")
+    first, second = (asyncio.ensure_future(cache.get(key, encode)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    assert not cancelled
+    second.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert cancelled
+    assert not cache.holds(key)
+    finish.set()
+    assert not (await cache.get(key, encode))[1]
+
+
+async def test_the_embeddings_cache_is_bounded_in_bytes():
+    """The least recently used embeddings leave, and one that is larger than the cache is not kept."""
+    cache = EmbeddingsCache(2_500)
+
+    async def get(sha: str, nbytes: int = 1_000) -> bool:
+        async def encode() -> ProbeEmbedding:
+            return ProbeEmbedding((1, 1), 0, nbytes)
+
+        return (await cache.get(EmbeddingKey("m", sha), encode))[1]
+
+    assert [await get("a"), await get("b"), await get("a")] == [False, False, True]
+    await get("c")
+    assert (len(cache), cache.bytes) == (2, 2_000)
+    assert [await get("a"), await get("b")] == [True, False]
+    await get("huge", 9_999)
+    assert cache.bytes == 2_000
+    cache.drop_model("m")
+    assert (len(cache), cache.bytes) == (0, 0)
+
+
+async def test_models_leave_to_make_room_and_take_their_embeddings_along():
+    """Within the memory budget the least recently used model is unloaded; its embeddings are forgotten."""
+    probes = {name: Probe(nbytes=600) for name in "abc"}
+    specs = {name: spec_of(probe, name) for name, probe in probes.items()}
+    async with open_pool(memory_budget_bytes=1_300) as pool:
+        for name in "ab":
+            await pool.load(specs[name])
+
+        async def encode() -> ProbeEmbedding:
+            return ProbeEmbedding((1, 1), 0)
+
+        await pool.embeddings.get(EmbeddingKey("b", "sha"), encode)
+        await pool.load(specs["a"])
+        await pool.load(specs["c"])
+        await asyncio.sleep(0)
+        assert list(pool.models.sizes()) == ["a", "c"]
+        assert len(pool.embeddings) == 0
+        with pytest.raises(FailedPreconditionError, match="may hold 1300"):
+            await pool.load(spec_of(Probe(nbytes=2_000), "d"))
+        await pool.unload("a")
+        assert pool.models.sizes() == {"c": 600}
+
+
+async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
+    """A seated request moves to the device that holds its picture's embedding; others spread out."""
+    probe = Probe()
+    probe.gate.set()
+    spec = spec_of(probe, devices=("one", "two"))
+    options = {"capacity": 2, "max_batch": 1, "max_encode_batch": 1, "memory_budget_bytes": 0}
+    calls.begin(calls.Call("id", "caller", FOREVER))
+    by_device = {
+        name: DevicePool(name, embeddings_cache_bytes=9_999, observer=Watcher(), **options) for name in spec.devices
+    }
+    pools = Pools(by_device, Catalogue({"probe": spec}))
+    picture = Picture(np.zeros((2, 2, 3), np.uint8), "sha")
+    try:
+        async with pools.seat(spec) as first:
+            assert first.pool.device == "one"
+            async with pools.seat(spec) as second:
+                assert second.pool.device == "two"
+                await second.embed(spec, picture)
+        async with pools.seat(spec) as third:
+            pools.settle(third, spec, picture)
+            assert third.pool.device == "two"
+            assert (by_device["one"].requests, by_device["two"].requests) == (0, 1)
+        assert by_device["two"].requests == 0
+    finally:
+        await pools.close()
+
+
+async def test_a_model_that_cannot_be_loaded_fails_its_requests_and_no_others():
+    """A load error reaches whoever asked, and the pool goes on."""
+
+    def broken(checkpoint: Path | None, config: str | None, device: str) -> Probe:
+        raise FailedPreconditionError("the file is truncated; download it again")
+
+    bad = ModelSpec(
+        ModelSettings(name="bad", family="probe"), Family("probe", frozenset(), broken), ("cpu",), frozenset()
+    )
+    probe = Probe()
+    probe.gate.set()
+    async with open_pool() as pool:
+        with pytest.raises(FailedPreconditionError, match="truncated"):
+            await ask(pool, bad, query())
+        assert await ask(pool, spec_of(probe), query())
+
+
+async def test_models_run_off_the_event_loop():
+    """A pass that takes its time leaves the event loop free."""
+    probe = Probe()
+    async with open_pool() as pool:
+        pending = asyncio.ensure_future(ask(pool, spec_of(probe), query()))
+        await _until(lambda: probe.passes)
+        assert threading.current_thread().name != "pool-cpu_0"
+        probe.gate.set()  # Could not be reached if the pass held the loop.
+        await pending
+
+
+async def _until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
