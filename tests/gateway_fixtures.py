@@ -20,6 +20,7 @@ import uvicorn
 import yaml
 from cutout_gateway.app import create_app
 from cutout_gateway.descriptors import Contract
+from cutout_gateway.listener import listen
 from cutout_gateway.settings import GatewaySettings
 from google.api import annotations_pb2
 from google.protobuf import any_pb2
@@ -187,7 +188,7 @@ class GatewayThread:
     """The gateway in a thread of its own, over real sockets."""
 
     def __init__(self, settings: GatewaySettings, contract: Contract | None = None) -> None:
-        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket = listen("127.0.0.1", 0)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(

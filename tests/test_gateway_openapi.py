@@ -101,9 +101,12 @@ def test_bodies_and_answers(described: dict[str, Any]):
     assert {"application/octet-stream", "image/jpeg", "multipart/form-data"} <= set(overlay["requestBody"]["content"])
     assert "image/png" in overlay["responses"]["200"]["content"]
     assert {p["name"] for p in overlay["parameters"]} >= {"phrases", "boxes", "maskOnly", "imageId"}
-    form = paths["/v1/segment:text"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    media = paths["/v1/segment:text"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert media["encoding"]["phrases"] == {"style": "form", "explode": True}
+    form = media["schema"]["properties"]
     assert form["image.content"]["format"] == "binary"
     assert form["phrases"]["type"] == "array"
+    assert {name: field["example"] for name, field in form.items() if field["example"]} == {"phrases": ["phrases"]}
     assert form["options.multimask"]["type"] == "boolean"
     text = paths["/v1/segment:text"]["post"]["responses"]
     assert text["200"]["content"]["application/json"]["schema"]["$ref"].endswith("cutout.v1.Segmentation")
@@ -195,7 +198,6 @@ def test_the_pages_need_no_internet(gateway: GatewayThread):
         assert rest.get("/openapi.json").json()["info"]["title"] == "Cutout"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_shows_the_operations(gateway: GatewayThread, described: dict[str, Any], tmp_path: Path):
     """Swagger UI renders every operation with its summary, and no error, in a real browser."""

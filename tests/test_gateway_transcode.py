@@ -389,6 +389,14 @@ def test_a_form_fills_raw_bodies(rest: httpx.Client):
     assert [json.loads(text) for text in texts] == [["n", "x", "image/jpeg", MIB, MIB], ["", "", "", 1, 1]]
 
 
+def test_blank_fields_of_a_form_are_not_set(rest: httpx.Client):
+    """Pages send every field of a form; what was left blank is as if it were not there, also in a oneof."""
+    blank = ["word", "person.name", "person.data", "number", "flag", "colour", "perhaps", "numbers", "data", "at"]
+    parts = [("name", (None, b"n")), *((name, (None, b"")) for name in blank), ("blobs", ("", b""))]
+    assert rest.post("/v1/things", files=parts).json() == thing(name="n")
+    assert_refused(rest.post("/v1/things", files=[("nope", (None, b""))]), "nope")
+
+
 @pytest.mark.parametrize(
     ("parts", "field"),
     [

@@ -10,6 +10,7 @@ from cutout_common import logs
 from cutout_common.config import ConfigError
 
 from cutout_gateway.app import create_app
+from cutout_gateway.listener import listen
 from cutout_gateway.settings import GatewaySettings
 
 
@@ -35,7 +36,7 @@ def main(args: list[str] | None = None) -> int:
     """
     try:
         settings = GatewaySettings.load(sys.argv[1:] if args is None else args)
-        listener = _bind(settings)
+        listener = listen(settings.host, settings.port)
         app = create_app(settings)
         config = uvicorn.Config(
             app,
@@ -59,14 +60,6 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: sys.exit(0))
     _Server(config).run(sockets=[listener])
     return 0
-
-
-def _bind(settings: GatewaySettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:
-        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def timeout_s(headers: Headers, default_s: float) -> float:
     match = _TIMEOUT.fullmatch(text)
     if not match:
         raise invalid("Grpc-Timeout", f"expected up to 8 digits and one of H M S m u n, got {text!r}")
-    # grpc.aio takes 0 for no deadline, and one too far away for one in the past.
-    return min(max(int(match[1]) * _SECONDS[match[2]], 1e-6), _YEAR_S)
+    # A call that has to end at this instant may still win; grpc.aio takes a deadline too far away for one in the past.
+    return min(int(match[1]) * _SECONDS[match[2]], _YEAR_S) or -1.0
 
 
 def to_metadata(headers: Headers, call_id: str) -> Metadata:

@@ -1,7 +1,8 @@
 """multipart/form-data for any route with a body: each part is a field, named by its path.
 
 A part for a field of type bytes, or for a google.api.HttpBody, is taken as it is. A part for a message is JSON, and
-several parts for a repeated field are its elements in their order. Every other part is text, as in a query.
+several parts for a repeated field are its elements in their order. Every other part is text, as in a query. An empty
+part is a field that was left blank, as HTML forms send it: it is not set.
 """
 
 from dataclasses import dataclass, field
@@ -56,10 +57,11 @@ def build_from_form(
         HttpError: 400 that names the part and what was expected.
     """
     message: Message = GetMessageClass(binding.rpc.input)()
-    parts = group(binding, [(part.name, part) for part in _parse(payload)])
-    for fields, values in parts.items():
-        _set(message, fields, values)
-    bind_url(binding, message, variables, query, given=parts)
+    named = group(binding, [(part.name, part) for part in _parse(payload)])
+    filled = {fields: parts for fields, all_parts in named.items() if (parts := [p for p in all_parts if p.data])}
+    for fields, parts in filled.items():
+        _set(message, fields, parts)
+    bind_url(binding, message, variables, query, given=filled)
     return message
 
 

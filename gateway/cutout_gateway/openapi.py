@@ -12,7 +12,7 @@ from cutout_gateway.fields import FieldPath, dotted, is_textual, resolve
 from cutout_gateway.headers import REQUEST_ID
 from cutout_gateway.multipart import MEDIA_TYPE
 from cutout_gateway.routes import Binding, Routes
-from cutout_gateway.schemas import BINARY, Schema, Schemas, example, is_required
+from cutout_gateway.schemas import BINARY, Schema, Schemas, example, example_value, in_example, is_required
 from cutout_gateway.templates import Variable
 from cutout_gateway.transcode import JSON, NDJSON, OCTETS
 
@@ -114,7 +114,7 @@ class _Operation:
         binding = self._binding
         content = _raw_content() if binding.raw_body else {JSON: self._json_body()}
         if any(_is_blob(fields[-1]) for fields in _leaves(binding.rpc.input)):
-            content[MEDIA_TYPE] = {"schema": self._form()}
+            content[MEDIA_TYPE] = self._form()
         if binding.body is None:
             return {"content": content, "required": any(map(is_required, binding.rpc.input.fields))}
         body = {"content": content, "required": is_required(binding.body)}
@@ -129,14 +129,26 @@ class _Operation:
         schema = self._schemas.object(message, bound) if bound else self._schemas.message(message)
         return {"schema": schema, "example": example(message, bound)}
 
-    def _form(self) -> Schema:
+    def _form(self) -> dict[str, Any]:
+        in_form = [
+            fields
+            for fields in _leaves(self._binding.rpc.input)
+            if fields not in self._in_path and self._binding.body in {None, fields[0]}
+        ]
         properties: dict[str, Schema] = {}
-        for fields in _leaves(self._binding.rpc.input):
-            if fields not in self._in_path and self._binding.body in {None, fields[0]}:
-                last = fields[-1]
-                blob = self._schemas.described(BINARY, last.full_name)
-                properties[dotted(fields)] = blob if _is_blob(last) else self._schemas.field(last)
-        return {"type": "object", "properties": properties}
+        for fields in in_form:
+            last = fields[-1]
+            blob = self._schemas.described(BINARY, last.full_name)
+            schema = dict(blob if _is_blob(last) else self._schemas.field(last))
+            # Tools put a sample into every field of a form, unless the schema has one; an empty one is not sent.
+            filled = all(map(in_example, fields)) and not _is_blob(last)
+            schema["example"] = example_value(last) if filled else [] if last.is_repeated else ""
+            properties[dotted(fields)] = schema
+        form: dict[str, Any] = {"schema": {"type": "object", "properties": properties}}
+        # Tools would join a list by commas into one part.
+        if lists := [fields for fields in in_form if fields[-1].is_repeated]:
+            form["encoding"] = {dotted(fields): {"style": "form", "explode": True} for fields in lists}
+        return form
 
     def _response(self) -> dict[str, Any]:
         binding = self._binding

@@ -131,15 +131,25 @@ def example(message: Descriptor, without: frozenset[str] = frozenset()) -> dict[
 
     Made by hand because tools make an example of every field, which a oneof refuses.
     """
-    first = {oneof.fields[0].name for oneof in message.oneofs if len(oneof.fields) > 1}
     return {
-        field.json_name: [_example_value(field)] if field.is_repeated else _example_value(field)
+        field.json_name: example_value(field)
         for field in message.fields
-        if field.name not in without and (field.name in first or is_required(field))
+        if field.name not in without and in_example(field)
     }
 
 
-def _example_value(field: FieldDescriptor) -> Any:
+def in_example(field: FieldDescriptor) -> bool:
+    """Whether a small request has the field: it is required, or the first member of a oneof."""
+    oneof = field.containing_oneof
+    return is_required(field) or (oneof is not None and len(oneof.fields) > 1 and oneof.fields[0] == field)
+
+
+def example_value(field: FieldDescriptor) -> Any:
+    """A value that can be read back."""
+    return [_one_example(field)] if field.is_repeated else _one_example(field)
+
+
+def _one_example(field: FieldDescriptor) -> Any:
     if field.message_type:
         return example(field.message_type)
     if field.enum_type:
