@@ -74,6 +74,7 @@ def test_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str]):
         ("default_segmenter: nobody", "default_segmenter"),
         ("tls_cert: x.pem", "tls_cert and tls_key"),
         ("tls_client_ca: x.pem", "tls_client_ca"),
+        ("max_image_pixels: 400000000", "max_pixels_in_hand"),
         ("api_keys: [{caller: me, key: short}]", "api_keys.0.key"),
         ("port: [", "while parsing"),
     ],

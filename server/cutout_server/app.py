@@ -28,6 +28,7 @@ from cutout_server.imaging.fetch import FetchPolicy
 from cutout_server.imaging.store import ImageStore
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
+from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.pipelines.pictures import Pictures
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.pipelines.uploads import Uploads
@@ -190,6 +191,7 @@ class App:
         pictures = Pictures(
             self._store,
             self._imaging,
+            PixelBudget(settings.max_pixels_in_hand),
             inline=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             uploaded=uploaded,
             fetching=self._fetch_policy(),

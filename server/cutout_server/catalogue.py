@@ -39,6 +39,8 @@ class ModelSpec:
         try:
             return self.family.load(self.settings.checkpoint, self.settings.config, device)
         except ImportError as error:
+            if (error.name or "").startswith("cutout"):
+                raise
             raise FailedPreconditionError(
                 f"model {self.name!r} needs the package {error.name!r}: pip install 'cutout[server]'",
                 reason="PACKAGE_MISSING",

@@ -4,7 +4,7 @@ Every label has a bounded set of values: methods of the contract, gRPC codes, re
 devices and models, operations of the model protocols.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cutout_server.interceptors import CallRecord, Rpc
-from cutout_server.status import State, StatusBoard
+from cutout_server.status import DeviceStatus, State, StatusBoard
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
@@ -105,7 +105,7 @@ class _StatusCollector(Collector):
         yield _gauge("cutout_serving", "1 while requests are taken.", status.state is State.SERVING)
         yield _gauge("cutout_stored_images", "Uploaded pictures held.", status.stored_images)
         yield _gauge("cutout_stored_image_bytes", "Their files.", status.stored_bytes)
-        per_device = {
+        per_device: dict[str, tuple[str, Callable[[DeviceStatus], float]]] = {
             "cutout_requests_in_hand": ("Requests admitted and not finished.", lambda d: d.requests),
             "cutout_queue_depth": ("Jobs that wait.", lambda d: d.queued_jobs),
             "cutout_embeddings_cache_bytes": ("Embeddings held.", lambda d: d.embeddings.bytes),

@@ -80,6 +80,9 @@ class Settings(Config):
     max_image_bytes: int = Field(32 * MIB, ge=1024, description="Bound on a picture's file inside a request.")
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on an uploaded picture's file.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Bound on a picture's pixels, read before decoding.")
+    max_pixels_in_hand: int = Field(
+        600_000_000, ge=1, description="Bound on the decoded pixels of all requests together."
+    )
     max_prompts: int = Field(256, ge=1, description="Bound on phrases, boxes or prompts in one request.")
     max_objects: int = Field(1000, ge=1, description="Bound on objects in one answer.")
     max_concurrent_streams: int = Field(256, ge=1, description="Bound on the calls of one connection.")
@@ -111,6 +114,8 @@ class Settings(Config):
         for field in ("default_segmenter", "default_detector"):
             if (name := getattr(self, field)) and name not in names:
                 raise ValueError(f"{field}: expected one of {names}, got {name!r}")
+        if self.max_pixels_in_hand < 2 * self.max_image_pixels:  # Half of them is for sessions at most.
+            raise ValueError("max_pixels_in_hand: expected at least twice max_image_pixels")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key: both or neither")
         if self.tls_client_ca and not self.tls_cert:

@@ -96,7 +96,7 @@ class ImageStore:
         """Makes an upload findable; older files leave if it would not fit."""
         self._expire()
         while self._files and (len(self) + 1 > self._max_images or self.bytes + upload.size_bytes > self.max_bytes):
-            self._forget(next(iter(self._files)))
+            self.forget(next(iter(self._files)))
         image_id = f"img_{secrets.token_urlsafe(16)}"
         file = StoredFile(
             image_id, owner, upload.path, upload.size_bytes, upload.sha256, header, time.monotonic(), self._ttl_s
@@ -153,7 +153,7 @@ class ImageStore:
         Raises:
             NotFoundError: See `find`.
         """
-        self._forget(self.find(image_id, owner).image_id)
+        self.forget(self.find(image_id, owner).image_id)
 
     def close(self) -> None:
         """Removes the folder."""
@@ -164,12 +164,14 @@ class ImageStore:
     def _expire(self) -> None:
         horizon = time.monotonic() - self._ttl_s
         while self._files and next(iter(self._files.values())).used_s < horizon:
-            self._forget(next(iter(self._files)))
+            self.forget(next(iter(self._files)))
 
-    def _forget(self, image_id: str) -> None:
-        file = self._files.pop(image_id)
-        self.bytes -= file.size_bytes
-        file.path.unlink(missing_ok=True)
+    def forget(self, image_id: str) -> None:
+        """Removes a file if it is there still."""
+        file = self._files.pop(image_id, None)
+        if file is not None:
+            self.bytes -= file.size_bytes
+            file.path.unlink(missing_ok=True)
 
 
 def _append(file: io.BufferedWriter, digest: "hashlib._Hash", chunk: bytes) -> None:

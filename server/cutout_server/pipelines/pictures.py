@@ -1,15 +1,18 @@
 """From whatever a request calls its image to an upright picture."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Protocol, TypeVar
 
 from cutout_server import calls
 from cutout_server.errors import PermissionDeniedError
-from cutout_server.imaging.decode import ImageLimits, decode, from_tensor
+from cutout_server.imaging.decode import ImageLimits, decode, from_tensor, probe
 from cutout_server.imaging.fetch import FetchPolicy, fetch
 from cutout_server.imaging.store import ImageStore
+from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.types import FileImage, ImageSource, Picture, StoredImage, TensorImage, UriImage
 
 T = TypeVar("T")
@@ -23,12 +26,13 @@ class PictureObserver(Protocol):
 
 
 class Pictures:
-    """Fetches, finds and decodes pictures, off the event loop."""
+    """Fetches, finds and decodes pictures, off the event loop and within a budget of pixels."""
 
     def __init__(
         self,
         store: ImageStore,
         executor: Executor,
+        budget: PixelBudget,
         *,
         inline: ImageLimits,
         uploaded: ImageLimits,
@@ -37,36 +41,52 @@ class Pictures:
     ) -> None:
         self._store = store
         self._executor = executor
+        self._budget = budget
         self._inline = inline
         self._uploaded = uploaded
         self._fetching = fetching
         self._observer = observer
 
-    async def load(self, source: ImageSource) -> Picture:
-        """The upright RGB picture.
+    @asynccontextmanager
+    async def open(self, source: ImageSource, *, for_session: bool = False) -> AsyncIterator[Picture]:
+        """The upright RGB picture, for as long as the block lasts.
 
         Raises:
             InvalidRequestError: It cannot be read, or exceeds a limit.
             NotFoundError: No such stored image.
+            OverloadedError: Sessions hold as many pixels as they may.
             PermissionDeniedError: URIs are off, or the address is not one to fetch from.
         """
-        with calls.stage("decode"):
-            match source:
-                case FileImage(content):
-                    picture = await self._run(lambda: decode(content, self._inline, field="image.content"))
-                case TensorImage():
-                    picture = await self._run(lambda: from_tensor(source, self._inline, field="image.tensor"))
-                case StoredImage(image_id):
-                    file = self._store.find(image_id, calls.current().caller)
-                    content = await self._store.read(file)
-                    picture = await self._run(lambda: decode(content, self._uploaded, field="image.image_id"))
-                case UriImage(uri):
-                    if self._fetching is None:
-                        raise PermissionDeniedError("image.uri: this server does not fetch pictures; send `content`")
-                    content = await fetch(uri, self._fetching)
-                    picture = await self._run(lambda: decode(content, self._inline, field="image.uri"))
-        self._observer.decoded(picture.height * picture.width)
-        return picture
+        hold = self._budget.hold_for_session if for_session else self._budget.hold
+        if isinstance(source, TensorImage):
+            pixels = source.values.shape[0] * source.values.shape[1]
+            read = partial(from_tensor, source, self._inline, field="image.tensor")
+        else:
+            with calls.stage("decode"):
+                content, limits, field = await self._file(source)
+                header = await self._run(partial(probe, content, limits, field=field))
+            pixels = header.width * header.height
+            read = partial(decode, content, limits, field=field)
+        async with AsyncExitStack() as stack:
+            with calls.stage("queue"):
+                await stack.enter_async_context(hold(pixels))
+            with calls.stage("decode"):
+                picture = await self._run(read)
+            self._observer.decoded(picture.height * picture.width)
+            yield picture
+
+    async def _file(self, source: FileImage | StoredImage | UriImage) -> tuple[bytes, ImageLimits, str]:
+        """A file's bytes, their limits, and what errors call them."""
+        match source:
+            case FileImage(content):
+                return content, self._inline, "image.content"
+            case StoredImage(image_id):
+                stored = self._store.find(image_id, calls.current().caller)
+                return await self._store.read(stored), self._uploaded, "image.image_id"
+            case UriImage(uri):
+                if self._fetching is None:
+                    raise PermissionDeniedError("image.uri: this server does not fetch pictures; send `content`")
+                return await fetch(uri, self._fetching), self._inline, "image.uri"
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -108,8 +108,8 @@ async def detect(seat: Seat, detector: ModelSpec, request: TextRequest, picture:
 async def everything(place: Workplace, request: EverythingRequest, picture: Picture) -> AsyncIterator[list[Proposal]]:
     """Proposes everything and leaves out what the model itself doubts or what a small change of threshold alters.
 
-    A grid of single points with three candidates each, as in Kirillov et al. 2023, appendix B, unless the segmenter has a
-    better way.
+    A grid of single points with three candidates each, as in Kirillov et al. 2023, appendix B, unless the segmenter has
+    a better way.
     """
     family = place.segmenter.family
     least_iou = request.predicted_iou_threshold

@@ -177,7 +177,13 @@ class Segmentation:
                 detector = self._catalogue.choose(request.detector, Task.DETECT, "detector")
                 if seat.pool.device not in detector.devices:
                     detector_seat = await stack.enter_async_context(self._pools.seat(detector))
-            picture = warm.picture if warm else await self._picture(request.image, seat, segmenter)
+            if warm is not None:
+                picture = warm.picture
+            elif request.image is None:
+                raise InvalidRequestError.of("image", "expected a picture, got none")
+            else:
+                picture = await stack.enter_async_context(self._pictures.open(request.image))
+                self._pools.settle(seat, segmenter, picture)
             found: list[Found] = []
             if isinstance(request, PromptsRequest):
                 found = [Found(index, prompt) for index, prompt in enumerate(fit(request, picture))]
@@ -189,23 +195,19 @@ class Segmentation:
             models = (*([detector.name] if detector else []), *([segmenter.name] if place else []))
             yield Run(request, picture, place, found, models, self._executor)
 
-    async def warm_up(self, image: ImageSource, segmenter_name: str) -> Warm:
-        """Embeds a picture for many prompts to come.
+    @asynccontextmanager
+    async def warm_up(self, image: ImageSource, segmenter_name: str) -> AsyncIterator[Warm]:
+        """Embeds a picture for many prompts to come, and keeps both for as long as the block lasts.
 
         Raises:
             CutoutError: See `open`.
         """
         segmenter = self._catalogue.choose(segmenter_name, Task.SEGMENT, "segmenter")
-        async with self._pools.seat(segmenter) as seat:
-            picture = await self._picture(image, seat, segmenter)
-            return Warm(picture, segmenter, await seat.embed(segmenter, picture), seat.pool.device)
-
-    async def _picture(self, image: ImageSource | None, seat: Seat, segmenter: ModelSpec) -> Picture:
-        if image is None:
-            raise InvalidRequestError.of("image", "expected a picture, got none")
-        picture = await self._pictures.load(image)
-        self._pools.settle(seat, segmenter, picture)
-        return picture
+        async with self._pictures.open(image, for_session=True) as picture:
+            async with self._pools.seat(segmenter) as seat:
+                self._pools.settle(seat, segmenter, picture)
+                warm = Warm(picture, segmenter, await seat.embed(segmenter, picture), seat.pool.device)
+            yield warm
 
     @staticmethod
     async def _embedding(seat: Seat, segmenter: ModelSpec, picture: Picture, warm: Warm | None) -> Embedding:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 
 from cutout.v1 import segmentation_service_pb2 as pb2
@@ -47,8 +47,7 @@ class Sessions:
         Raises:
             CutoutError: The session cannot begin or go on; a refused prompt is an answer instead.
         """
-        async with aclosing(self._patiently(requests)) as messages:
-            warm = await self._open(messages)
+        async with aclosing(self._patiently(requests)) as messages, self._open(messages) as warm:
             opened = pb2.SessionOpened(image=responses.image_info(warm.picture), segmenter=warm.segmenter.name)
             yield pb2.SegmentSessionResponse(opened=opened)
             number = 0
@@ -56,23 +55,25 @@ class Sessions:
                 yield await self._answer(message, warm, number)
                 number += 1
 
-    async def _open(self, messages: Requests) -> Warm:
+    @asynccontextmanager
+    async def _open(self, messages: Requests) -> AsyncIterator[Warm]:
         first = await anext(messages, None)
         if first is None or first.WhichOneof("message") != "open":
             raise InvalidRequestError.of("open", "expected it as the first message")
-        if first.open.HasField("image"):
-            check = Checker()
-            image = read_image(check, first.open.image, "open.image")
-            check.done()
+        async with AsyncExitStack() as stack:
+            if first.open.HasField("image"):
+                check = Checker()
+                image = read_image(check, first.open.image, "open.image")
+                check.done()
+            else:
+                stored = await self._uploads.receive(
+                    _chunks(messages), calls.current().caller, field="image_chunk.data"
+                )
+                stack.callback(self._uploads.store.forget, stored.image_id)
+                image = StoredImage(stored.image_id)
             with within("open"):
-                return await self._segmentation.warm_up(image, first.open.segmenter)
-        caller = calls.current().caller
-        file = await self._uploads.receive(_chunks(messages), caller, field="image_chunk.data")
-        try:
-            with within("open"):
-                return await self._segmentation.warm_up(StoredImage(file.image_id), first.open.segmenter)
-        finally:
-            self._uploads.store.delete(file.image_id, caller)
+                warm = await stack.enter_async_context(self._segmentation.warm_up(image, first.open.segmenter))
+            yield warm
 
     async def _answer(self, message: pb2.SegmentSessionRequest, warm: Warm, number: int) -> pb2.SegmentSessionResponse:
         session = calls.current()

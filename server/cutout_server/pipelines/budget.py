@@ -1,0 +1,73 @@
+"""How many decoded pixels there may be at once: large pictures wait their turn instead of filling the memory."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cutout_server.errors import OverloadedError
+
+# A session may keep its picture for minutes, so sessions never get more than this share.
+SESSIONS_SHARE = 0.5
+SESSION_RETRY_S = 10.0
+
+
+class PixelBudget:
+    """First come, first served. Belongs to the event loop."""
+
+    def __init__(self, pixels: int) -> None:
+        self._free = pixels
+        self._free_for_sessions = int(pixels * SESSIONS_SHARE)
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, pixels: int) -> AsyncIterator[None]:
+        """Waits until there is room for so many pixels and holds it for the block."""
+        await self._take(pixels)
+        try:
+            yield
+        finally:
+            self._give(pixels)
+
+    @asynccontextmanager
+    async def hold_for_session(self, pixels: int) -> AsyncIterator[None]:
+        """Holds room for a session's picture, which nobody can say how long it stays.
+
+        Raises:
+            OverloadedError: Other sessions have taken what sessions may take.
+        """
+        if pixels > self._free_for_sessions:
+            raise OverloadedError("open sessions hold too many pixels", retry_after_s=SESSION_RETRY_S)
+        self._free_for_sessions -= pixels
+        try:
+            async with self.hold(pixels):
+                yield
+        finally:
+            self._free_for_sessions += pixels
+
+    async def _take(self, pixels: int) -> None:
+        if not self._waiting and pixels <= self._free:
+            self._free -= pixels
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (pixels, granted)
+        self._waiting.append(entry)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.cancelled():
+                self._waiting.remove(entry)
+                self._grant()  # Whoever stood behind may fit.
+            else:
+                self._give(pixels)
+            raise
+
+    def _give(self, pixels: int) -> None:
+        self._free += pixels
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            pixels, granted = self._waiting.popleft()
+            self._free -= pixels
+            granted.set_result(None)

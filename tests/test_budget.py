@@ -1,0 +1,73 @@
+"""The pixel budget: nobody overtakes, nothing leaks, sessions leave room."""
+
+import asyncio
+
+import pytest
+from cutout_server.errors import OverloadedError
+from cutout_server.pipelines.budget import PixelBudget
+
+
+async def test_pictures_wait_their_turn():
+    """What does not fit waits, and a small one behind it does not overtake."""
+    budget = PixelBudget(10)
+    entered: list[str] = []
+    release = {name: asyncio.Event() for name in "abc"}
+
+    async def work(name: str, pixels: int) -> None:
+        async with budget.hold(pixels):
+            entered.append(name)
+            await release[name].wait()
+
+    tasks = [asyncio.create_task(work(name, pixels)) for name, pixels in (("a", 6), ("b", 6), ("c", 2))]
+    await asyncio.sleep(0)
+    assert entered == ["a"]
+    release["a"].set()
+    await asyncio.sleep(0.01)
+    assert entered == ["a", "b", "c"]
+    release["b"].set()
+    release["c"].set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_caller_who_leaves_the_line_holds_nobody_up():
+    """Cancelling the first in line lets the next in, and all pixels come back in the end."""
+    budget = PixelBudget(10)
+    async with budget.hold(8):
+        async with asyncio.timeout(1):
+            waiting = [asyncio.create_task(_enter(budget, pixels)) for pixels in (9, 2)]
+            await asyncio.sleep(0)
+            waiting[0].cancel()
+            await waiting[1]
+    async with asyncio.timeout(1), budget.hold(10):
+        pass
+
+
+async def test_a_caller_cancelled_as_its_turn_comes_gives_it_back():
+    """A cancellation that meets the grant does not lose the pixels."""
+    budget = PixelBudget(10)
+    async with budget.hold(10):
+        waiting = asyncio.create_task(_enter(budget, 10))
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    async with asyncio.timeout(1), budget.hold(10):
+        pass
+
+
+async def test_sessions_leave_half_to_others():
+    """Sessions are turned away with a delay before they take what requests need."""
+    budget = PixelBudget(10)
+    async with budget.hold_for_session(5):
+        with pytest.raises(OverloadedError) as refused:
+            async with budget.hold_for_session(1):
+                pass
+        assert refused.value.retry_after_s
+        async with asyncio.timeout(1), budget.hold(5):
+            pass
+    async with asyncio.timeout(1), budget.hold_for_session(5):
+        pass
+
+
+async def _enter(budget: PixelBudget, pixels: int) -> None:
+    async with budget.hold(pixels):
+        pass
