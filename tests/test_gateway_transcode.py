@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -267,6 +268,38 @@ BAD_BODIES = [
 def test_bad_bodies_are_named(rest: httpx.Client, body: bytes, field: str):
     """A body that cannot be read is refused with the path of what is wrong in it."""
     assert_refused(rest.post("/v1/things", content=body), field)
+
+
+@pytest.mark.parametrize("depth", [101, 400, 20_000])
+def test_deep_bodies_are_refused(rest: httpx.Client, depth: int):
+    """Messages inside messages end at a hundred, whatever Python's stack holds."""
+    body = b'{"child":' * depth + b"{}" + b"}" * depth
+    assert rest.post("/v1/things", content=body).status_code == 400
+    assert rest.post("/v1/things", content=b'{"child":' * 90 + b"{}" + b"}" * 90).status_code == 200
+
+
+@pytest.mark.parametrize("element", [b"{}", b"0"])
+def test_bodies_of_a_million_values_are_refused_at_once(rest: httpx.Client, element: bytes):
+    """Two bytes of JSON can be hundreds in memory: what is sent is counted before it is read."""
+    name = b"children" if element == b"{}" else b"numbers"
+    began = time.monotonic()
+    answer = rest.post("/v1/things", content=b'{"%s":[%s]}' % (name, b",".join([element] * 1_000_001)))
+    assert "values" in assert_refused(answer, "body")
+    assert time.monotonic() - began < 1
+
+
+def test_the_fault_in_a_long_list_is_found_soon(rest: httpx.Client):
+    """Naming the wrong element of a hundred thousand takes no longer than reading them."""
+    began = time.monotonic()
+    answer = rest.post("/v1/things", json={"numbers": [0] * 99_999 + ["x"]})
+    assert_refused(answer, "numbers[99999]")
+    assert time.monotonic() - began < 3
+
+
+def test_forms_of_many_parts_are_refused(rest: httpx.Client):
+    """The number of a form's parts is bounded."""
+    answer = rest.post("/v1/things", files=[("texts", (None, b"x"))] * 10_001)
+    assert "parts" in assert_refused(answer, "body")
 
 
 def test_a_huge_bad_value_is_not_sent_back(rest: httpx.Client):

@@ -22,6 +22,7 @@ from cutout_gateway.routes import Binding
 from cutout_gateway.transcode import Payload, bind_url, group
 
 MEDIA_TYPE = "multipart/form-data"
+_MAX_PARTS = 10_000
 
 
 @dataclass
@@ -101,6 +102,11 @@ def _parse(payload: Payload) -> list[Part]:
     name, value = bytearray(), bytearray()
     ended = False
 
+    def begin() -> None:
+        if len(parts) == _MAX_PARTS:
+            raise invalid("body", f"has more than {_MAX_PARTS} parts")
+        parts.append(Part())
+
     def end_header() -> None:
         parts[-1].headers[bytes(name).lower()] = bytes(value)
         name.clear()
@@ -114,7 +120,7 @@ def _parse(payload: Payload) -> list[Part]:
         parser = MultipartParser(
             options[b"boundary"],
             {
-                "on_part_begin": lambda: parts.append(Part()),
+                "on_part_begin": begin,
                 "on_part_data": lambda data, start, stop: parts[-1].data.extend(memoryview(data)[start:stop]),
                 "on_header_field": lambda data, start, stop: name.extend(data[start:stop]),
                 "on_header_value": lambda data, start, stop: value.extend(data[start:stop]),
