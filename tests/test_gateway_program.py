@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -258,6 +259,15 @@ def test_the_program_explains_what_it_refuses(tmp_path: Path):
             assert result.returncode == 2, result.stderr
             assert text in result.stderr
             assert result.stderr.count("\n") == 1
+
+
+def test_the_gateway_knows_neither_server_nor_messages():
+    """All that the program loads is its own: nothing of the server, no generated message, no numpy, no torch."""
+    code = "import sys, cutout_gateway.__main__ as m; m.create_app(m.GatewaySettings()); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "cutout_gateway.app" in loaded
+    strangers = ("cutout_server", "cutout_client", "numpy", "torch")
+    assert [name for name in loaded if name.startswith(strangers) or re.fullmatch(r"cutout\.v1\..*_pb2", name)] == []
 
 
 def test_settings_can_be_printed_and_read_again(tmp_path: Path):
