@@ -79,6 +79,7 @@ def test_what_the_server_does_is_counted(moved):
     assert moved("cutout_queue_depth", device="cpu") == moved("cutout_requests_in_hand", device="cpu") == 0
     assert moved("cutout_model_bytes", device="cpu", model="builtin") == 0
     assert moved("cutout_device_model_bytes", device="cpu") == 0
+    assert moved("cutout_device_memory_total_bytes", device="cpu") == 0
 
 
 def test_callers_cannot_make_up_label_values(server: RunningServer, stubs: Stubs):

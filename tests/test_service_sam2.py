@@ -1,4 +1,4 @@
-"""SAM 2.1 behind the real stack: what the service answers is what the official predictor answers on the same weights."""
+"""SAM 2.1 behind the real stack: it answers what the official predictor answers on the same weights."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -124,7 +124,10 @@ def test_interleaved_requests_equal_serial_ones(sam2: Stubs, photos: dict[str, P
         pending = [pool.submit(sam2.segmentation.SegmentByBox, task) for task in tasks * 2]
         sam2.models.UnloadModel(model_service_pb2.UnloadModelRequest(name="sam2.1"))
         together = [call.result().segmentation.objects for call in pending]
-    assert together == serial * 2
+    for (one,), (other,) in zip(together, serial * 2, strict=True):
+        # Joined into other batches, sums are rounded otherwise; a pixel on the threshold may turn.
+        assert abs(one.predicted_iou - other.predicted_iou) < 1e-5
+        assert np.count_nonzero(mask_of(one) != mask_of(other)) <= 3
 
 
 def test_a_model_can_be_given_back(sam2: Stubs):

@@ -109,6 +109,11 @@ class _StatusCollector(Collector):
             "cutout_requests_in_hand": ("Requests admitted and not finished.", lambda d: d.requests),
             "cutout_queue_depth": ("Jobs that wait.", lambda d: d.queued_jobs),
             "cutout_embeddings_cache_bytes": ("Embeddings held.", lambda d: d.embeddings.bytes),
+            "cutout_device_memory_used_bytes": (
+                "Memory in use of the GPU, or of this process.",
+                lambda d: d.memory_used_bytes,
+            ),
+            "cutout_device_memory_total_bytes": ("Memory of the device.", lambda d: d.memory_total_bytes),
             "cutout_device_model_bytes": ("Memory of the loaded models.", lambda d: sum(d.models.values())),
         }
         for name, (text, read) in per_device.items():

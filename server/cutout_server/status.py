@@ -7,6 +7,8 @@ from enum import Enum
 import cutout_common
 
 from cutout_server.imaging.store import ImageStore
+from cutout_server.models.memory import in_use
+from cutout_server.pools.device import DevicePool
 from cutout_server.pools.placement import Pools
 
 
@@ -41,6 +43,8 @@ class DeviceStatus:
     jobs: int
     batches: int
     memory_budget_bytes: int
+    memory_used_bytes: int
+    memory_total_bytes: int
     embeddings: CacheStatus
 
 
@@ -72,27 +76,31 @@ class StatusBoard:
             version=cutout_common.__version__,
             state=self.state,
             uptime_s=time.monotonic() - self._started_s,
-            devices=tuple(
-                DeviceStatus(
-                    name=pool.device,
-                    models=pool.models.sizes(),
-                    requests=pool.requests,
-                    queued_jobs=pool.queued_jobs,
-                    capacity=pool.capacity,
-                    jobs=pool.jobs,
-                    batches=pool.batches,
-                    memory_budget_bytes=pool.models.budget_bytes,
-                    embeddings=CacheStatus(
-                        entries=len(pool.embeddings),
-                        bytes=pool.embeddings.bytes,
-                        capacity_bytes=pool.embeddings.capacity_bytes,
-                        hits=pool.embeddings.hits,
-                        misses=pool.embeddings.misses,
-                    ),
-                )
-                for pool in self._pools.by_device.values()
-            ),
+            devices=tuple(self._device(pool) for pool in self._pools.by_device.values()),
             stored_images=len(self._store),
             stored_bytes=self._store.bytes,
             store_capacity_bytes=self._store.max_bytes,
+        )
+
+    @staticmethod
+    def _device(pool: DevicePool) -> DeviceStatus:
+        used, total = in_use(pool.device)
+        return DeviceStatus(
+            name=pool.device,
+            models=pool.models.sizes(),
+            requests=pool.requests,
+            queued_jobs=pool.queued_jobs,
+            capacity=pool.capacity,
+            jobs=pool.jobs,
+            batches=pool.batches,
+            memory_budget_bytes=pool.models.budget_bytes,
+            memory_used_bytes=used,
+            memory_total_bytes=total,
+            embeddings=CacheStatus(
+                entries=len(pool.embeddings),
+                bytes=pool.embeddings.bytes,
+                capacity_bytes=pool.embeddings.capacity_bytes,
+                hits=pool.embeddings.hits,
+                misses=pool.embeddings.misses,
+            ),
         )

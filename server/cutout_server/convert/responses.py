@@ -185,6 +185,8 @@ def status(status: ServerStatus) -> model_service_pb2.GetStatusResponse:
                 batches=device.batches,
                 model_bytes=sum(device.models.values()),
                 memory_budget_bytes=device.memory_budget_bytes,
+                memory_used_bytes=device.memory_used_bytes,
+                memory_total_bytes=device.memory_total_bytes,
                 embeddings=model_service_pb2.CacheStatus(**vars(device.embeddings)),
             )
             for device in status.devices

@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 import gc
+import os
 import sys
+from pathlib import Path
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -30,3 +32,22 @@ def give_back(device: str) -> None:
         torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def in_use(device: str) -> tuple[int, int]:
+    """(used, total) bytes: of the GPU for a CUDA device, of this process and the machine for the CPU.
+
+    (0, 0) while nothing has been loaded onto a CUDA device, because looking would claim memory on it.
+    """
+    if device.startswith("cuda"):
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_initialized():
+            return 0, 0
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free, total
+    page = os.sysconf("SC_PAGE_SIZE")
+    try:
+        used = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * page
+    except OSError:  # not Linux
+        used = 0
+    return used, os.sysconf("SC_PHYS_PAGES") * page
