@@ -1,8 +1,8 @@
 """The Protocols that a model family fills in, and what passes through them.
 
 Every method takes a sequence of questions and gives as many answers, in the same order: the pool joins the waiting
-questions of several requests into one call. Methods are called from one thread at a time per device; they must not keep state
-between calls, so that no request can disturb another.
+questions of several requests into one call. Methods are called from one thread at a time per device; they must not
+keep state between calls, so that no request can disturb another.
 """
 
 from collections.abc import Callable, Sequence
