@@ -144,14 +144,17 @@ METHODS = {
 def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str, ErrorDetails]:
     """Code, message and details of a call that must fail; stream answers are read to their end."""
     with pytest.raises(grpc.RpcError) as refused:
-        answer = call()
-        if isinstance(answer, Iterator):
-            list(answer)
+        _drain(call())
     error = refused.value
     status = rpc_status.from_call(error)
     details = unpack(status) if status else ErrorDetails()
     assert dict(error.trailing_metadata() or ()).get("x-request-id") == (details.request_id or None)
     return error.code(), error.details(), details
+
+
+def _drain(answer: object) -> None:
+    if isinstance(answer, Iterator):
+        list(answer)
 
 
 @pytest.mark.parametrize("name", INVALID)
@@ -183,8 +186,8 @@ def test_an_invalid_request_is_told_every_field_over_rest(name: str, gateway_url
     kind = METHODS[type(request)][1]
     answer = httpx.post(f"{gateway_url}/v1/segment:{kind}", content=json_format.MessageToJson(request))
     assert answer.status_code == 400
-    violations = [d for d in answer.json()["details"] if d["@type"].endswith("BadRequest")][0]["fieldViolations"]
-    assert sorted(v["field"] for v in violations) == sorted(fields)
+    (bad,) = (detail for detail in answer.json()["details"] if detail["@type"].endswith("BadRequest"))
+    assert sorted(v["field"] for v in bad["fieldViolations"]) == sorted(fields)
 
 
 @pytest.mark.parametrize("words", [["submarine"], ["face", "red car"]])
@@ -437,15 +440,15 @@ def test_a_silent_session_is_ended(elsewhere: Elsewhere):
 
 def test_every_violated_limit_is_the_operators(photos: dict[str, Photo]):
     """Smaller limits in the settings are the ones that requests meet."""
-    with run_server(max_prompts=1, max_objects=2, max_image_bytes=2_000, max_image_pixels=300) as server:
-        with server.channel() as channel:
-            stubs = Stubs.over(channel)
-            for request, field in (
-                (boxes(BOX, BOX), "boxes"),
-                (boxes(max_objects=3), "options.max_objects"),
-                (image(content=photos["chelsea"].jpeg), "image.content"),
-                (image(content=png(20, 20)), "image.content"),
-                (text("face", "eye"), "phrases"),
-            ):
-                code, _, details = refusal(lambda r=request: getattr(stubs.segmentation, METHODS[type(r)][0])(r))
-                assert (code, [v.field for v in details.violations]) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
+    limits = {"max_prompts": 1, "max_objects": 2, "max_image_bytes": 2_000, "max_image_pixels": 300}
+    with run_server(**limits) as server, server.channel() as channel:
+        stubs = Stubs.over(channel)
+        for request, field in (
+            (boxes(BOX, BOX), "boxes"),
+            (boxes(max_objects=3), "options.max_objects"),
+            (image(content=photos["chelsea"].jpeg), "image.content"),
+            (image(content=png(20, 20)), "image.content"),
+            (text("face", "eye"), "phrases"),
+        ):
+            code, _, details = refusal(lambda r=request: getattr(stubs.segmentation, METHODS[type(r)][0])(r))
+            assert (code, [v.field for v in details.violations]) == (grpc.StatusCode.INVALID_ARGUMENT, [field])

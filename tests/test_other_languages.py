@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 def test_generated_node_stubs_call_every_kind_of_method(
     server: RunningServer, photos: dict[str, Photo], tmp_path: Path
 ):
-    """Client streaming, unary, server streaming, bidi and rich errors work from a language that we did not write for."""
+    """Every kind of call, and rich errors, work from a language that we did not write for."""
     node = require("node", "install Node.js")
     require("npx", "install Node.js")
     if not (ROOT / "node_modules/.bin/protoc-gen-es").exists():

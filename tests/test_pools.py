@@ -349,5 +349,5 @@ async def test_models_run_off_the_event_loop():
 
 async def _until(condition) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the pool's thread sets no asyncio.Event
             await asyncio.sleep(0.001)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -18,9 +18,11 @@ import pytest
 from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
+from cutout_server.models.registry import FAMILIES
 from gateway_fixtures import wait_until
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from probe_family import Probe, probe_family
 
 from tools import require
@@ -110,7 +112,7 @@ def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo]):
     ],
 )
 def test_a_server_that_cannot_start_says_why(flags: tuple[str, ...], code: int, complaint: str):
-    """Wrong settings end with 2, what cannot be loaded or bound with 1; one line names it, and there is no traceback."""
+    """Wrong settings end with 2, what cannot be loaded or bound with 1; one line names it, without a traceback."""
     with start(*flags) as process:
         assert process.popen.wait(30) == code
     text = "".join(process.lines)
@@ -137,15 +139,12 @@ def test_health_follows_the_servers_life():
     loading, probe = threading.Event(), Probe()
     probe.gate.set()
     with probe_family(probe) as model:
-        from dataclasses import replace
-
-        from cutout_server.models import registry
 
         def load(*_: object) -> Probe:
             assert loading.wait(30)
             return probe
 
-        registry.FAMILIES["probe"] = replace(registry.FAMILIES["probe"], load=load)
+        FAMILIES["probe"] = replace(FAMILIES["probe"], load=load)
         with run_server(models=[model], wait_until_serving=False) as server, server.channel() as channel:
             assert [health_of(channel, service) for service in SERVICES] == [NOT_SERVING] * 4
             loading.set()
@@ -205,8 +204,6 @@ def test_buf_curl_finds_its_way_by_reflection(server: RunningServer):
 
 def test_reflection_can_be_turned_off():
     """Without reflection its service is unknown."""
-    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     for on in (True, False):
         with run_server(reflection=on) as server, server.channel() as channel:

@@ -1,5 +1,6 @@
 """SegmentationService through the real stack: requests in, masks out."""
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from cutout.v1 import image_pb2, mask_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common import masks as codec
 from google.protobuf import json_format
+from PIL import Image
 from pycocotools import mask as coco
 
 Options = segmentation_pb2.SegmentationOptions
@@ -206,10 +208,6 @@ def test_a_threshold_that_nothing_passes_gives_no_empty_mask(stubs: Stubs, photo
 
 def test_the_overlay_is_the_picture_with_something_on_it(stubs: Stubs, photos: dict[str, Photo]):
     """An overlay has the picture's size, says its type, and differs from the picture where the object is."""
-    import io
-
-    from PIL import Image
-
     for form, content_type in ((Options.OVERLAY_FORMAT_PNG, "image/png"), (Options.OVERLAY_FORMAT_JPEG, "image/jpeg")):
         answer = by_box(stubs, photos["astronaut"], FACE, overlay=form)
         assert answer.overlay.content_type == content_type
