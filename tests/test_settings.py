@@ -112,6 +112,15 @@ def test_secrets_are_not_printed():
     assert "0123456789abcdef" not in settings.to_yaml() + repr(settings)
 
 
+def test_secrets_are_not_printed_even_when_they_are_wrong(tmp_path: Path):
+    """The error about a key that is too short does not repeat it."""
+    file = tmp_path / "wrong.yaml"
+    file.write_text("api_keys: [{caller: me, key: hush-hush}]")
+    with pytest.raises(ConfigError) as refused:
+        Settings.load(["--config", str(file)])
+    assert "hush" not in str(refused.value)
+
+
 def test_every_setting_is_used():
     """No setting is parsed and then forgotten."""
     sources = "".join(path.read_text() for path in SERVER.rglob("*.py") if path.name != "settings.py")

@@ -79,7 +79,10 @@ class Config(BaseSettings):
 
 
 def _explain(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']} (got {each['input']!r})"
-        for each in error.errors()
-    )
+    """One line that names every wrong setting; the value too, unless it is a secret."""
+    lines = []
+    for each in error.errors():
+        name = ".".join(map(str, each["loc"]))
+        got = "" if not name or name.endswith("key") else f" (got {each['input']!r})"
+        lines.append(f"{name or 'settings'}: {each['msg']}{got}")
+    return "; ".join(lines)
