@@ -1,1 +1,78 @@
-"""The Python client and the command line."""
+"""Cutout's Python client: a picture and a prompt in, masks out.
+
+from cutout_client import Client
+
+with Client("localhost:50051") as client:
+for each in client.segment_text("cat.jpg", ["cat"]):
+print(each.label, each.score, each.mask.shape)
+"""
+
+from cutout_client.aio import AsyncClient
+from cutout_client.client import Client
+from cutout_client.coco import CocoDataset
+from cutout_client.errors import (
+    AbortedError,
+    CallCancelledError,
+    CutoutError,
+    DeadlineError,
+    FailedPreconditionError,
+    FieldViolation,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+)
+from cutout_client.images import ImageId, ImageLike, UploadedImage
+from cutout_client.objects import Polygon, SegmentedObject
+from cutout_client.prompts import Box, Options, Prompt
+from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
+from cutout_client.sessions import AsyncSession, Session
+from cutout_client.status import CacheStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
+from cutout_client.streams import AsyncObjectStream, ObjectStream
+
+__all__ = [
+    "AbortedError",
+    "AsyncClient",
+    "AsyncObjectStream",
+    "AsyncSession",
+    "Box",
+    "CacheStatus",
+    "CallCancelledError",
+    "Client",
+    "CocoDataset",
+    "CutoutError",
+    "DeadlineError",
+    "DeviceStatus",
+    "FailedPreconditionError",
+    "FieldViolation",
+    "ImageId",
+    "ImageInfo",
+    "ImageLike",
+    "ImageStoreStatus",
+    "InternalError",
+    "InvalidRequestError",
+    "Model",
+    "NotFoundError",
+    "ObjectStream",
+    "Omission",
+    "Options",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "Polygon",
+    "Prompt",
+    "Segmentation",
+    "SegmentedObject",
+    "ServerStatus",
+    "Session",
+    "Timings",
+    "TooLargeError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "UploadedImage",
+]

@@ -1,0 +1,338 @@
+"""The client for asyncio programs."""
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+import PIL.Image
+from cutout.v1 import image_pb2, image_service_pb2, model_service_pb2
+from google.protobuf.wrappers_pb2 import StringValue
+
+from cutout_client import tasks
+from cutout_client.errors import CutoutError, translated
+from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
+from cutout_client.prompts import Boxes, Options, Point, Prompts, StreamOptions
+from cutout_client.requests import overlay_request, stream_request, upload_requests
+from cutout_client.responses import (
+    read_health,
+    read_model,
+    read_segmentation,
+    read_status,
+    read_upload,
+)
+from cutout_client.results import Segmentation
+from cutout_client.sessions import AsyncSession
+from cutout_client.status import Model, ServerStatus
+from cutout_client.streams import Assembly, AsyncObjectStream
+from cutout_client.transport import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT_S,
+    LOAD_TIMEOUT_S,
+    Call,
+    ChannelOptions,
+    Connection,
+    Pem,
+    Stubs,
+)
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A connection to a Cutout server, to be made inside a running event loop; close it, or use it in `async with`.
+
+    Its methods, arguments, results and errors are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        api_key: str = "",
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        retries: int = 3,
+        tls: bool = False,
+        root_certificates: Pem | None = None,
+        client_certificate: Pem | None = None,
+        client_key: Pem | None = None,
+        channel_options: ChannelOptions = (),
+    ) -> None:
+        self._connection = Connection(
+            api_key=api_key,
+            timeout_s=timeout_s,
+            retries=retries,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            channel_options=channel_options,
+        )
+        credentials, arguments = self._connection.credentials(), self._connection.arguments()
+        self._channel = (
+            grpc.aio.secure_channel(address, credentials, arguments)
+            if credentials
+            else grpc.aio.insecure_channel(address, arguments)
+        )
+        self._stubs = Stubs(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        await self._channel.close()
+
+    async def segment_text(
+        self,
+        image: ImageLike,
+        phrases: str | Sequence[str],
+        *,
+        box_threshold: float | None = None,
+        text_threshold: float | None = None,
+        detector: str = "",
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """As `Client.segment_text`."""
+        task = tasks.text_task(
+            phrases,
+            box_threshold=box_threshold,
+            text_threshold=text_threshold,
+            detector=detector,
+            segmenter=segmenter,
+            options=options,
+        )
+        return await self._segment(image, task, timeout_s, request_id)
+
+    async def segment_box(
+        self,
+        image: ImageLike,
+        boxes: Boxes,
+        *,
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """As `Client.segment_box`."""
+        return await self._segment(image, tasks.box_task(boxes, segmenter, options), timeout_s, request_id)
+
+    async def segment_points(
+        self,
+        image: ImageLike,
+        prompts: Prompts,
+        *,
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """As `Client.segment_points`."""
+        return await self._segment(image, tasks.points_task(prompts, segmenter, options), timeout_s, request_id)
+
+    async def segment_everything(
+        self,
+        image: ImageLike,
+        *,
+        points_per_side: int | None = None,
+        predicted_iou_threshold: float | None = None,
+        stability_threshold: float | None = None,
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """As `Client.segment_everything`."""
+        task = tasks.everything_task(
+            segmenter=segmenter,
+            points_per_side=points_per_side,
+            predicted_iou_threshold=predicted_iou_threshold,
+            stability_threshold=stability_threshold,
+            options=options,
+        )
+        return await self._segment(image, task, timeout_s, request_id)
+
+    def stream(
+        self,
+        image: ImageLike,
+        *,
+        phrases: str | Sequence[str] | None = None,
+        boxes: Boxes | None = None,
+        prompts: Prompts | None = None,
+        detector: str = "",
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[StreamOptions],
+    ) -> AsyncObjectStream:
+        """As `Client.stream`: `async for each in client.stream(...)`."""
+        task = tasks.any_task(
+            phrases=phrases,
+            boxes=boxes,
+            prompts=prompts,
+            detector=detector,
+            segmenter=segmenter,
+            options=options,
+        )
+        call = self._connection.call(timeout_s, request_id)
+        return self._stream(read_picture(image), task, call)
+
+    def session(
+        self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
+    ) -> AsyncSession:
+        """As `Client.session`: `async with client.session(picture) as session`."""
+        call = self._connection.call(timeout_s, request_id)
+        return AsyncSession(self._stubs.segmentation.SegmentSession, read_picture(image), segmenter, call)
+
+    async def upload(self, image: ImageLike, *, timeout_s: float | None = None, request_id: str = "") -> UploadedImage:
+        """As `Client.upload`."""
+        call = self._connection.call(timeout_s, request_id)
+        picture = read_picture(image)
+        return await self._upload(await asyncio.to_thread(picture.file), picture, call)
+
+    async def download(
+        self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
+    ) -> bytes:
+        """As `Client.download`."""
+        call = self._connection.call(timeout_s, request_id)
+        request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
+        with translated(call.request_id):
+            pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
+            return b"".join([piece.data async for piece in pieces])
+
+    async def delete(
+        self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
+    ) -> None:
+        """As `Client.delete`."""
+        call = self._connection.call(timeout_s, request_id)
+        request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
+        await self._unary(self._stubs.images.DeleteImage, request, call)
+
+    async def overlay(
+        self,
+        image: ImageLike,
+        *,
+        phrases: str | Sequence[str] | None = None,
+        boxes: Boxes | None = None,
+        points: Sequence[Point] | None = None,
+        detector: str = "",
+        segmenter: str = "",
+        mask_only: bool = False,
+        timeout_s: float | None = None,
+        request_id: str = "",
+    ) -> PIL.Image.Image:
+        """As `Client.overlay`."""
+        call = self._connection.call(timeout_s, request_id)
+        picture = read_picture(image)
+        request = overlay_request(
+            picture,
+            phrases=phrases,
+            boxes=boxes,
+            points=points,
+            detector=detector,
+            segmenter=segmenter,
+            mask_only=mask_only,
+        )
+        if not request.image_id:
+            content = await asyncio.to_thread(picture.file)
+            if len(content) <= INLINE_BYTES:
+                request.picture.data = content
+            else:
+                request.image_id = (await self._upload(content, picture, call)).image_id
+        answer = await self._unary(self._stubs.images.RenderOverlay, request, call)
+        return PIL.Image.open(io.BytesIO(answer.data))
+
+    async def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
+        """As `Client.models`."""
+        call = self._connection.call(timeout_s, request_id)
+        request = model_service_pb2.ListModelsRequest()
+        answer = await self._unary(self._stubs.models.ListModels, request, call)
+        return tuple(read_model(model) for model in answer.models)
+
+    async def model(self, name: str, *, timeout_s: float | None = None, request_id: str = "") -> Model:
+        """As `Client.model`."""
+        call = self._connection.call(timeout_s, request_id)
+        request = model_service_pb2.GetModelRequest(name=name)
+        return read_model((await self._unary(self._stubs.models.GetModel, request, call)).model)
+
+    async def load_model(
+        self, name: str, device: str = "", *, timeout_s: float | None = LOAD_TIMEOUT_S, request_id: str = ""
+    ) -> Model:
+        """As `Client.load_model`."""
+        call = self._connection.call(timeout_s, request_id)
+        request = model_service_pb2.LoadModelRequest(name=name, device=device)
+        return read_model((await self._unary(self._stubs.models.LoadModel, request, call)).model)
+
+    async def unload_model(
+        self, name: str, device: str = "", *, timeout_s: float | None = None, request_id: str = ""
+    ) -> Model:
+        """As `Client.unload_model`."""
+        call = self._connection.call(timeout_s, request_id)
+        request = model_service_pb2.UnloadModelRequest(name=name, device=device)
+        return read_model((await self._unary(self._stubs.models.UnloadModel, request, call)).model)
+
+    async def status(self, *, timeout_s: float | None = None, request_id: str = "") -> ServerStatus:
+        """As `Client.status`."""
+        call = self._connection.call(timeout_s, request_id)
+        return read_status(await self._unary(self._stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call))
+
+    async def health(self, service: str = "", *, timeout_s: float | None = None, request_id: str = "") -> str:
+        """As `Client.health`."""
+        call = self._connection.call(timeout_s, request_id)
+        return read_health(await self._unary(self._stubs.health, StringValue(value=service), call))
+
+    async def _segment(
+        self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str
+    ) -> Segmentation:
+        call = self._connection.call(timeout_s, request_id)
+        picture = read_picture(image)
+        if tasks.may_outgrow_a_message(task):
+            return await self._retry(call, lambda: self._stream(picture, task, call).result())
+        await self._place(picture, task.image, call)
+        answer = await self._unary(getattr(self._stubs.segmentation, tasks.method(task)), task, call)
+        return read_segmentation(answer.segmentation, picture, call.request_id)
+
+    def _stream(self, picture: Picture, task: tasks.Task, call: Call) -> AsyncObjectStream:
+        async def start() -> Any:
+            if not task.HasField("image"):
+                await self._place(picture, task.image, call)
+            request, limit_s = stream_request(task), call.remaining_s()
+            return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
+
+        return AsyncObjectStream(start, Assembly(picture, call.request_id), call.request_id)
+
+    async def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
+        """As `Client.start`."""
+        if not await asyncio.to_thread(picture.fill, message):
+            message.image_id = (await self._upload(await asyncio.to_thread(picture.file), picture, call)).image_id
+
+    async def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:
+        def attempt() -> Any:
+            requests, limit_s = upload_requests(content), call.remaining_s()
+            return self._stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
+
+        return read_upload(await self._retry(call, attempt), picture)
+
+    async def _unary(self, method: Any, request: Any, call: Call) -> Any:
+        return await self._retry(call, lambda: method(request, timeout=call.remaining_s(), metadata=call.metadata))
+
+    async def _retry(self, call: Call, attempt: Callable[[], Awaitable[T]]) -> T:
+        """As `Client.attempt`."""
+        failures = 0
+        while True:
+            try:
+                with translated(call.request_id):
+                    return await attempt()
+            except CutoutError as error:
+                pause_s = call.retry_after_s(error, failures)
+                if pause_s is None:
+                    raise
+            failures += 1
+            await asyncio.sleep(pause_s)

@@ -1,0 +1,46 @@
+"""The command line: `cutout segment | models | status | health | serve | config`."""
+
+import argparse
+from collections.abc import Sequence
+
+import cutout_common
+
+from cutout_client.cli import console, health, models, segment, serve, status
+from cutout_client.errors import CutoutError
+
+COMMANDS = (segment, models, status, health, serve)
+
+FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its flags."""
+    root = argparse.ArgumentParser(
+        prog="cutout", description="A picture and a prompt in, masks out.", allow_abbrev=False
+    )
+    root.add_argument("--version", action="version", version=f"cutout {cutout_common.__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_to(commands)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Returns:
+        The exit status: 0 when all went well, 1 when something failed, 2 for flags that cannot be used.
+    """
+    root = parser()
+    args, others = root.parse_known_args(arguments)
+    if others and not args.takes_others:
+        root.error(f"unrecognized arguments: {' '.join(others)}")
+    args.others = others
+    try:
+        return int(args.run(args))
+    except (CutoutError, OSError, TypeError, ValueError) as error:
+        console.write_error(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED

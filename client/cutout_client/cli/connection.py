@@ -1,0 +1,56 @@
+"""The flags with which every command finds its server."""
+
+import argparse
+import os
+
+from cutout_client.client import Client
+from cutout_client.transport import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags to a command."""
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        default=os.environ.get("CUTOUT_CLIENT_SERVER", DEFAULT_ADDRESS),
+        help=f"where it is (default: $CUTOUT_CLIENT_SERVER, or {DEFAULT_ADDRESS})",
+    )
+    group.add_argument(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get("CUTOUT_CLIENT_API_KEY", ""),
+        help="better given as $CUTOUT_CLIENT_API_KEY, which other users of this machine cannot see",
+    )
+    group.add_argument("--tls", action="store_true", help="talk TLS")
+    group.add_argument("--ca", metavar="FILE", help="PEM authorities to trust (default: the usual ones)")
+    group.add_argument("--cert", metavar="FILE", help="PEM certificate to show to the server")
+    group.add_argument("--key", metavar="FILE", help="PEM private key of --cert")
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        help="of each call (default: %(default)g)",
+    )
+    group.add_argument(
+        "--retries",
+        metavar="N",
+        type=int,
+        default=3,
+        help="while the server is unavailable or full, 0 to 4 (default: %(default)s)",
+    )
+
+
+def connect(args: argparse.Namespace) -> Client:
+    """The client that the flags describe."""
+    return Client(
+        args.server,
+        api_key=args.api_key,
+        timeout_s=args.timeout,
+        retries=args.retries,
+        tls=args.tls,
+        root_certificates=args.ca,
+        client_certificate=args.cert,
+        client_key=args.key,
+    )

@@ -1,0 +1,87 @@
+"""`cutout status`: devices, queues and caches."""
+
+import argparse
+import time
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from cutout_client.cli import connection, console
+from cutout_client.client import Client
+from cutout_client.status import CacheStatus, DeviceStatus, ServerStatus
+
+WATCH_S = 1.0
+
+
+def add_to(commands: Any) -> None:
+    """Adds the command."""
+    parser = commands.add_parser("status", help="show devices, queues and caches", allow_abbrev=False)
+    parser.add_argument("--watch", action="store_true", help="show them again every second, until interrupted")
+    parser.add_argument("--json", action="store_true", help="print JSON; with --watch one document a line")
+    connection.add_to(parser)
+    parser.set_defaults(run=run, takes_others=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the status."""
+    with connection.connect(args) as client:
+        if args.json:
+            _print_json(client, watch=args.watch)
+        elif args.watch:
+            with Live(_render(client.status(), args.server), console=console.stdout(), auto_refresh=False) as live:
+                while True:
+                    time.sleep(WATCH_S)
+                    live.update(_render(client.status(), args.server), refresh=True)
+        else:
+            console.stdout().print(_render(client.status(), args.server))
+    return 0
+
+
+def _print_json(client: Client, *, watch: bool) -> None:
+    console.write_json(asdict(client.status()))
+    while watch:
+        time.sleep(WATCH_S)
+        console.write_json(asdict(client.status()))
+
+
+def _render(status: ServerStatus, address: str) -> RenderableType:
+    up = console.in_time(status.uptime_seconds)
+    heading = Text.assemble(
+        ("cutout ", "bold"),
+        status.version,
+        f" at {address}: ",
+        (status.state, _STYLES.get(status.state, "")),
+        f", up {up}",
+    )
+    numbers = ("REQUESTS", "QUEUED", "JOBS", "PER BATCH", "MODELS", "EMBEDDINGS", "HITS")
+    table = console.table("DEVICE", *numbers, right=numbers)
+    for device in status.devices:
+        table.add_row(*_row(device))
+    store = status.image_store
+    pictures = f"{store.images} stored, {console.in_bytes(store.bytes)} of {console.in_bytes(store.capacity_bytes)}"
+    return Group(heading, Text(), table, Text(), Text(f"Pictures: {pictures}"))
+
+
+_STYLES = {"serving": "green", "starting": "yellow", "draining": "yellow"}
+
+
+def _row(device: DeviceStatus) -> tuple[str, ...]:
+    budget = f" of {console.in_bytes(device.memory_budget_bytes)}" if device.memory_budget_bytes else ""
+    return (
+        device.name,
+        f"{device.requests}/{device.capacity}",
+        str(device.queued_jobs),
+        str(device.jobs),
+        f"{device.jobs / device.batches:.1f}" if device.batches else "-",
+        console.in_bytes(device.model_bytes) + budget,
+        f"{device.embeddings.entries}, {console.in_bytes(device.embeddings.bytes)}",
+        _hit_rate(device.embeddings),
+    )
+
+
+def _hit_rate(cache: CacheStatus) -> str:
+    asked = cache.hits + cache.misses
+    return f"{cache.hits / asked:.0%}" if asked else "-"

@@ -1,0 +1,424 @@
+"""The client for synchronous programs."""
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+import PIL.Image
+from cutout.v1 import image_pb2, image_service_pb2, model_service_pb2
+from google.protobuf.wrappers_pb2 import StringValue
+
+from cutout_client import tasks
+from cutout_client.errors import CutoutError, translated
+from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
+from cutout_client.prompts import Boxes, Options, Point, Prompts, StreamOptions
+from cutout_client.requests import overlay_request, stream_request, upload_requests
+from cutout_client.responses import (
+    read_health,
+    read_model,
+    read_segmentation,
+    read_status,
+    read_upload,
+)
+from cutout_client.results import Segmentation
+from cutout_client.sessions import Session
+from cutout_client.status import Model, ServerStatus
+from cutout_client.streams import Assembly, ObjectStream
+from cutout_client.transport import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT_S,
+    LOAD_TIMEOUT_S,
+    Call,
+    ChannelOptions,
+    Connection,
+    Pem,
+    Stubs,
+)
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to a Cutout server. Threads may share it; close it, or use it in a `with` block.
+
+    Every method takes `timeout_s`, the seconds that it may take with everything that it does (default: the client's),
+    and `request_id`, under which the server logs the call (default: a new one, found in results and errors). Pictures
+    are of any kind that `ImageLike` names; large ones are uploaded first. `options` are those of `Options`. All raise
+    `CutoutError` or one of its kin when the service answers no result; see `cutout_client.errors`.
+
+    Args:
+        address: "host:port", or any gRPC target.
+        api_key: Sent with every call; empty for none.
+        timeout_s: Seconds that a call may take; None leaves it to the server.
+        retries: How often a call is tried again, in [0, 4]: by gRPC while the server is unavailable, with growing
+            pauses; after the pause that it asks for when it is full (streams and sessions are not).
+        tls: Talk TLS.
+        root_certificates: PEM of the authorities to trust (bytes), or its path. Default: gRPC's own list.
+        client_certificate: PEM of the chain to show to the server (bytes), or its path.
+        client_key: PEM of its private key (bytes), or its path.
+        channel_options: More gRPC channel arguments; they win over ours.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        api_key: str = "",
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        retries: int = 3,
+        tls: bool = False,
+        root_certificates: Pem | None = None,
+        client_certificate: Pem | None = None,
+        client_key: Pem | None = None,
+        channel_options: ChannelOptions = (),
+    ) -> None:
+        self._connection = Connection(
+            api_key=api_key,
+            timeout_s=timeout_s,
+            retries=retries,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            channel_options=channel_options,
+        )
+        credentials, arguments = self._connection.credentials(), self._connection.arguments()
+        self._channel = (
+            grpc.secure_channel(address, credentials, arguments)
+            if credentials
+            else grpc.insecure_channel(address, arguments)
+        )
+        self._stubs = Stubs(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; calls that are under way are cancelled."""
+        self._channel.close()
+
+    def segment_text(
+        self,
+        image: ImageLike,
+        phrases: str | Sequence[str],
+        *,
+        box_threshold: float | None = None,
+        text_threshold: float | None = None,
+        detector: str = "",
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """Finds what the phrases name and cuts each find out; nothing found is an empty result.
+
+        Args:
+            image: The picture.
+            phrases: What to look for; several phrases in one string are separated by " . ".
+            box_threshold: Detections with a lower score are left out.
+            text_threshold: A phrase must match a detection's words at least this well.
+            detector: Name of the model that finds. Default: the server's.
+            segmenter: Name of the model that cuts out. Default: the server's.
+            timeout_s: See the class.
+            request_id: See the class.
+            options: What to make of the masks.
+        """
+        task = tasks.text_task(
+            phrases,
+            box_threshold=box_threshold,
+            text_threshold=text_threshold,
+            detector=detector,
+            segmenter=segmenter,
+            options=options,
+        )
+        return self._segment(image, task, timeout_s, request_id)
+
+    def segment_box(
+        self,
+        image: ImageLike,
+        boxes: Boxes,
+        *,
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """Cuts out the object in each box: (x_min, y_min, x_max, y_max) in pixels, one or several, or (N, 4)."""
+        return self._segment(image, tasks.box_task(boxes, segmenter, options), timeout_s, request_id)
+
+    def segment_points(
+        self,
+        image: ImageLike,
+        prompts: Prompts,
+        *,
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """Cuts out what the prompts describe.
+
+        Args:
+            image: The picture.
+            prompts: The clicks on one object, (x, y) or (x, y, label) with label 0 for outside; or a `Prompt`, which
+                may combine clicks, a box and earlier logits; or a `Prompt` for each of several objects.
+            segmenter: Name of the model. Default: the server's.
+            timeout_s: See the class.
+            request_id: See the class.
+            options: What to make of the masks.
+        """
+        return self._segment(image, tasks.points_task(prompts, segmenter, options), timeout_s, request_id)
+
+    def segment_everything(
+        self,
+        image: ImageLike,
+        *,
+        points_per_side: int | None = None,
+        predicted_iou_threshold: float | None = None,
+        stability_threshold: float | None = None,
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """Cuts out everything that looks like an object.
+
+        Args:
+            image: The picture.
+            points_per_side: The grid of point prompts has this many on each side, in [1, 64].
+            predicted_iou_threshold: Masks with a lower predicted IoU are left out.
+            stability_threshold: Masks with a lower stability score are left out.
+            segmenter: Name of the model. Default: the server's.
+            timeout_s: See the class.
+            request_id: See the class.
+            options: What to make of the masks.
+        """
+        task = tasks.everything_task(
+            segmenter=segmenter,
+            points_per_side=points_per_side,
+            predicted_iou_threshold=predicted_iou_threshold,
+            stability_threshold=stability_threshold,
+            options=options,
+        )
+        return self._segment(image, task, timeout_s, request_id)
+
+    def stream(
+        self,
+        image: ImageLike,
+        *,
+        phrases: str | Sequence[str] | None = None,
+        boxes: Boxes | None = None,
+        prompts: Prompts | None = None,
+        detector: str = "",
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[StreamOptions],
+    ) -> ObjectStream:
+        """Gives the objects one by one, each as soon as it is there: `for each in client.stream(...)`.
+
+        Args:
+            image: The picture.
+            phrases: As for `segment_text`; at most one of this and the next two. Without any, everything is cut out.
+            boxes: As for `segment_box`.
+            prompts: As for `segment_points`.
+            detector: As for `segment_text`.
+            segmenter: Name of the model that cuts out. Default: the server's.
+            timeout_s: See the class.
+            request_id: See the class.
+            options: What to make of the masks, and the thresholds of `segment_text` or `segment_everything`.
+        """
+        task = tasks.any_task(
+            phrases=phrases,
+            boxes=boxes,
+            prompts=prompts,
+            detector=detector,
+            segmenter=segmenter,
+            options=options,
+        )
+        call = self._connection.call(timeout_s, request_id)
+        return self._stream(read_picture(image), task, call)
+
+    def session(
+        self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
+    ) -> Session:
+        """One picture for many prompts, its embedding kept warm: `with client.session(picture) as session:`.
+
+        `timeout_s` bounds the opening, and each prompt that brings no other.
+        """
+        call = self._connection.call(timeout_s, request_id)
+        return Session(self._stubs.segmentation.SegmentSession, read_picture(image), segmenter, call)
+
+    def upload(self, image: ImageLike, *, timeout_s: float | None = None, request_id: str = "") -> UploadedImage:
+        """Stores a picture for several requests; pixels are stored as a PNG.
+
+        Raises:
+            ValueError: The picture is an address or an id.
+        """
+        call = self._connection.call(timeout_s, request_id)
+        picture = read_picture(image)
+        return self._upload(picture.file(), picture, call)
+
+    def download(
+        self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
+    ) -> bytes:
+        """The stored file, byte for byte."""
+        call = self._connection.call(timeout_s, request_id)
+        request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
+        with translated(call.request_id):
+            pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
+            return b"".join([piece.data for piece in pieces])
+
+    def delete(
+        self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
+    ) -> None:
+        """Forgets a stored picture."""
+        call = self._connection.call(timeout_s, request_id)
+        request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
+        self._unary(self._stubs.images.DeleteImage, request, call)
+
+    def overlay(
+        self,
+        image: ImageLike,
+        *,
+        phrases: str | Sequence[str] | None = None,
+        boxes: Boxes | None = None,
+        points: Sequence[Point] | None = None,
+        detector: str = "",
+        segmenter: str = "",
+        mask_only: bool = False,
+        timeout_s: float | None = None,
+        request_id: str = "",
+    ) -> PIL.Image.Image:
+        """The picture with its objects drawn on it by the server.
+
+        Args:
+            image: The picture; not an address.
+            phrases: As for `segment_text`; at most one of this and the next two. Without any, everything is drawn.
+            boxes: As for `segment_box`.
+            points: (x, y) of clicks inside one object.
+            detector: Name of the model that finds. Default: the server's.
+            segmenter: Name of the model that cuts out. Default: the server's.
+            mask_only: The masks alone, white on black.
+            timeout_s: See the class.
+            request_id: See the class.
+        """
+        call = self._connection.call(timeout_s, request_id)
+        picture = read_picture(image)
+        request = overlay_request(
+            picture,
+            phrases=phrases,
+            boxes=boxes,
+            points=points,
+            detector=detector,
+            segmenter=segmenter,
+            mask_only=mask_only,
+        )
+        if not request.image_id:
+            content = picture.file()
+            if len(content) <= INLINE_BYTES:
+                request.picture.data = content
+            else:
+                request.image_id = self._upload(content, picture, call).image_id
+        answer = self._unary(self._stubs.images.RenderOverlay, request, call)
+        return PIL.Image.open(io.BytesIO(answer.data))
+
+    def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
+        """The models that requests may name, sorted by name."""
+        call = self._connection.call(timeout_s, request_id)
+        request = model_service_pb2.ListModelsRequest()
+        answer = self._unary(self._stubs.models.ListModels, request, call)
+        return tuple(read_model(model) for model in answer.models)
+
+    def model(self, name: str, *, timeout_s: float | None = None, request_id: str = "") -> Model:
+        """One model."""
+        call = self._connection.call(timeout_s, request_id)
+        request = model_service_pb2.GetModelRequest(name=name)
+        return read_model(self._unary(self._stubs.models.GetModel, request, call).model)
+
+    def load_model(
+        self, name: str, device: str = "", *, timeout_s: float | None = LOAD_TIMEOUT_S, request_id: str = ""
+    ) -> Model:
+        """Loads a model before the first request needs it, onto one device ("cpu", "cuda:0" ...) or onto all."""
+        call = self._connection.call(timeout_s, request_id)
+        request = model_service_pb2.LoadModelRequest(name=name, device=device)
+        return read_model(self._unary(self._stubs.models.LoadModel, request, call).model)
+
+    def unload_model(
+        self, name: str, device: str = "", *, timeout_s: float | None = None, request_id: str = ""
+    ) -> Model:
+        """Gives a model's memory back, on one device or on all."""
+        call = self._connection.call(timeout_s, request_id)
+        request = model_service_pb2.UnloadModelRequest(name=name, device=device)
+        return read_model(self._unary(self._stubs.models.UnloadModel, request, call).model)
+
+    def status(self, *, timeout_s: float | None = None, request_id: str = "") -> ServerStatus:
+        """Devices, queues, caches and stored pictures at this moment."""
+        call = self._connection.call(timeout_s, request_id)
+        return read_status(self._unary(self._stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call))
+
+    def health(self, service: str = "", *, timeout_s: float | None = None, request_id: str = "") -> str:
+        """What the standard health check says: "serving", "not_serving" or "unknown".
+
+        Args:
+            service: Such as "cutout.v1.SegmentationService"; empty for the server as a whole.
+            timeout_s: See the class.
+            request_id: See the class.
+
+        Raises:
+            NotFoundError: There is no such service.
+        """
+        call = self._connection.call(timeout_s, request_id)
+        return read_health(self._unary(self._stubs.health, StringValue(value=service), call))
+
+    def _segment(self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str) -> Segmentation:
+        call = self._connection.call(timeout_s, request_id)
+        picture = read_picture(image)
+        if tasks.may_outgrow_a_message(task):
+            return self._retry(call, lambda: self._stream(picture, task, call).result())
+        self._place(picture, task.image, call)
+        answer = self._unary(getattr(self._stubs.segmentation, tasks.method(task)), task, call)
+        return read_segmentation(answer.segmentation, picture, call.request_id)
+
+    def _stream(self, picture: Picture, task: tasks.Task, call: Call) -> ObjectStream:
+        def start() -> Any:
+            if not task.HasField("image"):
+                self._place(picture, task.image, call)
+            request, limit_s = stream_request(task), call.remaining_s()
+            return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
+
+        return ObjectStream(start, Assembly(picture, call.request_id), call.request_id)
+
+    def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
+        """Puts the picture into a request, by its id when it is too large."""
+        if not picture.fill(message):
+            message.image_id = self._upload(picture.file(), picture, call).image_id
+
+    def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:
+        def attempt() -> Any:
+            requests, limit_s = upload_requests(content), call.remaining_s()
+            return self._stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
+
+        return read_upload(self._retry(call, attempt), picture)
+
+    def _unary(self, method: Any, request: Any, call: Call) -> Any:
+        return self._retry(call, lambda: method(request, timeout=call.remaining_s(), metadata=call.metadata))
+
+    def _retry(self, call: Call, attempt: Callable[[], T]) -> T:
+        """Asks a full server again; gRPC itself does so for one that is unavailable."""
+        failures = 0
+        while True:
+            try:
+                with translated(call.request_id):
+                    return attempt()
+            except CutoutError as error:
+                pause_s = call.retry_after_s(error, failures)
+                if pause_s is None:
+                    raise
+            failures += 1
+            time.sleep(pause_s)

@@ -1,0 +1,91 @@
+"""What callers ask with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+Strategy = Literal["all", "best", "largest", "merge"]
+MaskFormat = Literal["rle", "png", "bits", "polygons"]
+OverlayFormat = Literal["png", "jpeg"]
+Point = Sequence[float]  # x, y or x, y, label
+
+
+class Box(NamedTuple):
+    """[x_min, x_max) x [y_min, y_max), in pixels of the upright picture; origin top left."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+    @property
+    def width(self) -> float:
+        """In pixels."""
+        return self.x_max - self.x_min
+
+    @property
+    def height(self) -> float:
+        """In pixels."""
+        return self.y_max - self.y_min
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
+class Prompt:
+    """What is known about one object: at least one of the three.
+
+    Attributes:
+        points: (x, y) inside the object, or (x, y, label) with label 1 inside and 0 outside, in pixels.
+        box: x_min, y_min, x_max, y_max around it, in pixels.
+        logits: (256, 256) float32, the `logits` of an earlier answer's object; same picture, same segmenter.
+    """
+
+    points: Sequence[Point] | NDArray[Any] = ()
+    box: Sequence[float] | NDArray[Any] | None = None
+    logits: NDArray[np.float32] | None = field(default=None, repr=False)
+
+
+Prompts = Prompt | Sequence[Prompt] | Sequence[Point] | Point | NDArray[Any]
+Boxes = Sequence[float] | Sequence[Sequence[float]] | NDArray[Any]
+
+
+class Options(TypedDict, total=False):
+    """What to make of the masks; what is left out is the server's default. See SegmentationOptions in the contract.
+
+    Attributes:
+        multimask: Three candidates for each prompt instead of one.
+        strategy: Which masks come back.
+        mask_formats: How masks travel; every result method works with any of them.
+        overlay: Have the server draw the overlay too, in this format.
+        return_logits: Send each object's low-resolution logits.
+        mask_threshold: Logits above it are inside.
+        min_area: Objects of fewer pixels are left out.
+        max_hole_area: Holes of at most this many pixels are filled.
+        min_part_area: Connected parts of fewer pixels are removed.
+        nms_iou: Of two masks of one label that overlap by more, the one with the lower score is left out.
+        max_objects: At most this many come back, the best by score.
+    """
+
+    multimask: bool
+    strategy: Strategy
+    mask_formats: Sequence[MaskFormat]
+    overlay: OverlayFormat | None
+    return_logits: bool
+    mask_threshold: float | None
+    min_area: int
+    max_hole_area: int
+    min_part_area: int
+    nms_iou: float | None
+    max_objects: int
+
+
+class StreamOptions(Options, total=False):
+    """`Options`, and those thresholds of `segment_text` and `segment_everything` that the prompt has a use for."""
+
+    box_threshold: float | None
+    text_threshold: float | None
+    points_per_side: int | None
+    predicted_iou_threshold: float | None
+    stability_threshold: float | None

@@ -1,0 +1,86 @@
+"""Messages of streams, sessions, uploads and overlays."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from cutout.v1 import image_service_pb2, segmentation_service_pb2
+
+from cutout_client.images import Picture, RemotePicture, chunks
+from cutout_client.prompts import Boxes, Point
+from cutout_client.tasks import Task, rows
+
+
+def stream_request(task: Task) -> segmentation_service_pb2.StreamSegmentationRequest:
+    """The task, to be answered object by object."""
+    request = segmentation_service_pb2.StreamSegmentationRequest()
+    getattr(request, _field(task)).CopyFrom(task)
+    return request
+
+
+def session_request(task: Task) -> segmentation_service_pb2.SegmentSessionRequest:
+    """The task, as a prompt of a session."""
+    request = segmentation_service_pb2.SegmentSessionRequest()
+    getattr(request, _field(task)).CopyFrom(task)
+    return request
+
+
+def session_opening(picture: Picture, segmenter: str) -> Iterator[segmentation_service_pb2.SegmentSessionRequest]:
+    """The first messages of a session: its opening, and the picture in pieces when it is too large to go along."""
+    opening = segmentation_service_pb2.SessionOpen(segmenter=segmenter)
+    whole = picture.fill(opening.image)
+    yield segmentation_service_pb2.SegmentSessionRequest(open=opening)
+    if not whole:
+        *pieces, last = chunks(picture.file())
+        for piece in pieces:
+            yield _image_chunk(piece, last=False)
+        yield _image_chunk(last, last=True)
+
+
+def upload_requests(content: bytes) -> Iterator[image_service_pb2.UploadImageRequest]:
+    """A file in pieces, the first of them with the digest of the whole."""
+    digest = hashlib.sha256(content).hexdigest()
+    for piece in chunks(content):
+        request = image_service_pb2.UploadImageRequest(expected_sha256=digest)
+        request.chunk.data = piece
+        yield request
+        digest = ""
+
+
+def overlay_request(
+    picture: Picture,
+    *,
+    phrases: str | Sequence[str] | None,
+    boxes: Boxes | None,
+    points: Sequence[Point] | None,
+    detector: str,
+    segmenter: str,
+    mask_only: bool,
+) -> image_service_pb2.RenderOverlayRequest:
+    """A picture to be drawn upon; it still lacks the file when the picture is not stored on the server.
+
+    Raises:
+        ValueError: The picture is an address, which this RPC does not take.
+    """
+    if isinstance(picture, RemotePicture) and picture.uri:
+        raise ValueError("overlay() takes no address; use segment_...(address, ..., overlay='png').overlay()")
+    request = image_service_pb2.RenderOverlayRequest(
+        phrases=[phrases] if isinstance(phrases, str) else phrases,
+        boxes=[number for box in rows(boxes, (4,), "boxes are x_min, y_min, x_max, y_max") for number in box],
+        points=[number for point in rows(points, (2,), "points are x, y") for number in point],
+        segmenter=segmenter,
+        detector=detector,
+        mask_only=mask_only,
+    )
+    if isinstance(picture, RemotePicture):
+        request.image_id = picture.image_id
+    return request
+
+
+def _field(task: Task) -> str:
+    """Where requests of streams and sessions hold it: SegmentByTextRequest is `text`."""
+    return task.DESCRIPTOR.name.removeprefix("Segment").removeprefix("By").removesuffix("Request").lower()
+
+
+def _image_chunk(data: bytes, *, last: bool) -> segmentation_service_pb2.SegmentSessionRequest:
+    chunk = segmentation_service_pb2.ImageChunk(data=data, last=last)
+    return segmentation_service_pb2.SegmentSessionRequest(image_chunk=chunk)

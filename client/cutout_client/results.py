@@ -1,0 +1,223 @@
+"""What callers get."""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from cutout_common.overlay import draw
+from numpy.typing import NDArray
+
+from cutout_client.coco import CocoDataset
+from cutout_client.images import ImageLike, Picture, read_picture
+from cutout_client.objects import SegmentedObject, mask_of
+from cutout_client.prompts import Box
+from cutout_client.saving import save
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """The picture as the server saw it.
+
+    Attributes:
+        width: Columns, in pixels, after the EXIF orientation was applied.
+        height: Rows.
+        pixels_sha256: Equal for equal pictures, whatever file they came in.
+    """
+
+    width: int
+    height: int
+    pixels_sha256: str
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time went inside the server, in milliseconds; stages that did not run are 0.
+
+    Attributes:
+        queue_ms: Waiting for a device.
+        decode_ms: Reading the picture.
+        detect_ms: Words to boxes.
+        encode_ms: The image encoder.
+        prompt_ms: Prompts to logits.
+        masks_ms: Logits to masks, in the form asked for.
+        total_ms: The whole request.
+        embedding_cached: Whether the embedding was already there.
+    """
+
+    queue_ms: float
+    decode_ms: float
+    detect_ms: float
+    encode_ms: float
+    prompt_ms: float
+    masks_ms: float
+    total_ms: float
+    embedding_cached: bool
+
+
+@dataclass(frozen=True)
+class Omission:
+    """Masks that were made and left out.
+
+    Attributes:
+        reason: "empty", "below_min_area", "duplicate" or "beyond_max_objects".
+        count: How many.
+        prompt_indices: The prompts that they came from.
+    """
+
+    reason: str
+    count: int
+    prompt_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """An answer: a sequence of its objects.
+
+    Attributes:
+        objects: Sorted by prompt for boxes and points, by score otherwise; empty when nothing was found.
+        image: The picture as the server saw it.
+        omissions: What was made and left out.
+        models: Names of the models that made it, in the order in which they ran.
+        timings: Where the time went.
+        request_id: The id under which the server logged the call.
+        overlay_file: The picture with everything drawn on it by the server, when that was asked for; else empty.
+        picture: What was asked about.
+    """
+
+    objects: tuple[SegmentedObject, ...]
+    image: ImageInfo
+    omissions: tuple[Omission, ...]
+    models: tuple[str, ...]
+    timings: Timings
+    request_id: str
+    overlay_file: bytes = field(repr=False)
+    picture: Picture = field(repr=False, compare=False)
+
+    def __iter__(self) -> Iterator[SegmentedObject]:
+        return iter(self.objects)
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __getitem__(self, index: int) -> SegmentedObject:
+        return self.objects[index]
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """(N, H, W) bool: every object's mask."""
+        stack = np.zeros((len(self), self.image.height, self.image.width), np.bool_)
+        for plane, each in zip(stack, self, strict=True):
+            plane[:] = mask_of(each)
+        return stack
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """(N, 4) float32: every object's box."""
+        return np.array([each.box for each in self], np.float32).reshape(-1, 4)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every object's label."""
+        return tuple(each.label for each in self)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(N,) float32: every object's score."""
+        return np.array([each.score for each in self], np.float32)
+
+    def overlay(self, picture: ImageLike | None = None) -> PIL.Image.Image:
+        """The picture with masks, outlines and labels drawn on it.
+
+        Args:
+            picture: What to draw on. Default: the picture that was asked about; or, when it is on the server's side
+                alone, the overlay that the server drew.
+
+        Raises:
+            ValueError: There is no picture here and the server was not asked for an overlay, or the sizes differ.
+        """
+        if picture is None and self.overlay_file and not self.picture.is_here:
+            return PIL.Image.open(io.BytesIO(self.overlay_file))
+        return PIL.Image.fromarray(draw(self._pixels(picture), [_Drawn(each) for each in self]))
+
+    def cutouts(self, picture: ImageLike | None = None) -> list[PIL.Image.Image]:
+        """Each object alone: RGBA, cropped to its box, transparent outside of its mask.
+
+        Args:
+            picture: What to cut from. Default: the picture that was asked about.
+
+        Raises:
+            ValueError: There is no picture here, or the sizes differ.
+        """
+        pixels = self._pixels(picture)
+        return [_cut_out(pixels, each) for each in self]
+
+    def save(
+        self, folder: str | PathLike[str], formats: Iterable[str] = ("overlay", "png"), *, name: str = ""
+    ) -> list[Path]:
+        """Writes files into a folder, which is made when it is missing.
+
+        Args:
+            folder: Where to.
+            formats: Any of "overlay" (the picture with everything drawn on it), "png" (a mask for each object),
+                "cutouts" (each object on a transparent ground), "rle", "polygons", "coco" (JSON), "npz" (arrays).
+            name: How the files' names begin. Default: the picture file's own name, or "picture".
+
+        Returns:
+            The files.
+
+        Raises:
+            ValueError: A format is unknown, or needs what is not here: a picture, or outlines.
+        """
+        return save(self, Path(folder), formats, name or self.picture.name)
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """The objects as COCO annotations: RLE, [x, y, width, height], area, score; categories as labels come up.
+
+        `CocoDataset` joins several pictures, and names their categories.
+        """
+        return CocoDataset().add(self.picture.name, self)
+
+    def _pixels(self, picture: ImageLike | None) -> NDArray[np.uint8]:
+        pixels = (self.picture if picture is None else read_picture(picture)).rgb()
+        if pixels.shape[:2] != (self.image.height, self.image.width):
+            size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+            raise ValueError(f"the picture is {size}, the masks are {self.image.width} x {self.image.height} pixels")
+        return pixels
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """An object as `draw` takes it."""
+
+    found: SegmentedObject
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        return mask_of(self.found)
+
+    @property
+    def area(self) -> int:
+        return self.found.area
+
+    @property
+    def label(self) -> str:
+        return self.found.label
+
+    @property
+    def score(self) -> float:
+        return self.found.score
+
+    @property
+    def prompt_box(self) -> Box | None:
+        return self.found.prompt_box
+
+
+def _cut_out(pixels: NDArray[np.uint8], each: SegmentedObject) -> PIL.Image.Image:
+    x_min, y_min, x_max, y_max = map(int, each.box)
+    window = np.s_[y_min:y_max, x_min:x_max]
+    return PIL.Image.fromarray(np.dstack([pixels[window], mask_of(each)[window] * np.uint8(255)]))

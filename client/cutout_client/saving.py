@@ -1,0 +1,111 @@
+"""Results as files."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutout_client.coco import CocoDataset
+
+if TYPE_CHECKING:
+    from cutout_client.objects import SegmentedObject
+    from cutout_client.results import Segmentation
+
+
+def save(result: "Segmentation", folder: Path, formats: Iterable[str], name: str) -> list[Path]:
+    """Writes files that begin with `name` into the folder.
+
+    Raises:
+        ValueError: A format is unknown.
+    """
+    formats = list(formats)
+    unknown = [form for form in formats if form not in FORMATS]
+    if unknown:
+        raise ValueError(f"unknown format {', '.join(unknown)}; the formats are {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [path for form in formats for path in FORMATS[form](result, folder, name)]
+
+
+def _overlay(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+    path = folder / f"{name}.overlay.png"
+    result.overlay().save(path)
+    return [path]
+
+
+def _png(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+    paths = []
+    for number, each in enumerate(result.objects):
+        path = folder / f"{name}.{_tag(number, each)}.mask.png"
+        path.write_bytes(each.png)
+        paths.append(path)
+    return paths
+
+
+def _cutouts(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+    paths = []
+    for number, (each, picture) in enumerate(zip(result.objects, result.cutouts(), strict=True)):
+        path = folder / f"{name}.{_tag(number, each)}.cutout.png"
+        picture.save(path)
+        paths.append(path)
+    return paths
+
+
+def _rle(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+    return write_json(folder / f"{name}.rle.json", [_described(each) | {"rle": each.rle} for each in result.objects])
+
+
+def _polygons(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+    outlines = [
+        _described(each)
+        | {
+            "polygons": [
+                {"exterior": outline.exterior.tolist(), "holes": [hole.tolist() for hole in outline.holes]}
+                for outline in each.polygons
+            ]
+        }
+        for each in result.objects
+    ]
+    return write_json(folder / f"{name}.polygons.json", outlines)
+
+
+def _coco(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+    dataset = CocoDataset()
+    dataset.add(name, result)
+    return write_json(folder / f"{name}.coco.json", dataset.to_dict())
+
+
+def _npz(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+    path = folder / f"{name}.npz"
+    labels = np.array(result.labels, str)
+    np.savez_compressed(path, masks=result.masks, boxes=result.boxes, labels=labels, scores=result.scores)
+    return [path]
+
+
+FORMATS: dict[str, Callable[["Segmentation", Path, str], list[Path]]] = {
+    "overlay": _overlay,
+    "png": _png,
+    "cutouts": _cutouts,
+    "rle": _rle,
+    "polygons": _polygons,
+    "coco": _coco,
+    "npz": _npz,
+}
+
+
+def _described(each: "SegmentedObject") -> dict[str, Any]:
+    return {"label": each.label, "score": each.score, "box": list(each.box), "area": each.area}
+
+
+def _tag(number: int, each: "SegmentedObject") -> str:
+    """Such as `003-remote_control`: safe in file names whatever the phrase."""
+    label = re.sub(r"[^\w]+", "_", each.label).strip("_")[:40]
+    return f"{number:03}-{label}" if label else f"{number:03}"
+
+
+def write_json(path: Path, content: Any) -> list[Path]:
+    """Writes one file."""
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return [path]

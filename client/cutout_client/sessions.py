@@ -1,0 +1,297 @@
+"""One picture, many prompts."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Self, Unpack
+
+import grpc
+from cutout.v1 import segmentation_service_pb2
+from cutout_common.status import ErrorDetails
+
+from cutout_client import errors, requests, tasks
+from cutout_client.images import Picture
+from cutout_client.prompts import Boxes, Options, Prompts
+from cutout_client.responses import read_image_info, read_segmentation
+from cutout_client.results import ImageInfo, Segmentation
+from cutout_client.transport import Call
+
+Request = segmentation_service_pb2.SegmentSessionRequest
+Response = segmentation_service_pb2.SegmentSessionResponse
+
+_CLOSE_S = 5.0  # A server that does not end a session that we ended is not waited for longer.
+
+
+def read_answer(message: Response, picture: Picture, request_id: str) -> Segmentation:
+    """The answer to one prompt.
+
+    Raises:
+        CutoutError: The prompt was refused.
+    """
+    if message.WhichOneof("message") == "error":
+        raise errors.from_status(message.error, request_id)
+    return read_segmentation(message.segmentation, picture, request_id)
+
+
+def _late(request_id: str) -> errors.DeadlineError:
+    details = ErrorDetails(request_id=request_id)
+    return errors.DeadlineError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer in time; the session is over", details)
+
+
+def _ended(request_id: str) -> errors.CallCancelledError:
+    details = ErrorDetails(request_id=request_id)
+    return errors.CallCancelledError(grpc.StatusCode.CANCELLED, "the server has ended the session", details)
+
+
+class Session:
+    """A picture whose embedding stays warm: each prompt costs the decoder alone.
+
+    Use it in a `with` block; ask from one thread at a time. A refused prompt raises and leaves the session open; one
+    that is not answered in time ends it.
+
+    Attributes:
+        image: The picture as the server saw it.
+        segmenter: The model that serves the session.
+    """
+
+    image: ImageInfo
+    segmenter: str
+
+    def __init__(self, start: Callable[..., Any], picture: Picture, segmenter: str, call: Call) -> None:
+        self._start = start
+        self._picture = picture
+        self._opening = requests.session_opening(picture, segmenter)
+        self._call = call
+        self._prompts: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._sent = 0
+
+    def __enter__(self) -> Self:
+        self._rpc = self._start(self._requests(), metadata=self._call.metadata)
+        opened = self._receive(self._call.limit_s).opened
+        self.image = read_image_info(opened.image)
+        self.segmenter = opened.segmenter
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._prompts.put(None)
+        with self._limited(_CLOSE_S), suppress(grpc.RpcError):
+            for _answer in self._rpc:
+                pass
+
+    def text(
+        self,
+        phrases: str | Sequence[str],
+        *,
+        box_threshold: float | None = None,
+        text_threshold: float | None = None,
+        detector: str = "",
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """As `Client.segment_text`, on the session's picture."""
+        task = tasks.text_task(
+            phrases,
+            box_threshold=box_threshold,
+            text_threshold=text_threshold,
+            detector=detector,
+            segmenter="",
+            options=options,
+        )
+        return self._ask(task, timeout_s)
+
+    def box(self, boxes: Boxes, *, timeout_s: float | None = None, **options: Unpack[Options]) -> Segmentation:
+        """As `Client.segment_box`, on the session's picture."""
+        return self._ask(tasks.box_task(boxes, "", options), timeout_s)
+
+    def points(self, prompts: Prompts, *, timeout_s: float | None = None, **options: Unpack[Options]) -> Segmentation:
+        """As `Client.segment_points`, on the session's picture."""
+        return self._ask(tasks.points_task(prompts, "", options), timeout_s)
+
+    def everything(
+        self,
+        *,
+        points_per_side: int | None = None,
+        predicted_iou_threshold: float | None = None,
+        stability_threshold: float | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """As `Client.segment_everything`, on the session's picture."""
+        task = tasks.everything_task(
+            segmenter="",
+            points_per_side=points_per_side,
+            predicted_iou_threshold=predicted_iou_threshold,
+            stability_threshold=stability_threshold,
+            options=options,
+        )
+        return self._ask(task, timeout_s)
+
+    def _ask(self, task: tasks.Task, timeout_s: float | None) -> Segmentation:
+        number = self._send(task)
+        limit_s = self._call.limit_s if timeout_s is None else timeout_s
+        message = self._receive(limit_s)
+        while message.prompt_number < number:  # the answer to one whose waiting Ctrl-C has ended
+            message = self._receive(limit_s)
+        return read_answer(message, self._picture, self._call.request_id)
+
+    def _send(self, task: tasks.Task) -> int:
+        self._prompts.put(requests.session_request(task))
+        self._sent += 1
+        return self._sent - 1
+
+    def _requests(self) -> Iterator[Request]:
+        yield from self._opening
+        while (request := self._prompts.get()) is not None:
+            yield request
+
+    def _receive(self, limit_s: float | None) -> Response:
+        with self._limited(limit_s) as is_late:
+            try:
+                message: Response | None = next(self._rpc, None)
+            except grpc.RpcError as failure:
+                self._prompts.put(None)  # ends the thread that sends
+                request_id = self._call.request_id
+                raise (_late(request_id) if is_late() else errors.from_rpc(failure, request_id)) from failure
+        if message is None:
+            self._prompts.put(None)
+            raise _ended(self._call.request_id)
+        return message
+
+    @contextmanager
+    def _limited(self, limit_s: float | None) -> Iterator[Callable[[], bool]]:
+        """Cancels the call when time is up: gRPC's own deadline would count from the session's beginning."""
+        up = threading.Event()
+        if limit_s is None:
+            yield up.is_set
+            return
+
+        def expire() -> None:
+            up.set()
+            self._rpc.cancel()
+
+        timer = threading.Timer(limit_s, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield up.is_set
+        finally:
+            timer.cancel()
+
+
+class AsyncSession:
+    """As `Session`, for asyncio: use it in an `async with` block, and ask one thing at a time.
+
+    Attributes:
+        image: The picture as the server saw it.
+        segmenter: The model that serves the session.
+    """
+
+    image: ImageInfo
+    segmenter: str
+
+    def __init__(self, start: Callable[..., Any], picture: Picture, segmenter: str, call: Call) -> None:
+        self._start = start
+        self._picture = picture
+        self._segmenter = segmenter
+        self._call = call
+        self._prompts: asyncio.Queue[Request | None] = asyncio.Queue()
+        self._over = False
+
+    async def __aenter__(self) -> Self:
+        self._rpc = self._start(self._requests(), metadata=self._call.metadata)
+        opened = (await self._receive(self._call.limit_s)).opened
+        self.image = read_image_info(opened.image)
+        self.segmenter = opened.segmenter
+        return self
+
+    async def __aexit__(self, failure: object, *_: object) -> None:
+        self._prompts.put_nowait(None)
+        if failure or self._over:
+            self._rpc.cancel()
+            return
+        with suppress(grpc.RpcError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                while await self._rpc.read() is not grpc.aio.EOF:
+                    pass
+        self._rpc.cancel()
+
+    async def text(
+        self,
+        phrases: str | Sequence[str],
+        *,
+        box_threshold: float | None = None,
+        text_threshold: float | None = None,
+        detector: str = "",
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """As `AsyncClient.segment_text`, on the session's picture."""
+        task = tasks.text_task(
+            phrases,
+            box_threshold=box_threshold,
+            text_threshold=text_threshold,
+            detector=detector,
+            segmenter="",
+            options=options,
+        )
+        return await self._ask(task, timeout_s)
+
+    async def box(self, boxes: Boxes, *, timeout_s: float | None = None, **options: Unpack[Options]) -> Segmentation:
+        """As `AsyncClient.segment_box`, on the session's picture."""
+        return await self._ask(tasks.box_task(boxes, "", options), timeout_s)
+
+    async def points(
+        self, prompts: Prompts, *, timeout_s: float | None = None, **options: Unpack[Options]
+    ) -> Segmentation:
+        """As `AsyncClient.segment_points`, on the session's picture."""
+        return await self._ask(tasks.points_task(prompts, "", options), timeout_s)
+
+    async def everything(
+        self,
+        *,
+        points_per_side: int | None = None,
+        predicted_iou_threshold: float | None = None,
+        stability_threshold: float | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """As `AsyncClient.segment_everything`, on the session's picture."""
+        task = tasks.everything_task(
+            segmenter="",
+            points_per_side=points_per_side,
+            predicted_iou_threshold=predicted_iou_threshold,
+            stability_threshold=stability_threshold,
+            options=options,
+        )
+        return await self._ask(task, timeout_s)
+
+    async def _ask(self, task: tasks.Task, timeout_s: float | None) -> Segmentation:
+        self._prompts.put_nowait(requests.session_request(task))
+        message = await self._receive(self._call.limit_s if timeout_s is None else timeout_s)
+        return read_answer(message, self._picture, self._call.request_id)
+
+    async def _requests(self) -> AsyncIterator[Request]:
+        for message in await asyncio.to_thread(list, requests.session_opening(self._picture, self._segmenter)):
+            yield message
+        while (request := await self._prompts.get()) is not None:
+            yield request
+
+    async def _receive(self, limit_s: float | None) -> Response:
+        if self._over:
+            raise _ended(self._call.request_id)
+        try:
+            async with asyncio.timeout(limit_s):
+                with errors.translated(self._call.request_id):
+                    message: Response | Any = await self._rpc.read()
+        except asyncio.CancelledError:
+            self._over = True
+            raise
+        except TimeoutError as error:
+            # The call is cancelled with its read; asked again, grpc would say that our own task was.
+            self._over = True
+            raise _late(self._call.request_id) from error
+        if message is grpc.aio.EOF:
+            raise _ended(self._call.request_id)
+        return message

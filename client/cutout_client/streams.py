@@ -1,0 +1,178 @@
+"""Answers that come object by object."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from typing import Any, Self
+
+import grpc
+from cutout.v1 import segmentation_pb2, segmentation_service_pb2
+from cutout_common.status import ErrorDetails
+
+from cutout_client.errors import InternalError, translated
+from cutout_client.images import Picture
+from cutout_client.objects import SegmentedObject
+from cutout_client.responses import read_image_info, read_object, read_omissions, read_timings
+from cutout_client.results import ImageInfo, Segmentation
+
+Message = segmentation_service_pb2.StreamSegmentationResponse
+
+
+class Assembly:
+    """Puts a streamed answer together; knows nothing of how its messages arrive.
+
+    Attributes:
+        image: The picture as the server saw it, once the first message is there.
+    """
+
+    def __init__(self, picture: Picture, request_id: str) -> None:
+        self.image: ImageInfo | None = None
+        self._picture = picture
+        self._request_id = request_id
+        self._object: segmentation_pb2.SegmentedObject | None = None
+        self._pieces: dict[int, list[bytes]] = {}
+        self._overlay: list[bytes] = []
+        self._summary: segmentation_service_pb2.StreamSummary | None = None
+        self._count = 0
+
+    def add(self, message: Message) -> SegmentedObject | None:
+        """Takes the next message; gives the object that it completes, if it does."""
+        match message.WhichOneof("event"):
+            case "header":
+                self.image = read_image_info(message.header.image)
+            case "object":
+                self._object = message.object
+                self._pieces = {i: [] for i, mask in enumerate(message.object.masks) if not mask.WhichOneof("encoding")}
+                return self._complete()
+            case "mask_chunk":
+                return self._add_chunk(message.mask_chunk)
+            case "overlay_chunk":
+                self._overlay.append(message.overlay_chunk.data)
+            case "summary":
+                self._summary = message.summary
+        return None
+
+    def result(self, objects: Sequence[SegmentedObject]) -> Segmentation:
+        """The whole answer, around those of its objects that the caller still wants.
+
+        Raises:
+            InternalError: It ended too early.
+        """
+        summary, image = self._summary, self.image
+        if summary is None or image is None or self._object is not None or summary.object_count != self._count:
+            details = ErrorDetails(request_id=self._request_id)
+            raise InternalError(
+                grpc.StatusCode.DATA_LOSS, "the stream ended before the whole answer was there", details
+            )
+        return Segmentation(
+            objects=tuple(objects),
+            image=image,
+            omissions=read_omissions(summary.omissions),
+            models=tuple(summary.models),
+            timings=read_timings(summary.timings),
+            request_id=self._request_id,
+            overlay_file=b"".join(self._overlay),
+            picture=self._picture,
+        )
+
+    def _add_chunk(self, chunk: segmentation_service_pb2.MaskChunk) -> SegmentedObject | None:
+        pieces = self._pieces[chunk.mask_index]
+        pieces.append(chunk.data)
+        if not chunk.last:
+            return None
+        assert self._object is not None  # noqa: S101  # its pieces are awaited
+        self._object.masks[chunk.mask_index].ParseFromString(b"".join(pieces))
+        del self._pieces[chunk.mask_index]
+        return self._complete()
+
+    def _complete(self) -> SegmentedObject | None:
+        if self._pieces or self._object is None:
+            return None
+        complete, self._object = self._object, None
+        self._count += 1
+        return read_object(complete)
+
+
+class ObjectStream(Iterator[SegmentedObject]):
+    """The objects of an answer, each as soon as it is there. The call is made when the first one is asked for.
+
+    Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
+    """
+
+    def __init__(self, start: Callable[[], Any], assembly: Assembly, request_id: str) -> None:
+        self._assembly = assembly
+        self._objects = self._receive(start, request_id)
+
+    @property
+    def image(self) -> ImageInfo | None:
+        """The picture as the server saw it; None before the first object or the end is reached."""
+        return self._assembly.image
+
+    def __next__(self) -> SegmentedObject:
+        return next(self._objects)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancels what is still to come."""
+        self._objects.close()
+
+    def result(self) -> Segmentation:
+        """Waits for the end: the objects that were not taken yet, with times, models, omissions and overlay."""
+        return self._assembly.result(list(self))
+
+    def _receive(self, start: Callable[[], Any], request_id: str) -> Generator[SegmentedObject, None, None]:
+        call = start()
+        try:
+            with translated(request_id):
+                for message in call:
+                    if (complete := self._assembly.add(message)) is not None:
+                        yield complete
+        finally:
+            call.cancel()
+        self._assembly.result(())
+
+
+class AsyncObjectStream(AsyncIterator[SegmentedObject]):
+    """As `ObjectStream`, for asyncio."""
+
+    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: Assembly, request_id: str) -> None:
+        self._assembly = assembly
+        self._objects = self._receive(start, request_id)
+
+    @property
+    def image(self) -> ImageInfo | None:
+        """The picture as the server saw it; None before the first object or the end is reached."""
+        return self._assembly.image
+
+    async def __anext__(self) -> SegmentedObject:
+        return await anext(self._objects)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancels what is still to come."""
+        await self._objects.aclose()
+
+    async def result(self) -> Segmentation:
+        """Waits for the end: the objects that were not taken yet, with times, models, omissions and overlay."""
+        return self._assembly.result([each async for each in self])
+
+    async def _receive(
+        self, start: Callable[[], Awaitable[Any]], request_id: str
+    ) -> AsyncGenerator[SegmentedObject, None]:
+        call = await start()
+        try:
+            with translated(request_id):
+                async for message in call:
+                    if (complete := self._assembly.add(message)) is not None:
+                        yield complete
+        finally:
+            call.cancel()
+        self._assembly.result(())

@@ -1,0 +1,154 @@
+"""`cutout serve` and `cutout config`: real processes on free ports."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from cutout_client import Client, CutoutError
+from cutout_client.cli import main, serve
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(*flags: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs `cutout serve`, and makes sure that nothing of it is left."""
+    command = [sys.executable, "-m", "cutout_client", "serve", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+
+
+def children_of(process: subprocess.Popen[str]) -> dict[str, int]:
+    """Process ids of the children, by program."""
+    found = {}
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        found[words[2].decode()] = int(child)
+    return found
+
+
+def until(what: object, timeout_s: float = 60) -> object:
+    """Waits until it is true, or does not raise."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            if result := what():
+                return result
+        except (OSError, CutoutError):
+            pass
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  # our own
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_runs_and_stops_everything(number: signal.Signals) -> None:
+    """Server, metrics and gateway run together and answer; a signal ends them all, with status 0."""
+    grpc_port, metrics_port, http_port = free_port(), free_port(), free_port()
+    flags = [
+        f"--port={grpc_port}",
+        f"--metrics-port={metrics_port}",
+        f"--gateway-port={http_port}",
+        "--log-level=error",
+    ]
+    with serving(*flags) as process, Client(f"127.0.0.1:{grpc_port}", retries=0) as client:
+        until(lambda: client.health() == "serving")
+        until(lambda: status_of(f"http://127.0.0.1:{http_port}/v1/models") == 200)
+        assert status_of(f"http://127.0.0.1:{metrics_port}/metrics") == 200
+        children = children_of(process)
+        assert set(children) == {"cutout_server", "cutout_gateway"}
+        process.send_signal(number)
+        assert process.wait(30) == 0
+        assert not any(Path(f"/proc/{child}").exists() for child in children.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["cutout_server", "cutout_gateway"])
+def test_serve_ends_when_one_ends(victim: str) -> None:
+    """When one program dies the other is stopped, the dead one is named, and the status is not 0."""
+    with serving("--port=0", "--metrics-port=-1", "--gateway-port=0", "--log-level=error") as process:
+        children = until(lambda: len(found := children_of(process)) == 2 and found)
+        time.sleep(1.0)  # a program that is still being imported ends differently
+        os.kill(children[victim], signal.SIGKILL)
+        assert process.wait(30) == 1
+        assert f"the {victim.removeprefix('cutout_')} has ended with exit status -9" in process.stderr.read()
+        assert not any(Path(f"/proc/{child}").exists() for child in children.values())
+
+
+@pytest.mark.slow
+def test_serve_only_the_server() -> None:
+    """--only server runs the server alone."""
+    port = free_port()
+    with serving("--only", "server", f"--port={port}", "--metrics-port=-1", "--log-level=error") as process:
+        with Client(f"127.0.0.1:{port}", retries=0) as client:
+            until(lambda: client.health() == "serving")
+        assert set(children_of(process)) == {"cutout_server"}
+
+
+@pytest.mark.slow
+def test_config_prints_what_is_in_force(tmp_path: Path) -> None:
+    """The settings come as the YAML that `--config` reads, flags before the file; wrong ones end with their reason."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("port: 4000\nmax_prompts: 7\n")
+    command = [sys.executable, "-m", "cutout_client", "config", "--config", str(file), "--port", "4001"]
+    settings = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (settings["port"], settings["max_prompts"], settings["metrics_port"]) == (4001, 7, 9464)
+    file.write_text("prot: 4000\n")
+    wrong = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "prot" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.slow
+def test_serve_refuses_wrong_settings() -> None:
+    """Flags that the server does not know end `serve` with the server's own words."""
+    command = [sys.executable, "-m", "cutout_client", "serve", "--no-such-flag"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2
+    assert "--no-such-flag" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the extra the command says how to get it."""
+    monkeypatch.setitem(serve.NEEDED, "gateway", ("no_such_package",))
+    assert main(["serve", "--only", "gateway"]) == 1
+    assert "pip install 'cutout[gateway]'" in capsys.readouterr().err
+
+
+def test_serve_gateway_flags_need_a_gateway(capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags for the gateway are refused where there is none."""
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--only", "server", "--gateway-port", "1"])
+    assert caught.value.code == 2
+    assert "no use" in capsys.readouterr().err
