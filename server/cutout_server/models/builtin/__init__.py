@@ -21,4 +21,4 @@ def load(checkpoint: Path | None, config: str | None, device: str) -> "Builtin":
     # OpenCV is imported only when the model is wanted; the package itself must stay light for `words`.
     from cutout_server.models.builtin.model import Builtin  # noqa: PLC0415
 
-    return Builtin.load(checkpoint, config, device)
+    return Builtin.load(checkpoint, config)

@@ -1,4 +1,4 @@
-"""The words that the built-in model knows. Imports nothing heavy, so that models can be described without being loaded."""
+"""The words that the built-in model knows. It imports nothing heavy: models are described before they are loaded."""
 
 from types import MappingProxyType
 
@@ -6,7 +6,7 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"
 
 # What is looked for -> what callers may call it, in the singular; the first is its usual name.
 _NAMES: dict[str, tuple[str, ...]] = {
-    "face": ("face", "human face"),
+    "face": ("face", "human face", "head"),
     "person": ("person", "people", "human", "man", "men", "woman", "women", "child", "children", "pedestrian"),
     "upper body": ("upper body", "torso"),
     "eye": ("eye",),

@@ -1,0 +1,171 @@
+"""OpenCV's bundled cascades and people detector, with scores that can be compared."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cutout_server.types import Box
+
+Grey = NDArray[np.uint8]  # (h, w)
+Find = tuple[Box, float]
+
+_FOLDER = Path(cv2.__file__).parent / "data"
+_TILTS = (0.0, -10.0, 10.0, -20.0, 20.0)  # Degrees; cats seldom hold their heads upright.
+_PEOPLE_BIAS, _PEOPLE_SLOPE = 1.35, 2.5  # Margin of the people detector at which it is right half of the time.
+_SAME = 0.4
+_WITHIN = 0.7
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """One cascade and what its margin is worth.
+
+    Attributes:
+        file: Name without beginning and end.
+        least: Neighbouring windows that must agree.
+        scale: Score is 1 - exp(-margin / scale).
+        most: The score's limit: how far the cascade is to be trusted alone.
+    """
+
+    file: str
+    least: int
+    scale: float
+    most: float
+
+
+FACES = (Cascade("frontalface_default", 3, 6.0, 0.7), Cascade("frontalface_alt2", 3, 100.0, 0.33))
+PROFILES = (Cascade("profileface", 5, 6.0, 0.5),)
+EYES = (Cascade("eye_tree_eyeglasses", 4, 4.0, 0.6), Cascade("eye", 4, 4.0, 0.5))
+SMILES = (Cascade("smile", 15, 4.0, 0.8),)
+BODIES = (Cascade("upperbody", 4, 3.0, 0.6),)
+PLATES = (Cascade("russian_plate_number", 4, 3.0, 0.7), Cascade("license_plate_rus_16stages", 4, 3.0, 0.6))
+CATS = (Cascade("frontalcatface_extended", 2, 2.0, 0.33), Cascade("frontalcatface", 2, 2.0, 0.33))
+
+
+class Cascades:
+    """Classifiers, one of each kind for each thread, since they may not be shared."""
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+
+    def find(self, grey: Grey, cascades: tuple[Cascade, ...], smallest: int, step: float = 1.1) -> list[Find]:
+        """What any of the cascades sees; where several see the same, their scores add up.
+
+        Args:
+            grey: (h, w) uint8.
+            cascades: All for one thing.
+            smallest: Least side of a find, in pixels.
+            step: Factor from one window size to the next.
+        """
+        found: list[Find] = []
+        for cascade in cascades:
+            classifier = self._classifier(cascade.file)
+            boxes, _, margins = classifier.detectMultiScale3(
+                grey, step, cascade.least, minSize=(smallest, smallest), outputRejectLevels=True
+            )
+            for (x, y, width, height), margin in zip(boxes, margins, strict=True):
+                score = cascade.most * (1 - np.exp(-max(float(margin), 0) / cascade.scale))
+                found.append((Box(float(x), float(y), float(x + width), float(y + height)), float(score)))
+        return merge(found)
+
+    def cat_faces(self, grey: Grey) -> list[Find]:
+        """The same for cats' faces at several tilts of the head, with and without equalised contrast."""
+        height, width = grey.shape
+        pad = max(height, width) // 5  # A face may be cut by the picture's edge.
+        padded = cv2.copyMakeBorder(grey, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+        centre = (padded.shape[1] / 2, padded.shape[0] / 2)
+        smallest = max(24, min(height, width) // 7)
+        found: list[Find] = []
+        for seen in (padded, cv2.equalizeHist(padded)):
+            for tilt in _TILTS:
+                turn = cv2.getRotationMatrix2D(centre, tilt, 1.0)
+                turned = cv2.warpAffine(seen, turn, padded.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+                back = cv2.invertAffineTransform(turn)
+                for box, score in self.find(np.asarray(turned, np.uint8), CATS, smallest, 1.05):
+                    side = box.x_max - box.x_min
+                    x, y = back @ ((box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2, 1.0) - pad
+                    found.append((_square(float(x), float(y), side, width, height), score))
+        return merge([(box, score) for box, score in found if box.x_max > box.x_min and box.y_max > box.y_min])
+
+    def people(self, grey: Grey) -> list[Find]:
+        """Standing people, by histograms of oriented gradients (Dalal and Triggs 2005)."""
+        if grey.shape[0] < 128 or grey.shape[1] < 64:
+            return []
+        detector = cv2.HOGDescriptor()
+        detector.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
+        boxes, margins = detector.detectMultiScale(grey, winStride=(8, 8), scale=1.05)
+        found = []
+        for (x, y, width, height), margin in zip(boxes, np.ravel(margins), strict=True):
+            score = 1 / (1 + np.exp(-_PEOPLE_SLOPE * (float(margin) - _PEOPLE_BIAS)))
+            # The window that it was trained on is wider and higher than the person by about a tenth on each side.
+            across, down = 0.12 * width, 0.06 * height
+            found.append(
+                (
+                    Box(float(x + across), float(y + down), float(x + width - across), float(y + height - down)),
+                    float(score),
+                )
+            )
+        return suppress(found)
+
+    def _classifier(self, file: str) -> cv2.CascadeClassifier:
+        mine: dict[str, cv2.CascadeClassifier] = self._own.__dict__
+        if file not in mine:
+            mine[file] = cv2.CascadeClassifier(str(_FOLDER / f"haarcascade_{file}.xml"))
+        return mine[file]
+
+
+def merge(found: list[Find]) -> list[Find]:
+    """Finds of one thing become one, whose score is 1 less the chance that all of them are wrong."""
+    groups: list[list[Find]] = []
+    for box, score in sorted(found, key=lambda find: -find[1]):
+        group = next((group for group in groups if iou(group[0][0], box) > _SAME), None)
+        if group is None:
+            groups.append([(box, score)])
+        else:
+            group.append((box, score))
+    merged = [(_mean_box(group), 1 - float(np.prod([1 - score for _, score in group]))) for group in groups]
+    return suppress(merged)
+
+
+def suppress(found: list[Find]) -> list[Find]:
+    """Leaves out what mostly lies within a better find, and what is much the same; the best come first."""
+    kept: list[Find] = []
+    for box, score in sorted(found, key=lambda find: -find[1]):
+        if all(iou(box, other) <= _SAME and _part(box, other) <= _WITHIN for other, _ in kept):
+            kept.append((box, score))
+    return kept
+
+
+def iou(first: Box, second: Box) -> float:
+    """Of two boxes, in [0, 1]."""
+    shared = _shared(first, second)
+    return shared / max(_area(first) + _area(second) - shared, 1e-9)
+
+
+def _part(first: Box, second: Box) -> float:
+    return _shared(first, second) / max(_area(first), 1e-9)
+
+
+def _shared(first: Box, second: Box) -> float:
+    across = min(first.x_max, second.x_max) - max(first.x_min, second.x_min)
+    down = min(first.y_max, second.y_max) - max(first.y_min, second.y_min)
+    return max(across, 0.0) * max(down, 0.0)
+
+
+def _area(box: Box) -> float:
+    return (box.x_max - box.x_min) * (box.y_max - box.y_min)
+
+
+def _mean_box(group: list[Find]) -> Box:
+    sides = np.array([[box.x_min, box.y_min, box.x_max, box.y_max] for box, _ in group])
+    weights = np.array([score + 1e-3 for _, score in group])
+    return Box(*(sides * weights[:, None] / weights.sum()).sum(0).tolist())
+
+
+def _square(x: float, y: float, side: float, width: int, height: int) -> Box:
+    half = side / 2
+    return Box(max(x - half, 0.0), max(y - half, 0.0), min(x + half, float(width)), min(y + half, float(height)))

@@ -1,0 +1,172 @@
+"""From words to boxes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from cutout_common.status import FieldViolation
+
+from cutout_server.errors import InvalidRequestError
+from cutout_server.models.base import Detection, DetectQuery
+from cutout_server.models.builtin import cascades, colours
+from cutout_server.models.builtin.cascades import Cascades, Find, Grey
+from cutout_server.models.builtin.embedding import embed
+from cutout_server.models.builtin.grown import around_face, salient
+from cutout_server.models.builtin.words import COLOURS, VOCABULARY, concept_of
+from cutout_server.types import Box, RgbImage
+
+_SIDE, _CAT_SIDE = 640, 256  # Longer side of the picture in which to look.
+_SMALLEST = 24
+
+
+class Detectors:
+    """All detectors. Safe to use from several threads at once."""
+
+    def __init__(self) -> None:
+        self._cascades = Cascades()
+
+    def find(self, query: DetectQuery) -> list[Detection]:
+        """Finds the phrases, the best first for each.
+
+        Raises:
+            InvalidRequestError: A phrase is outside the vocabulary.
+        """
+        concepts = [concept_of(phrase) for phrase in query.phrases]
+        unknown = [
+            FieldViolation(f"phrases[{index}]", _unknown(query.phrases[index]))
+            for index, concept in enumerate(concepts)
+            if concept is None
+        ]
+        if unknown:
+            raise InvalidRequestError(*unknown)
+        looks = _Looks(query.pixels, self._cascades)
+        return [
+            Detection(box, score, index)
+            for index, concept in enumerate(concepts)
+            for box, score in sorted(looks.at(str(concept)), key=lambda find: -find[1])
+            if score >= query.box_threshold
+        ]
+
+
+def _unknown(phrase: str) -> str:
+    return (
+        f"expected a word that the built-in model knows, got {phrase[:60]!r}. It is classical vision and knows only: "
+        f"{', '.join(VOCABULARY)}. Neural detectors take any words; ListModels tells which ones are served"
+    )
+
+
+@dataclass
+class _Looks:
+    """One picture; what was found once is not looked for again."""
+
+    pixels: RgbImage
+    cascades: Cascades
+    _found: dict[str, list[Find]] = field(default_factory=dict)
+
+    def at(self, concept: str) -> list[Find]:
+        if concept not in self._found:
+            look = self._by_concept()[concept]
+            self._found[concept] = look()
+        return self._found[concept]
+
+    def _by_concept(self) -> dict[str, Callable[[], list[Find]]]:
+        return {
+            "face": self._faces,
+            "person": self._people,
+            "upper body": self._upper_bodies,
+            "eye": self._eyes,
+            "smile": self._smiles,
+            "cat face": lambda: self._scaled(self.cascades.cat_faces, _CAT_SIDE),
+            "cat": self._cats,
+            "plate": lambda: self._seen(cascades.PLATES),
+            "object": lambda: salient(embed(self.pixels)),
+            **{colour: lambda colour=colour: colours.regions(self.pixels, colour) for colour in COLOURS},  # type: ignore[misc]
+        }
+
+    def _faces(self) -> list[Find]:
+        def profiles(grey: Grey) -> list[Find]:
+            mirrored = self.cascades.find(np.asarray(cv2.flip(grey, 1), np.uint8), cascades.PROFILES, _SMALLEST)
+            width = grey.shape[1]
+            other = [(Box(width - b.x_max, b.y_min, width - b.x_min, b.y_max), score) for b, score in mirrored]
+            return self.cascades.find(grey, cascades.PROFILES, _SMALLEST) + other
+
+        return cascades.merge(self._seen(cascades.FACES) + self._scaled(profiles))
+
+    def _people(self) -> list[Find]:
+        height, width = self.pixels.shape[:2]
+        bodies = [(_beneath(box, 3.6, 7.5, width, height), 0.95 * score) for box, score in self.at("face")]
+        return cascades.suppress(bodies + self._scaled(self.cascades.people))
+
+    def _upper_bodies(self) -> list[Find]:
+        height, width = self.pixels.shape[:2]
+        bodies = [(_beneath(box, 3.2, 2.6, width, height), 0.95 * score) for box, score in self.at("face")]
+        return cascades.suppress(bodies + self._seen(cascades.BODIES))
+
+    def _eyes(self) -> list[Find]:
+        return self._in_faces(cascades.EYES, 0.1, 0.6)
+
+    def _smiles(self) -> list[Find]:
+        best = {}
+        for box, score in self._in_faces(cascades.SMILES, 0.55, 1.1):
+            best.setdefault(self._face_of(box), (box, score))  # A face has one mouth.
+        return list(best.values())
+
+    def _face_of(self, box: Box) -> int:
+        x, y = (box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2
+        away = [np.hypot(x - (f.x_min + f.x_max) / 2, y - (f.y_min + f.y_max) / 2) for f, _ in self.at("face")]
+        return int(np.argmin(away))
+
+    def _cats(self) -> list[Find]:
+        embedding = embed(self.pixels)
+        return cascades.suppress([(around_face(embedding, box), score) for box, score in self.at("cat face")])
+
+    def _seen(self, kinds: tuple[cascades.Cascade, ...]) -> list[Find]:
+        return self._scaled(lambda grey: self.cascades.find(grey, kinds, _SMALLEST))
+
+    def _scaled(self, look: Callable[[Grey], list[Find]], side: int = _SIDE) -> list[Find]:
+        """Looks at the picture at a bounded size; boxes come back in its own pixels."""
+        height, width = self.pixels.shape[:2]
+        scale = min(1.0, side / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA)
+        x, y = width / size[0], height / size[1]
+        found = look(np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8))
+        return [(Box(b.x_min * x, b.y_min * y, b.x_max * x, b.y_max * y), score) for b, score in found]
+
+    def _in_faces(self, kinds: tuple[cascades.Cascade, ...], start: float, end: float) -> list[Find]:
+        """Looks only between two heights of each face, as parts of it, and at twice 100 pixels a face."""
+        height = self.pixels.shape[0]
+        found: list[Find] = []
+        for face, face_score in self.at("face"):
+            side = face.y_max - face.y_min
+            top, bottom = int(face.y_min + start * side), min(int(face.y_min + end * side), height)
+            part = self.pixels[top:bottom, int(face.x_min) : int(face.x_max)]
+            scale = 200 / side
+            size = max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale))
+            grey = np.asarray(cv2.cvtColor(cv2.resize(part, size), cv2.COLOR_RGB2GRAY), np.uint8)
+            found += [
+                (
+                    Box(
+                        int(face.x_min) + b.x_min / scale,
+                        top + b.y_min / scale,
+                        int(face.x_min) + b.x_max / scale,
+                        top + b.y_max / scale,
+                    ),
+                    min(1.0, 0.5 * score + 0.5 * face_score + 0.1),
+                )
+                for b, score in self.cascades.find(grey, kinds, _SMALLEST)
+            ]
+        return cascades.suppress(found)
+
+
+def _beneath(face: Box, wide: float, high: float, width: int, height: int) -> Box:
+    """A body of so many face sides, hung from the crown of the head and clipped to the picture."""
+    side, middle = face.y_max - face.y_min, (face.x_min + face.x_max) / 2
+    top = face.y_min - 0.35 * side
+    return Box(
+        max(middle - wide / 2 * side, 0.0),
+        max(top, 0.0),
+        min(middle + wide / 2 * side, float(width)),
+        min(top + high * side, float(height)),
+    )
