@@ -42,12 +42,17 @@ def test_a_clean_checkout_builds_a_whole_wheel(tmp_path: Path):
     stubs = {Path(name).name for name in names if name.startswith("cutout/v1/")}
     assert stubs >= {"segmentation_service_pb2.py", "segmentation_service_pb2.pyi", "segmentation_service_pb2_grpc.py"}
     assert "descriptors.binpb" in stubs
-    program = (
-        f"import sys; sys.path = [{str(tmp_path / 'site')!r}, *(p for p in sys.path if not p.startswith({str(ROOT)!r}) or"
-        " 'site-packages' in p)]; import cutout_client, cutout.v1.mask_pb2 as pb2; print(pb2.__file__)"
+    site = str(tmp_path / "site")
+    program = "\n".join(
+        (
+            "import sys",
+            f"sys.path = [{site!r}, *(p for p in sys.path if {str(ROOT)!r} not in p or 'site-packages' in p)]",
+            "import cutout_client, cutout.v1.mask_pb2 as pb2",
+            "print(pb2.__file__)",
+        )
     )
     run = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True)
-    assert run.stdout.startswith(str(tmp_path / "site")), run.stderr
+    assert run.stdout.startswith(site), run.stderr
 
 
 def test_the_client_needs_no_server():
