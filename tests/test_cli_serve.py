@@ -105,6 +105,16 @@ def test_serve_ends_when_one_ends(victim: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
+def test_serve_leaves_nothing_behind() -> None:
+    """When `serve` itself is killed without a word, its programs end too."""
+    with serving("--port=0", "--metrics-port=-1", "--gateway-port=0", "--log-level=error") as process:
+        children = until(lambda: len(found := children_of(process)) == 2 and found)
+        process.kill()
+        until(lambda: not any(Path(f"/proc/{child}").exists() for child in children.values()), 30)
+
+
+@pytest.mark.slow
 def test_serve_only_the_server() -> None:
     """--only server runs the server alone."""
     port = free_port()

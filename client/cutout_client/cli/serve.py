@@ -3,13 +3,14 @@
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import importlib
 import importlib.util
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cutout_client.cli import console
@@ -17,6 +18,8 @@ from cutout_client.cli import console
 PROGRAMS = {"server": "cutout_server", "gateway": "cutout_gateway"}
 EXTRAS = {"server": "builtin", "gateway": "gateway"}
 NEEDED = {"server": ("cv2", "prometheus_client", "structlog", "yaml"), "gateway": ("starlette", "structlog", "uvicorn")}
+
+PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
 ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # where to find what listens everywhere
 
@@ -134,7 +137,7 @@ async def _supervise(commands: dict[str, list[str]]) -> int:
     try:
         for name, command in commands.items():
             # Each gets a process group of its own: Ctrl-C reaches it through us, once.
-            children[name] = await asyncio.create_subprocess_exec(*command, process_group=0)
+            children[name] = await asyncio.create_subprocess_exec(*command, process_group=0, preexec_fn=_ends_with_us())
         ends = [asyncio.create_task(child.wait(), name=name) for name, child in children.items()]
         if signals:
             _send(children.values(), signal.SIGTERM)
@@ -148,6 +151,14 @@ async def _supervise(commands: dict[str, list[str]]) -> int:
         return max(map(abs, await asyncio.gather(*ends)))
     finally:
         _send(children.values(), signal.SIGKILL)
+
+
+def _ends_with_us() -> Callable[[], object] | None:
+    """What a child does first, to get SIGTERM when we end without a word, as by SIGKILL. Linux alone has it."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # here: little may be done between fork and exec
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _send(children: Any, number: signal.Signals) -> None:
