@@ -102,7 +102,7 @@ def test_a_missing_file_is_an_error():
 )
 def test_models_that_cannot_exist_are_refused(models: list[dict[str, str]], complaint: str):
     """A family that is unknown, or that lacks its weights, is found out before anything is loaded."""
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ConfigError, match=complaint):
         Catalogue.of(Settings(models=models))
 
 

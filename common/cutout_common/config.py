@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -39,10 +40,11 @@ class Config(BaseSettings):
 
         Raises:
             ConfigError: A key is unknown, or a value cannot be used.
-            SystemExit: `--help` was asked for, or a flag is unknown.
+            SystemExit: `--help` or `--print-config` was asked for, or a flag is unknown.
         """
         prefix = cls.model_config.get("env_prefix", "")
         before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        before.add_argument("--print-config", action="store_true", help="print the settings in force as YAML, and exit")
         before.add_argument("--config", default=os.environ.get(f"{prefix}CONFIG"), help="YAML file with any of these")
         known, flags = before.parse_known_args(args)
         cls._refuse_unknown_variables(prefix)
@@ -57,11 +59,15 @@ class Config(BaseSettings):
                 sources.append(YamlConfigSettingsSource(cls, Path(known.config)))
                 if not Path(known.config).is_file():
                     raise ConfigError(f"the settings file {known.config} does not exist")
-            return cls(_build_sources=(tuple(sources), {}))
+            settings = cls(_build_sources=(tuple(sources), {}))
         except ValidationError as error:
             raise ConfigError(_explain(error)) from error
         except (SettingsError, yaml.YAMLError, TypeError, ValueError) as error:
             raise ConfigError(str(error)) from error
+        if known.print_config:
+            sys.stdout.write(settings.to_yaml())
+            raise SystemExit(0)
+        return settings
 
     def to_yaml(self) -> str:
         """The settings in force, in the form of the file that `--config` reads."""

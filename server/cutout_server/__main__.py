@@ -16,21 +16,15 @@ from cutout_server.settings import Settings
 
 log = structlog.get_logger()
 
-PRINT_CONFIG = "--print-config"
-
 
 def main(args: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 0 when it ended well, 1 when it could not start, 2 when the settings are wrong."""
-    args = sys.argv[1:] if args is None else args
     try:
-        settings = Settings.load([arg for arg in args if arg != PRINT_CONFIG])
-        if PRINT_CONFIG in args:
-            sys.stdout.write(settings.to_yaml())
-            return 0
+        settings = Settings.load(sys.argv[1:] if args is None else args)
         keep_freed_memory()
         logs.configure(settings.log_format, settings.log_level)
         return asyncio.run(_run(settings))
-    except (ConfigError, ValueError) as error:
+    except ConfigError as error:
         sys.stderr.write(f"cutout: {error}\n")
         return 2
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cutout_common.config import ConfigError
+
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from cutout_server.models.base import Family, Model, Task
 from cutout_server.models.registry import FAMILIES
@@ -58,16 +60,16 @@ class Catalogue:
         """Joins the settings with the families.
 
         Raises:
-            ValueError: A setting names an unknown family, lacks a checkpoint, or names a default that cannot serve.
+            ConfigError: A setting names an unknown family, lacks a checkpoint, or names a default that cannot serve.
         """
         for model in settings.models:
             family = FAMILIES.get(model.family)
             if family is None:
-                raise ValueError(
+                raise ConfigError(
                     f"models: {model.name}: family {model.family!r} is unknown; expected {sorted(FAMILIES)}"
                 )
             if family.needs_checkpoint and model.checkpoint is None:
-                raise ValueError(f"models: {model.name}: family {model.family!r} needs a checkpoint")
+                raise ConfigError(f"models: {model.name}: family {model.family!r} needs a checkpoint")
         segment = _default(settings, settings.default_segmenter, Task.SEGMENT, "default_segmenter")
         detect = _default(settings, settings.default_detector, Task.DETECT, "default_detector")
         defaults = {Task.SEGMENT: segment, Task.DETECT: detect, Task.EVERYTHING: segment}
@@ -118,5 +120,5 @@ class Catalogue:
 def _default(settings: Settings, name: str, task: Task, field: str) -> str | None:
     able = [model.name for model in settings.models if task in FAMILIES[model.family].tasks]
     if name and name not in able:
-        raise ValueError(f"{field}: {name!r} cannot {task.value}; expected one of {able}")
+        raise ConfigError(f"{field}: {name!r} cannot {task.value}; expected one of {able}")
     return name or (able[0] if able else None)
