@@ -1,22 +1,34 @@
 """Fixtures that every area shares: real photographs and a real server."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import grpc
 import numpy as np
 import pytest
 import skimage.data
+import structlog
 from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
 from cutout_server.settings import Settings
 from gateway_fixtures import GatewayThread, wait_until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> Iterator[None]:
+    """Servers on threads log at any time, between tests too; that has no place in pytest's report."""
+    with Path(os.devnull).open("w") as nowhere:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere), cache_logger_on_first_use=False)
+        yield
+        structlog.reset_defaults()
 
 
 def encode(pixels: np.ndarray, suffix: str = ".jpg") -> bytes:

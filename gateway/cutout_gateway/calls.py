@@ -94,5 +94,5 @@ async def write_all(call: Any, messages: AsyncIterator[Message]) -> None:
         async for message in messages:
             await call.write(message)
         await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+    except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
         return  # the server answered early; the answer says why
