@@ -5,6 +5,7 @@ Pictures and masks are left in out/. Exits with 1 when anything failed.
 """
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import skimage.data
 from cutout_client import Client
 from PIL import Image
 from pycocotools import mask as coco
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +35,7 @@ SHOWN_METRICS = (
     "cutout_embeddings_cache_misses_total",
     "cutout_image_megapixels_count",
 )
-console = Console(width=None if sys.stdout.isatty() else 110)
+console = Console(highlight=False)
 
 
 @dataclass(frozen=True)
@@ -56,31 +58,22 @@ class Asked:
 
 
 ASKED = (
-    Asked('words "cat"', "chelsea", "text", {"phrases": ["cat"]}, {"phrases": "cat"}),
+    Asked("person, face", "astronaut", "text", {"phrases": ["person . face"]}, {"phrases": "person . face"}),
     Asked(
-        "box around the cup",
-        "coffee",
+        "box on the cat",
+        "chelsea",
         "box",
-        {"boxes": [(150, 40, 475, 335)]},
-        {"boxes": '{"xMin": 150, "yMin": 40, "xMax": 475, "yMax": 335}'},
+        {"boxes": [(0, 0, 420, 300)]},
+        {"boxes": '{"xMin": 0, "yMin": 0, "xMax": 420, "yMax": 300}'},
     ),
     Asked(
-        "points on the astronaut",
-        "astronaut",
+        "two clicks",
+        "rocket",
         "points",
-        {"prompts": [(220, 110), (210, 280), (120, 400), (60, 120, 0), (400, 60, 0)]},
-        {
-            "prompts": json.dumps(
-                {
-                    "points": [
-                        *({"x": x, "y": y} for x, y in ((220, 110), (210, 280), (120, 400))),
-                        *({"x": x, "y": y, "label": 0} for x, y in ((60, 120), (400, 60))),
-                    ]
-                }
-            )
-        },
+        {"prompts": [(322, 200), (322, 330)]},
+        {"prompts": '{"points": [{"x": 322, "y": 200}, {"x": 322, "y": 330}]}'},
     ),
-    Asked("everything", "rocket", "everything", {}, {}),
+    Asked("everything", "coffee", "everything", {}, {}),
 )
 
 
@@ -98,13 +91,12 @@ class Row:
 def main() -> int:
     """Runs the demo; 0 when everything worked."""
     photos = save_photos()
-    table = Table(
-        title="What was asked, and what came back (milliseconds inside the server by stage)", title_style="bold"
-    )
-    for column in ("prompt", "photo", "through", "objects", "score"):
-        table.add_column(column, justify="right" if column in {"objects", "score"} else "left")
+    title = "What was asked, and what came back (milliseconds inside the server by stage)"
+    table = Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column in ("asked", "way", "found", "score"):
+        table.add_column(column, justify="right" if column in {"found", "score"} else "left", no_wrap=True)
     for stage in STAGES:
-        table.add_column(stage, justify="right", style="bold" if stage == "total" else "dim")
+        table.add_column(stage, justify="right", style="bold" if stage == "total" else "dim", no_wrap=True)
     failures = []
     with running_server() as (address, gateway, metrics), Client(address) as client:
         before = read_metrics(metrics)
@@ -243,10 +235,10 @@ def curl(url: str, *arguments: str) -> bytes:
 
 def add_row(table: Table, asked: Asked, way: str, row: Row) -> None:
     """One line of the table."""
-    first = way == "client"
-    scores = f"{max(row.scores):.2f}" if row.scores else ""
+    first_cell = {"client": asked.title, "curl": f"[dim]{asked.photo}.jpg[/dim]", "stream": ""}[way]
+    score = f"{max(row.scores):.2f}" if row.scores else ""
     times = (f"{row.stages_ms[stage]:.0f}" for stage in STAGES)
-    table.add_row(asked.title if first else "", asked.photo if first else "", way, str(len(row.areas)), scores, *times)
+    table.add_row(first_cell, way, str(len(row.areas)), score, *times)
 
 
 def read_metrics(url: str) -> dict[str, float]:
@@ -259,15 +251,15 @@ def read_metrics(url: str) -> dict[str, float]:
 
 def show_metrics(before: dict[str, float], after: dict[str, float]) -> None:
     """What moved."""
-    table = Table(title="Metrics that moved", title_style="bold", title_justify="left")
-    table.add_column("metric", overflow="fold")
-    table.add_column("by", justify="right")
+    table = Table(title="Metrics that moved", title_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("metric", "labels", "by"):
+        table.add_column(column, justify="right" if column == "by" else "left")
     for name, value in after.items():
-        if name.startswith(SHOWN_METRICS) and value != before.get(name, 0):
-            table.add_row(
-                name.replace('grpc_service="cutout.v1.SegmentationService",', ""), f"+{value - before.get(name, 0):g}"
-            )
-    console.print()
+        moved = value - before.get(name, 0)
+        if name.startswith(SHOWN_METRICS) and moved:
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
+            shown = (text for label, text in labels.items() if label not in {"grpc_service", "grpc_type"})
+            table.add_row(name.split("{")[0], " ".join(shown), f"+{moved:g}")
     console.print(table)
 
 
