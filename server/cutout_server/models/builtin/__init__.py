@@ -18,6 +18,7 @@ def load(checkpoint: Path | None, config: str | None, device: str) -> "Builtin":
     Raises:
         FailedPreconditionError: A checkpoint or a configuration was given, or OpenCV is missing or lacks the cascades.
     """
+    del device
     # OpenCV is imported only when the model is wanted; the package itself must stay light for `words`.
     from cutout_server.models.builtin.model import Builtin  # noqa: PLC0415
 

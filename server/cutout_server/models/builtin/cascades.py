@@ -96,7 +96,7 @@ class Cascades:
         if grey.shape[0] < 128 or grey.shape[1] < 64:
             return []
         detector = cv2.HOGDescriptor()
-        detector.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
+        detector.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector(), np.float32))
         boxes, margins = detector.detectMultiScale(grey, winStride=(8, 8), scale=1.05)
         found = []
         for (x, y, width, height), margin in zip(boxes, np.ravel(margins), strict=True):

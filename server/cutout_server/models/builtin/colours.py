@@ -30,15 +30,16 @@ def regions(pixels: RgbImage, colour: str) -> list[tuple[Box, float]]:
         colour: One of `words.COLOURS`.
 
     Returns:
-        Boxes in pixels of the picture with scores in [0, 1], the largest first. The score grows with the region's size and with how
-        much of its box it fills.
+        Boxes in pixels of the picture with scores in [0, 1], the largest first. The score grows with the region's size
+        and with how much of its box it fills.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    named = name(to_lab(cv2.GaussianBlur(small, (0, 0), 1.0)), colour).astype(np.uint8)
-    named = cv2.morphologyEx(named, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
+    named = name(to_lab(smooth), colour).astype(np.uint8)
+    named = np.asarray(cv2.morphologyEx(named, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(named, connectivity=8)
     x, y = width / size[0], height / size[1]
     found = []

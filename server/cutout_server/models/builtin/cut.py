@@ -1,8 +1,8 @@
 """The cut: labels that follow the evidence and change only along edges.
 
 The convex form of the graph cut, min over u in [0, 1] of sum g |grad u| - e u, solved by the primal-dual iteration of
-Chambolle and Pock (J. Math. Imaging Vis. 40, 2011). Against the discrete cut it takes any evidence, needs no random start,
-starts from an earlier answer, and its result is soft where the choice is close.
+Chambolle and Pock (J. Math. Imaging Vis. 40, 2011). Against the discrete cut it takes any evidence, needs no random
+start, starts from an earlier answer, and its result is soft where the choice is close.
 """
 
 from dataclasses import dataclass, field

@@ -16,8 +16,8 @@ from cutout_server.models.builtin.window import Window
 from cutout_server.types import Box, ObjectPrompt
 
 CANDIDATES = 3
-_BOX_MARGIN, _BOX_SIDE = 0.25, 208
-_GUESS_MARGIN, _GUESS_SIDE = 0.4, 176
+_BOX_MARGIN, _BOX_PIXELS = 0.6, 50_000
+_GUESS_MARGIN, _GUESS_PIXELS = 0.5, 28_000
 _GUESSES = 5
 _SIZES_APART = 1.3  # Guesses whose areas differ by less are the same thing.
 _BIASES = (0.0, -1.0, 1.0)
@@ -49,7 +49,7 @@ def _from_prior(embedding: BuiltinEmbedding, prompt: ObjectPrompt, prior: Field,
     y, x = height / prior.shape[0], width / prior.shape[1]
     box = prompt.box or Box(columns[0] * x, rows[0] * y, (columns[-1] + 1) * x, (rows[-1] + 1) * y)
     box = _reaching(box, prompt)
-    window = Window.around(box, embedding.image_size, _BOX_MARGIN, _BOX_SIDE)
+    window = Window.around(box, embedding.image_size, _BOX_MARGIN, _BOX_PIXELS)
     scene = Scene.of(embedding.pixels, window, box, prompt.points, prompt.labels)
     inside = 1 / (1 + np.exp(-np.clip(window.sample(prior, embedding.image_size), -LOGIT, LOGIT)))
     return [
@@ -90,7 +90,7 @@ def grown_scene(embedding: BuiltinEmbedding, prompt: ObjectPrompt, guess: Guess)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     y, x = height / mask.shape[0], width / mask.shape[1]
     box = Box(columns[0] * x, rows[0] * y, (columns[-1] + 1) * x, (rows[-1] + 1) * y)
-    window = Window.around(_reaching(box, prompt), embedding.image_size, _GUESS_MARGIN, _GUESS_SIDE)
+    window = Window.around(_reaching(box, prompt), embedding.image_size, _GUESS_MARGIN, _GUESS_PIXELS)
     scene = Scene.of(embedding.pixels, window, box, prompt.points, prompt.labels)
     return scene, window.sample(mask.astype(np.float32), embedding.image_size) * np.float32(0.8) + np.float32(0.1)
 
@@ -99,7 +99,7 @@ def box_scene(embedding: BuiltinEmbedding, prompt: ObjectPrompt) -> Scene:
     """Where the prompt's box, or the whole picture when it has none, is looked at."""
     height, width = embedding.image_size
     box = _reaching(prompt.box or Box(0, 0, width, height), prompt)
-    window = Window.around(box, embedding.image_size, _BOX_MARGIN, _BOX_SIDE)
+    window = Window.around(box, embedding.image_size, _BOX_MARGIN, _BOX_PIXELS)
     return Scene.of(embedding.pixels, window, box, prompt.points, prompt.labels)
 
 
@@ -128,6 +128,15 @@ def _logits(embedding: BuiltinEmbedding, prompt: ObjectPrompt, outcome: Outcome,
         for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
             if bool(label) != bool(pin):
                 _pin(logits, x / width, y / height, 1.5 * PINNED if label else -1.5 * PINNED)
+    return _kept_alive(logits, embedding, prompt)
+
+
+def _kept_alive(logits: Field, embedding: BuiltinEmbedding, prompt: ObjectPrompt) -> Field:
+    """The logits, with the middle of a box decided when it is so small that no sample fell inside."""
+    if prompt.box is not None and not (logits > 0).any() and not (prompt.labels == 0).any():
+        height, width = embedding.image_size
+        x, y = (prompt.box.x_min + prompt.box.x_max) / 2, (prompt.box.y_min + prompt.box.y_max) / 2
+        _pin(logits, x / width, y / height, 1.5 * PINNED)
     return logits
 
 

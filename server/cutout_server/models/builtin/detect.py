@@ -10,7 +10,7 @@ from cutout_common.status import FieldViolation
 from cutout_server.errors import InvalidRequestError
 from cutout_server.models.base import Detection, DetectQuery
 from cutout_server.models.builtin import cascades, colours
-from cutout_server.models.builtin.cascades import Cascades, Find, Grey
+from cutout_server.models.builtin.cascades import Cascade, Cascades, Find, Grey
 from cutout_server.models.builtin.embedding import embed
 from cutout_server.models.builtin.grown import around_face, salient
 from cutout_server.models.builtin.words import COLOURS, VOCABULARY, concept_of
@@ -107,7 +107,7 @@ class _Looks:
         return self._in_faces(cascades.EYES, 0.1, 0.6)
 
     def _smiles(self) -> list[Find]:
-        best = {}
+        best: dict[int, Find] = {}
         for box, score in self._in_faces(cascades.SMILES, 0.55, 1.1):
             best.setdefault(self._face_of(box), (box, score))  # A face has one mouth.
         return list(best.values())
@@ -121,7 +121,7 @@ class _Looks:
         embedding = embed(self.pixels)
         return cascades.suppress([(around_face(embedding, box), score) for box, score in self.at("cat face")])
 
-    def _seen(self, kinds: tuple[cascades.Cascade, ...]) -> list[Find]:
+    def _seen(self, kinds: tuple[Cascade, ...]) -> list[Find]:
         return self._scaled(lambda grey: self.cascades.find(grey, kinds, _SMALLEST))
 
     def _scaled(self, look: Callable[[Grey], list[Find]], side: int = _SIDE) -> list[Find]:
@@ -134,7 +134,7 @@ class _Looks:
         found = look(np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8))
         return [(Box(b.x_min * x, b.y_min * y, b.x_max * x, b.y_max * y), score) for b, score in found]
 
-    def _in_faces(self, kinds: tuple[cascades.Cascade, ...], start: float, end: float) -> list[Find]:
+    def _in_faces(self, kinds: tuple[Cascade, ...], start: float, end: float) -> list[Find]:
         """Looks only between two heights of each face, as parts of it, and at twice 100 pixels a face."""
         height = self.pixels.shape[0]
         found: list[Find] = []

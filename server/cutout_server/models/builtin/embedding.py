@@ -42,6 +42,6 @@ def embed(pixels: RgbImage) -> BuiltinEmbedding:
     height, width = pixels.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    small = np.asarray(cv2.GaussianBlur(small, (0, 0), 0.7), np.uint8)
+    resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    small: RgbImage = np.asarray(cv2.GaussianBlur(resized, (0, 0), 0.7), np.uint8)
     return BuiltinEmbedding(pixels, hierarchy.build(superpixels(small, to_lab(small), _CELL)))

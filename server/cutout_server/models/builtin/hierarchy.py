@@ -68,7 +68,7 @@ def build(regions: Superpixels) -> Hierarchy:
         (l1, a1, b1), (l2, a2, b2) = colour[a], colour[b]
         apart = ((l1 - l2) ** 2 + (a1 - a2) ** 2 + (b1 - b2) ** 2) ** 0.5
         size = area[a] * area[b] / (area[a] + area[b])
-        return (apart + _EDGE_WEIGHT * neighbours[a][b][1]) * size**_SIZE_POWER
+        return float((apart + _EDGE_WEIGHT * neighbours[a][b][1]) * size**_SIZE_POWER)
 
     queue = [(unlikeness(a, b), a, b) for a, b in regions.pairs.tolist()]
     heapq.heapify(queue)

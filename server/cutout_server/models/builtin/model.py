@@ -56,8 +56,8 @@ class Builtin:
     def decode(self, queries: Sequence[DecodeQuery]) -> list[Candidates]:
         """Decodes each prompt; logits are in [-16, 16], their size depends on the object's.
 
-        With multimask, a box gives what is most likely, then less and more of it; clicks give three sizes, the likeliest
-        first.
+        With multimask, a box gives what is most likely, then less and more of it; clicks give three sizes, the
+        likeliest first.
         """
         return [decode(_own(query.embedding), query.prompt, query.multimask) for query in queries]
 

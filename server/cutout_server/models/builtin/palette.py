@@ -29,9 +29,8 @@ class Palette:
         histogram = np.zeros(int(np.prod(_BINS)), np.float32)
         histogram[self._used] = np.bincount(self._which.ravel(), weights.ravel(), len(self._used))
         for bins in _BINS:  # One axis at a time; after three turns the axes are where they were.
-            histogram = cv2.sepFilter2D(
-                histogram.reshape(bins, -1), -1, _SAME, _KERNEL, borderType=cv2.BORDER_CONSTANT
-            ).T.ravel()
+            smooth = cv2.sepFilter2D(histogram.reshape(bins, -1), -1, _SAME, _KERNEL, borderType=cv2.BORDER_CONSTANT)
+            histogram = np.asarray(smooth.T.ravel(), np.float32)
         return np.asarray(histogram[self._used] / max(float(histogram.sum()), _FLOOR), np.float32)
 
     def log_ratio(self, inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:

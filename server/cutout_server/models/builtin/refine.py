@@ -1,8 +1,8 @@
 """From logits to a mask at the picture's size whose outline follows the picture's edges.
 
-The fast guided filter (He, Sun and Tang, IEEE TPAMI 35, 2013; He and Sun, arXiv 1505.00996): the coefficients of a local
-linear model of the logits in the colours are found at a bounded size, and applied to the full picture, but only in
-those tiles through which the outline runs. Memory beyond the mask itself does not grow with the picture.
+The fast guided filter (He, Sun and Tang, IEEE TPAMI 35, 2013; He and Sun, arXiv 1505.00996): the coefficients of a
+local linear model of the logits in the colours are found at a bounded size, and applied to the full picture, but only
+in those tiles through which the outline runs. Memory beyond the mask itself does not grow with the picture.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from cutout_server.models.builtin.window import Window
 from cutout_server.types import BoolMask, Box, RgbImage
 
 PINNED = 10.0  # Logits beyond this, either way, are clicks: no refinement may turn them over.
-_SIDE = 512
+_PIXELS = 250_000
 _RADIUS = 4  # In window pixels.
 _EPSILON = 2e-4  # Variance of colour in [0, 1] below which there is no edge to follow.
 _TILE = 256
@@ -38,9 +38,10 @@ def refine(pixels: RgbImage, logits: Field, threshold: float) -> BoolMask:
     above = logits > threshold
     if not above.any():
         return mask
-    window = Window.around(_bounds(above, size), size, 0.02, _SIDE)
+    window = Window.around(_bounds(above, size), size, 0.02, _PIXELS)
     over = window.sample(np.clip(logits - np.float32(threshold), -_SOFT, _SOFT), size)
-    filtered, slope, offset = _guided(window.crop(pixels).astype(np.float32) / 255, over)
+    guide = window.crop(pixels).astype(np.float32) / np.float32(255)
+    filtered, slope, offset = _guided(guide, over)
     undecided = cv2.dilate((abs(filtered) < 0.95 * _SOFT).astype(np.uint8), np.ones((3, 3), np.uint8))
     model = np.dstack([slope, offset])
     pinned = abs(logits) > PINNED

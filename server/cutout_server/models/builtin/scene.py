@@ -119,7 +119,7 @@ def _from_outside(regions: Superpixels, outside: Field) -> Term:
     if not len(sources):  # The box is the window: what lies along its frame is the best guess.
         frame = regions.labels[[0, -1]].ravel(), regions.labels[:, [0, -1]].ravel()
         sources = np.unique(np.concatenate(frame))
-    return np.tanh(regions.distances(sources) / _GEODESIC_UNIT)
+    return np.asarray(np.tanh(regions.distances(sources) / _GEODESIC_UNIT), np.float32)
 
 
 def _affinities(regions: Superpixels, across: Field, down: Field) -> tuple[tuple[Field, ...], Field]:
@@ -138,16 +138,17 @@ def _affinities(regions: Superpixels, across: Field, down: Field) -> tuple[tuple
 
 def _squared(first: Field, second: Field) -> Field:
     cross = first @ second.T
-    return np.maximum((first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * cross, 0)
+    squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * cross
+    return np.asarray(np.maximum(squares, 0), np.float32)
 
 
 def _draw(window: Window, points: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.int8]:
     seeds = np.zeros((window.height, window.width), np.int8)
     limit = np.array([window.width - 1, window.height - 1])
     places = np.clip(np.floor(window.to_window(points)), 0, limit).astype(int)
-    within = ((points >= (window.left, window.top)) & (points <= (window.right, window.bottom))).all(-1)
+    within = np.all((points >= (window.left, window.top)) & (points <= (window.right, window.bottom)), axis=-1)
     for radius in (2, 0):  # The clicked pixels themselves come last: no neighbour's disc may cover them.
-        for (x, y), label, seen in zip(places, labels, within, strict=True):
+        for (x, y), label, seen in zip(places, labels, np.atleast_1d(within), strict=True):
             if seen:
                 cv2.circle(seeds.view(np.uint8), (int(x), int(y)), radius, 1 if label else 255, -1)
     return seeds

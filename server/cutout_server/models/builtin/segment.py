@@ -16,6 +16,8 @@ _LOOKS = 2  # After the first; more change little.
 _REACH = 1.12  # A box is drawn by hand: the object may go this far beyond half its side.
 _EVIDENCE_WEIGHT = 0.2
 _MAX_EVIDENCE = 4.0
+_MAX_ODDS = 30.0  # Log odds beyond which exp would leave float32's range of use.
+_FALLBACK_QUALITY = 0.1  # Of a box that is taken as it is.
 CERTAIN = 50.0  # Evidence that nothing outweighs.
 
 
@@ -44,7 +46,12 @@ def within_box(scene: Scene, bias: float = 0.0) -> Outcome:
     outside = ~within_reach(scene)
     odds = weigh(scene, first_terms(scene), coefficients.FIRST) + np.float32(bias)
     start = settle(scene, odds, outside)
-    return _look_again(scene, start, outside, coefficients.NEXT_BOX, None)
+    outcome = _look_again(scene, start, outside, coefficients.NEXT_BOX, None)
+    if (outcome.labels > 0.5).any():
+        return outcome
+    # Nothing stands out: all that is known of the object is its box.
+    filled = ((scene.reach <= 1) & (scene.seeds >= 0)).astype(np.float32)
+    return Outcome(scene, filled, _FALLBACK_QUALITY)
 
 
 def from_guess(
@@ -96,4 +103,5 @@ def settle(scene: Scene, odds: Field, outside: NDArray[np.bool_]) -> Field:
     evidence = np.clip(odds, -_MAX_EVIDENCE, _MAX_EVIDENCE) * np.float32(_EVIDENCE_WEIGHT)
     evidence[outside] = -CERTAIN
     evidence[scene.seeds != 0] = CERTAIN * scene.seeds[scene.seeds != 0]
-    return cut(evidence, scene.edges, 1 / (1 + np.exp(-odds)))
+    start = 1 / (1 + np.exp(-np.clip(odds, -_MAX_ODDS, _MAX_ODDS)))
+    return cut(evidence, scene.edges, start.astype(np.float32))

@@ -108,16 +108,16 @@ def _flood(pixels: RgbImage, gradient: NDArray[np.float32], step: int) -> NDArra
             seed += 1
             flattest = int(gradient[top:bottom, left:right].argmin())
             markers[top + flattest // (right - left), left + flattest % (right - left)] = seed
-    if min(height, width) < 3:  # The watershed draws a line along the picture's edge, which here is all of it.
-        cells = np.searchsorted(rows, np.arange(height), "right") - 1
-        return (
-            cells[:, None] * (len(columns) - 1) + np.searchsorted(columns, np.arange(width), "right")[None] - 1
-        ).astype(np.int32)
-    cv2.watershed(np.asarray(cv2.GaussianBlur(pixels, (0, 0), 1.0)), markers)
+    if min(height, width) >= 3:
+        cv2.watershed(np.asarray(cv2.GaussianBlur(pixels, (0, 0), 1.0)), markers)
+    # The watershed draws a line along the picture's edge, in which seeds drown; in small or flat pictures all of them.
+    if min(height, width) < 3 or not (markers > 0).any():
+        row = np.searchsorted(rows, np.arange(height), "right") - 1
+        column = np.searchsorted(columns, np.arange(width), "right") - 1
+        return (row[:, None] * (len(columns) - 1) + column[None]).astype(np.int32)
     while (lines := markers <= 0).any():
         grown = cv2.dilate(np.maximum(markers, 0).astype(np.float32), np.ones((3, 3), np.uint8))
         markers = np.where(lines, grown, markers).astype(np.int32)
-    # Seeds on the picture's edge drown in the line that the watershed draws there.
     return np.unique(markers, return_inverse=True)[1].reshape(height, width).astype(np.int32)
 
 
@@ -132,4 +132,4 @@ def _borders(
     keys, which = np.unique(np.minimum(first, second) * count + np.maximum(first, second), return_inverse=True)
     length = np.bincount(which, minlength=len(keys)).astype(np.float32)
     contrast = np.bincount(which, steps, len(keys)).astype(np.float32) / np.maximum(length, 1)
-    return np.stack([keys // count, keys % count], -1), length, contrast
+    return np.stack([keys // count, keys % count], -1), length, contrast.astype(np.float32)

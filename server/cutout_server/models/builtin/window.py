@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cutout_server.types import Box, RgbImage
 
 MAX_ENLARGEMENT = 4.0  # Beyond this, more pixels are only more blur.
+_LONGEST = 2.0  # Longer side of a window, in sides of a square one.
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,23 @@ class Window:
     width: int
 
     @classmethod
-    def around(cls, box: Box, image_size: tuple[int, int], margin: float, side: int) -> "Window":
+    def around(cls, box: Box, image_size: tuple[int, int], margin: float, budget: int) -> "Window":
         """The box and some of what surrounds it.
 
         Args:
             box: In pixels of the picture; it must overlap it.
             image_size: (height, width) of the picture.
-            margin: What to add on each side, as a part of the box's longer side; at least four pixels.
-            side: The longer side of the window as seen.
+            margin: What to add on each side, as a part of the box's mean side; at least four pixels.
+            budget: Pixels of the window as seen, which a slender window may not fill.
         """
         height, width = image_size
-        pad = max(4.0, margin * max(box.x_max - box.x_min, box.y_max - box.y_min))
+        across, down = box.x_max - box.x_min, box.y_max - box.y_min
+        pad = max(4.0, margin * max((across * down) ** 0.5, max(across, down) / 2))
         left, top = (max(0, min(int(v - pad), n - 1)) for v, n in ((box.x_min, width), (box.y_min, height)))
         right, bottom = (max(1, min(ceil(v + pad), n)) for v, n in ((box.x_max, width), (box.y_max, height)))
         right, bottom = max(right, left + 1), max(bottom, top + 1)
-        scale = min(side / max(right - left, bottom - top), MAX_ENLARGEMENT)
+        seen = (budget / ((right - left) * (bottom - top))) ** 0.5
+        scale = min(seen, _LONGEST * budget**0.5 / max(right - left, bottom - top), MAX_ENLARGEMENT)
         rows, columns = (max(1, round(n * scale)) for n in (bottom - top, right - left))
         return cls(left, top, right, bottom, rows, columns)
 
@@ -92,7 +95,8 @@ class Window:
         xs = ((np.arange(left, right) + 0.5) * columns / w - self.left) * self.scale[0] - 0.5
         step = max(1.0, rows / h * self.scale[1])
         if step > 1.5:  # The window is finer than the field: take means, not samples.
-            part = cv2.blur(part, (int(step) | 1, int(step) | 1), borderType=cv2.BORDER_REPLICATE)
+            side = int(step) | 1
+            part = np.asarray(cv2.blur(part, (side, side), borderType=cv2.BORDER_REPLICATE), np.float32)
         field[top:bottom, left:right] = _remap(part, xs.astype(np.float32), ys.astype(np.float32))
         return field
 
