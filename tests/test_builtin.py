@@ -93,17 +93,17 @@ def test_weights_are_refused(checkpoint: Path | None, config: str | None):
         load(checkpoint, config, "cpu")
 
 
-@pytest.mark.parametrize(
-    ("photograph", "name"),
-    [("coffee", "cup"), ("rocket", "rocket"), ("astronaut", "woman"), ("chelsea", "cat")],
-)
-def test_a_loose_box_beats_grabcut(model: Builtin, photograph: str, name: str):
-    """With a box a tenth too large on every side the mask is close to the truth, and not worse than naive GrabCut's."""
-    pixels, truth = traced(photograph, name)
-    box = around(truth, 0.1)
-    (mask,) = cut(model, pixels, ObjectPrompt(box=box))
-    assert iou(mask, truth) > 0.6
-    assert iou(mask, truth) > iou(naive(pixels, box), truth) - 0.05
+def test_a_loose_box_beats_grabcut(model: Builtin):
+    """With boxes a tenth too large on every side the masks are near the truth, and on the mean nearer than GrabCut's."""
+    ours, floor = [], []
+    for photograph, name in (("coffee", "cup"), ("rocket", "rocket"), ("astronaut", "woman"), ("chelsea", "cat")):
+        pixels, truth = traced(photograph, name)
+        box = around(truth, 0.1)
+        (mask,) = cut(model, pixels, ObjectPrompt(box=box))
+        ours.append(iou(mask, truth))
+        floor.append(iou(naive(pixels, box), truth))
+    assert min(ours) > 0.6
+    assert np.mean(ours) > np.mean(floor) + 0.05
 
 
 def test_clicks_refine_a_box(model: Builtin):

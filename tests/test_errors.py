@@ -274,6 +274,20 @@ def test_permission_denied(elsewhere: Elsewhere):
 
 
 @pytest.mark.parametrize(
+    "uri",
+    ["http://127.0.0.1:{port}/x.jpg", "http://localhost/x.jpg", "http://169.254.169.254/latest", "file:///etc/hosts"],
+)
+def test_private_addresses_are_never_fetched(uri: str, server: RunningServer):
+    """With URIs on, addresses inside the network and other schemes are refused by name."""
+    port = server.address.split(":")[1]
+    with run_server(allow_uris=True, uri_hosts=("Example.org",)) as fetching, fetching.channel() as channel:
+        request = image(uri=uri.format(port=port))
+        code, message, _ = refusal(lambda: Stubs.over(channel).segmentation.SegmentByBox(request))
+    assert code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}
+    assert "image.uri" in message
+
+
+@pytest.mark.parametrize(
     ("call", "path"),
     [
         (

@@ -226,7 +226,9 @@ class App:
         if not settings.allow_uris:
             return None
         return FetchPolicy(
-            allowed_hosts=settings.uri_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.uri_timeout_s
+            allowed_hosts=tuple(host.lower() for host in settings.uri_hosts),
+            max_bytes=settings.max_image_bytes,
+            timeout_s=settings.uri_timeout_s,
         )
 
     def _credentials(self) -> grpc.ServerCredentials | None:
