@@ -123,21 +123,24 @@ def _size(embedding: BuiltinEmbedding, outcomes: list[Outcome]) -> tuple[int, in
 
 def _logits(embedding: BuiltinEmbedding, prompt: ObjectPrompt, outcome: Outcome, size: tuple[int, int]) -> Field:
     logits = outcome.scene.window.paste(soften(outcome.labels), embedding.image_size, size, -LOGIT)
-    height, width = embedding.image_size
-    for pin in (0, 1):  # Clicks outside last: where both fall on one spot, less is safer than more.
-        for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
-            if bool(label) != bool(pin):
-                _pin(logits, x / width, y / height, 1.5 * PINNED if label else -1.5 * PINNED)
-    return _kept_alive(logits, embedding, prompt)
-
-
-def _kept_alive(logits: Field, embedding: BuiltinEmbedding, prompt: ObjectPrompt) -> Field:
-    """The logits, with the middle of a box decided when it is so small that no sample fell inside."""
-    if prompt.box is not None and not (logits > 0).any() and not (prompt.labels == 0).any():
-        height, width = embedding.image_size
-        x, y = (prompt.box.x_min + prompt.box.x_max) / 2, (prompt.box.y_min + prompt.box.y_max) / 2
-        _pin(logits, x / width, y / height, 1.5 * PINNED)
+    order = np.argsort(
+        -prompt.labels, kind="stable"
+    )  # Clicks outside last: where both fall on one spot, less is safer.
+    for (x, y), label in zip(prompt.points[order], prompt.labels[order], strict=True):
+        _pin(logits, embedding, x, y, inside=bool(label))
+    if not (logits > 0).any():  # The object is smaller than any sample, or its clicks contradict each other.
+        _pin(logits, embedding, *_middle(prompt, outcome), inside=True)
     return logits
+
+
+def _middle(prompt: ObjectPrompt, outcome: Outcome) -> tuple[float, float]:
+    """Where the object is most likely if it is anywhere: at the first click inside, else in the middle of the box."""
+    inside = prompt.points[prompt.labels == 1]
+    if len(inside):
+        return float(inside[0, 0]), float(inside[0, 1])
+    window, box = outcome.scene.window, outcome.scene.box
+    x, y = (box[:2] + box[2:]) / 2 / window.scale + (window.left, window.top)
+    return float(x), float(y)
 
 
 def soften(labels: Field) -> Field:
@@ -145,9 +148,10 @@ def soften(labels: Field) -> Field:
     return np.asarray(cv2.GaussianBlur(LOGIT * (2 * labels - 1), (0, 0), 0.7), np.float32)
 
 
-def _pin(logits: Field, x: float, y: float, value: float) -> None:
-    """Sets the samples between which a place lies, so that interpolation gives the value there."""
-    height, width = logits.shape
-    column, row = x * width - 0.5, y * height - 0.5
+def _pin(logits: Field, embedding: BuiltinEmbedding, x: float, y: float, *, inside: bool) -> None:
+    """Decides a pixel: sets the samples around its centre, so that interpolation gives their value there."""
+    (height, width), (rows, columns) = logits.shape, embedding.image_size
+    column = (min(int(x), columns - 1) + 0.5) * width / columns - 0.5
+    row = (min(int(y), rows - 1) + 0.5) * height / rows - 0.5
     left, top = max(int(np.floor(column)), 0), max(int(np.floor(row)), 0)
-    logits[top : top + 2, left : left + 2] = value
+    logits[top : top + 2, left : left + 2] = 1.5 * PINNED if inside else -1.5 * PINNED

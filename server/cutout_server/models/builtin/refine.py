@@ -44,7 +44,6 @@ def refine(pixels: RgbImage, logits: Field, threshold: float) -> BoolMask:
     filtered, slope, offset = _guided(guide, over)
     undecided = cv2.dilate((abs(filtered) < 0.95 * _SOFT).astype(np.uint8), np.ones((3, 3), np.uint8))
     model = np.dstack([slope, offset])
-    pinned = abs(logits) > PINNED
     for tile in _tiles(window):
         across, down = _centres(tile.left, tile.right), _centres(tile.top, tile.bottom)
         place = window.to_window(np.stack(np.meshgrid(across, down), -1)) - np.float32(0.5)
@@ -59,10 +58,21 @@ def refine(pixels: RgbImage, logits: Field, threshold: float) -> BoolMask:
         )
         colours = pixels[tile.top : tile.bottom, tile.left : tile.right].astype(np.float32) / 255
         part[:] = np.einsum("ijk,ijk->ij", here[..., :3], colours) + here[..., 3] > 0
-        if pinned.any():
-            exact = tile.sample(logits, size)
-            part[:] = np.where(abs(exact) > PINNED, exact > threshold, part)
+    _keep_pins(mask, logits, threshold)
     return mask
+
+
+def _keep_pins(mask: BoolMask, logits: Field, threshold: float) -> None:
+    """Decides the pixels around the pinned samples as the logits alone would."""
+    rows, columns = mask.shape
+    y, x = rows / logits.shape[0], columns / logits.shape[1]
+    for row, column in np.argwhere(abs(logits) > PINNED).tolist():
+        left, top = max(int((column - 0.5) * x), 0), max(int((row - 0.5) * y), 0)
+        right, bottom = min(int((column + 1.5) * x) + 1, columns), min(int((row + 1.5) * y) + 1, rows)
+        around = Window(left, top, right, bottom, bottom - top, right - left)
+        exact = around.sample(logits, mask.shape)
+        part = mask[top:bottom, left:right]
+        part[:] = np.where(abs(exact) > PINNED, exact > threshold, part)
 
 
 def _bounds(above: BoolMask, size: tuple[int, int]) -> Box:

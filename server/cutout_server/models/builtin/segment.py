@@ -47,11 +47,7 @@ def within_box(scene: Scene, bias: float = 0.0) -> Outcome:
     odds = weigh(scene, first_terms(scene), coefficients.FIRST) + np.float32(bias)
     start = settle(scene, odds, outside)
     outcome = _look_again(scene, start, outside, coefficients.NEXT_BOX, None)
-    if (outcome.labels > 0.5).any():
-        return outcome
-    # Nothing stands out: all that is known of the object is its box.
-    filled = ((scene.reach <= 1) & (scene.seeds >= 0)).astype(np.float32)
-    return Outcome(scene, filled, _FALLBACK_QUALITY)
+    return _something(outcome, scene.reach <= 1)
 
 
 def from_guess(
@@ -67,7 +63,17 @@ def from_guess(
         traits: Of the guess, when it grew from clicks; see `clicks.traits`.
     """
     outside = ~within_reach(scene) if bounded else np.zeros(scene.size, np.bool_)
-    return _look_again(scene, guess, outside, coefficients.NEXT_FREE, traits, bias)
+    outcome = _look_again(scene, guess, outside, coefficients.NEXT_FREE, traits, bias)
+    return _something(outcome, ~outside & (guess > 0.5))
+
+
+def _something(outcome: Outcome, known: NDArray[np.bool_]) -> Outcome:
+    """The outcome, or what was known beforehand when nothing stands out in a scene."""
+    if (outcome.labels > 0.5).any():
+        return outcome
+    scene = outcome.scene
+    filled = ((known | (scene.seeds > 0)) & (scene.seeds >= 0)).astype(np.float32)
+    return Outcome(scene, filled, _FALLBACK_QUALITY)
 
 
 def _look_again(
