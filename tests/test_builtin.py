@@ -94,7 +94,7 @@ def test_weights_are_refused(checkpoint: Path | None, config: str | None):
 
 
 def test_a_loose_box_beats_grabcut(model: Builtin):
-    """With boxes a tenth too large on every side the masks are near the truth, and on the mean nearer than GrabCut's."""
+    """With boxes a tenth too large on each side masks are near the truth, and on the mean nearer than GrabCut's."""
     ours, floor = [], []
     for photograph, name in (("coffee", "cup"), ("rocket", "rocket"), ("astronaut", "woman"), ("chelsea", "cat")):
         pixels, truth = traced(photograph, name)

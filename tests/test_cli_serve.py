@@ -44,7 +44,8 @@ def children_of(process: subprocess.Popen[str]) -> dict[str, int]:
     found = {}
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        found[words[2].decode()] = int(child)
+        if len(words) > 2:  # Otherwise it has not become the program yet.
+            found[words[2].decode()] = int(child)
     return found
 
 
