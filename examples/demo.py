@@ -60,7 +60,7 @@ class Asked:
 ASKED = (
     Asked("person, face", "astronaut", "text", {"phrases": ["person . face"]}, {"phrases": "person . face"}),
     Asked(
-        "box on the cat",
+        "box on a cat",
         "chelsea",
         "box",
         {"boxes": [(0, 0, 420, 300)]},
