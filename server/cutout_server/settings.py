@@ -37,7 +37,7 @@ class ApiKey(BaseModel):
 BUILTIN = ModelSettings(
     name="builtin",
     family="builtin",
-    description="Classical vision without weights: GrabCut for boxes and points, cascades and colour words for text.",
+    description="Classical vision, no weights: graph cuts for boxes and points, cascades and colour words for text.",
 )
 
 
