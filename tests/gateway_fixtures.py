@@ -55,7 +55,6 @@ class EchoServer:
         cancelled: Set when a call of Sleep or Stream has ended, as it does when the caller has left.
         sent: Messages that Stream has handed to gRPC.
         deadline_s: Time that the last call of Metadata had.
-        last_upload_complete: Whether the last Upload came to its end.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -110,7 +109,6 @@ class EchoServer:
         self.sent = 0
         self.deadline_s: float | None = None
         self.health.set("", health_pb2.HealthCheckResponse.SERVING)
-        self.last_upload_complete = False
         self.special: dict[str, Callable[..., Any]] = {
             "Fail": self._fail,
             "Metadata": self._metadata,
@@ -174,14 +172,12 @@ class EchoServer:
 
     def _upload(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         texts = []
-        self.last_upload_complete = False
         for request in requests:
             data = request.body.data
             summary = [request.name, request.note, request.body.content_type, len(data), sum(data)]
             texts.append(json.dumps(summary))
             if request.note == "refuse":
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
-        self.last_upload_complete = True
         return self.answer("Metadata", texts=texts)
 
 
