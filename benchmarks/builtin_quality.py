@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage.data
-from cutout_server.models.base import DecodeQuery, MaskQuery
+from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
 from cutout_server.models.builtin import load
 from cutout_server.types import BoolMask, ObjectPrompt, RgbImage
 from PIL import Image
@@ -173,7 +173,7 @@ def boundary_f(mask: BoolMask, truth: BoolMask) -> float:
 
 
 def _measure() -> Iterator[dict[str, object]]:
-    model = load(None, None, "cpu")
+    model = load(ModelFiles(), "cpu")
     for number, case in enumerate(cases()):
         start = time.perf_counter()
         embedding = model.encode([case.pixels])[0]

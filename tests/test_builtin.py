@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import skimage.data
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import DecodeQuery, Detector, DetectQuery, MaskQuery, ProposeQuery, Proposer, Segmenter
+from cutout_server.models.base import (
+    DecodeQuery,
+    Detector,
+    DetectQuery,
+    MaskQuery,
+    ModelFiles,
+    ProposeQuery,
+    Proposer,
+    Segmenter,
+)
 from cutout_server.models.builtin import load
 from cutout_server.models.builtin.model import Builtin
 from cutout_server.models.builtin.words import VOCABULARY
@@ -21,7 +30,7 @@ FACE = Box(176, 68, 272, 196)
 
 @pytest.fixture(scope="module")
 def model() -> Builtin:
-    return load(None, None, "cpu")
+    return load(ModelFiles(), "cpu")
 
 
 def clicks(*points: tuple[float, float, int], box: Box | None = None, logits: np.ndarray | None = None) -> ObjectPrompt:
@@ -90,7 +99,7 @@ def test_it_is_all_three_kinds_of_model(model: Builtin):
 def test_weights_are_refused(checkpoint: Path | None, config: str | None):
     """A checkpoint or a config that would be ignored is an error."""
     with pytest.raises(FailedPreconditionError, match="no weights"):
-        load(checkpoint, config, "cpu")
+        load(ModelFiles(checkpoint, config), "cpu")
 
 
 def test_a_loose_box_beats_grabcut(model: Builtin):

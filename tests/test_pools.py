@@ -6,14 +6,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import DeadlineError, FailedPreconditionError, OverloadedError
-from cutout_server.models.base import DecodeQuery, Family, Task
+from cutout_server.models.base import DecodeQuery, Family, ModelFiles, Task
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
 from cutout_server.pools.placement import Pools
@@ -322,7 +321,7 @@ async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
 async def test_a_model_that_cannot_be_loaded_fails_its_requests_and_no_others():
     """A load error reaches whoever asked, and the pool goes on."""
 
-    def broken(checkpoint: Path | None, config: str | None, device: str) -> Probe:
+    def broken(files: ModelFiles, device: str) -> Probe:
         raise FailedPreconditionError("the file is truncated; download it again")
 
     bad = ModelSpec(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from checkpoints import narrow_config, official_config, sam2_files, write_sam2  # noqa: F401
 from cutout_server.errors import FailedPreconditionError
+from cutout_server.models.base import ModelFiles
 from cutout_server.models.sam2 import architecture, load
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
@@ -34,7 +35,7 @@ def test_official_architectures_are_told_apart(name):
 def test_a_foreign_architecture_asks_for_a_config(sam2_files):
     """No guess is made where none is sure; the error lists what is known."""
     with pytest.raises(FailedPreconditionError, match="set config") as caught:
-        load(sam2_files.checkpoint, None, "cpu")
+        load(ModelFiles(sam2_files.checkpoint), "cpu")
     assert all(name in caught.value.message for name in OFFICIAL)
     for weights in ({}, {"image_encoder.trunk.patch_embed.proj.weight": torch.tensor(0.0)}):
         with pytest.raises(FailedPreconditionError, match="set config"):
@@ -65,7 +66,9 @@ def test_hydras_global_state_is_left_alone(sam2_files):
     """Models can be built by several threads at once, whatever else uses hydra."""
     before = GlobalHydra.instance().hydra
     with ThreadPoolExecutor(4) as threads:
-        jobs = [threads.submit(load, sam2_files.checkpoint, str(sam2_files.config), "cpu") for _ in range(4)]
+        jobs = [
+            threads.submit(load, ModelFiles(sam2_files.checkpoint, str(sam2_files.config)), "cpu") for _ in range(4)
+        ]
         assert len({job.result().nbytes for job in jobs}) == 1
     assert GlobalHydra.instance().hydra is before
 
@@ -74,7 +77,7 @@ def test_half_precision_weights_are_widened(sam2_files, tmp_path):
     """A checkpoint in float16, bare of its "model" key, runs in float32."""
     weights = torch.load(sam2_files.checkpoint, weights_only=True)["model"]
     torch.save({key: value.half() for key, value in weights.items()}, tmp_path / "half.pt")
-    model = load(tmp_path / "half.pt", str(sam2_files.config), "cpu")
+    model = load(ModelFiles(tmp_path / "half.pt", str(sam2_files.config)), "cpu")
     assert {parameter.dtype for parameter in model._model.parameters()} == {torch.float32}
 
 
@@ -108,7 +111,7 @@ def test_a_broken_checkpoint_says_what_to_do(sam2_files, tmp_path, fault):
     path = tmp_path / "model.pt"
     path.write_bytes(content)
     with pytest.raises(FailedPreconditionError, match=text) as caught:
-        load(path, str(sam2_files.config), "cpu")
+        load(ModelFiles(path, str(sam2_files.config)), "cpu")
     assert str(path) in caught.value.message
     assert not (tmp_path / "exploded").exists()
 
@@ -118,7 +121,7 @@ def test_a_bomb_in_the_official_container_is_not_run(sam2_files, tmp_path):
     weights = torch.load(sam2_files.checkpoint, weights_only=True)["model"]
     torch.save({"model": weights, "extra": Bomb(tmp_path / "exploded")}, tmp_path / "model.pt")
     with pytest.raises(FailedPreconditionError, match="never run"):
-        load(tmp_path / "model.pt", str(sam2_files.config), "cpu")
+        load(ModelFiles(tmp_path / "model.pt", str(sam2_files.config)), "cpu")
     assert not (tmp_path / "exploded").exists()
     with (tmp_path / "model.pt").open("rb") as file:
         torch.load(file, weights_only=False)
@@ -130,16 +133,16 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path, content):
     """A PyTorch file must hold a state dict."""
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(FailedPreconditionError, match='no tensors under "model"'):
-        load(tmp_path / "model.pt", "sam2.1_hiera_t", "cpu")
+        load(ModelFiles(tmp_path / "model.pt", "sam2.1_hiera_t"), "cpu")
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     """A file that is not there, a folder and no setting at all are told apart."""
     for path in (tmp_path / "absent.pt", tmp_path):
         with pytest.raises(FailedPreconditionError, match=f"{path} is not a file"):
-            load(path, None, "cpu")
+            load(ModelFiles(path), "cpu")
     with pytest.raises(FailedPreconditionError, match="checkpoint is not set"):
-        load(None, None, "cpu")
+        load(ModelFiles(), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,7 @@ def test_weights_of_another_architecture_are_refused(sam2_files, tmp_path, chang
     """A few of the keys that do not fit are named."""
     config = narrow_config(tmp_path, **changes)
     with pytest.raises(FailedPreconditionError, match="another architecture") as caught:
-        load(sam2_files.checkpoint, str(config), "cpu")
+        load(ModelFiles(sam2_files.checkpoint, str(config)), "cpu")
     assert all(text in caught.value.message for text in texts)
     assert len(caught.value.message) < 1000
 
@@ -169,7 +172,7 @@ def test_an_unknown_device_is_refused(sam2_files, device):
     if there or (device == "mps" and torch.backends.mps.is_available()):
         pytest.skip("this machine has that device")
     with pytest.raises(FailedPreconditionError, match=f"no device {device}: this machine has cpu") as caught:
-        load(sam2_files.checkpoint, str(sam2_files.config), device)
+        load(ModelFiles(sam2_files.checkpoint, str(sam2_files.config)), device)
     assert ("CUDA build" in caught.value.message) == device.startswith("cuda")
 
 
@@ -199,7 +202,7 @@ def test_a_config_that_cannot_be_used_is_refused(sam2_files, tmp_path, changes, 
     """Above all, a config reaches no code but the modules of sam2."""
     config = narrow_config(tmp_path, **changes)
     with pytest.raises(FailedPreconditionError, match=text) as caught:
-        load(sam2_files.checkpoint, str(config), "cpu")
+        load(ModelFiles(sam2_files.checkpoint, str(config)), "cpu")
     assert str(config) in caught.value.message
 
 
@@ -220,11 +223,11 @@ def test_a_config_that_is_no_config_is_refused(sam2_files, tmp_path, content, te
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(FailedPreconditionError, match=text):
-        load(sam2_files.checkpoint, str(path), "cpu")
+        load(ModelFiles(sam2_files.checkpoint, str(path)), "cpu")
 
 
 def test_an_unknown_config_lists_the_known(sam2_files):
     """A misspelt name is answered with the right ones."""
     with pytest.raises(FailedPreconditionError, match="sam2_heira_t is neither") as caught:
-        load(sam2_files.checkpoint, "sam2_heira_t", "cpu")
+        load(ModelFiles(sam2_files.checkpoint, "sam2_heira_t"), "cpu")
     assert all(name in caught.value.message for name in OFFICIAL)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import official_config, official_model, official_predictor, sam2_files, write_sam2  # noqa: F401
-from cutout_server.models.base import Candidates, DecodeQuery, MaskQuery, Segmenter
+from cutout_server.models.base import Candidates, DecodeQuery, MaskQuery, ModelFiles, Segmenter
 from cutout_server.models.sam2 import Sam2, load
 from cutout_server.types import Box, ObjectPrompt
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -42,7 +42,7 @@ def official(sam2_files) -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def ours(sam2_files) -> Sam2:
-    return load(sam2_files.checkpoint, str(sam2_files.config), "cpu")
+    return load(ModelFiles(sam2_files.checkpoint, str(sam2_files.config)), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_memory_is_counted_to_the_byte(ours, official, benches):
 
 def test_weights_are_freed_with_the_model(sam2_files):
     """Dropping the model is enough, without a garbage collection."""
-    model = load(sam2_files.checkpoint, str(sam2_files.config), "cpu")
+    model = load(ModelFiles(sam2_files.checkpoint, str(sam2_files.config)), "cpu")
     (embedding,) = model.encode([PICTURES["tiny"]()])
     weights = [weakref.ref(parameter) for parameter in model._model.parameters()]
     gc.disable()
@@ -300,7 +300,7 @@ def test_an_official_architecture_is_answered_as_by_the_predictor(tmp_path):
     checkpoint = write_sam2(tmp_path, config)
     picture = PICTURES["wide"]()
     predictor = official_predictor(official_model(config, checkpoint), picture)
-    model = load(checkpoint, None, "cpu")
+    model = load(ModelFiles(checkpoint), "cpu")
     (embedding,) = model.encode([picture])
     earlier = predictor.predict(point_coords=np.array([[300, 80]]), point_labels=np.array([1]))[2][0]
     for kind, make in KINDS.items():

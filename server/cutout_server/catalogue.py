@@ -39,12 +39,12 @@ class ModelSpec:
             FailedPreconditionError: Its files cannot be used, or its packages are not installed.
         """
         try:
-            return self.family.load(self.settings.checkpoint, self.settings.config, device)
+            return self.family.load(self.settings.files(), device)
         except ImportError as error:
             if (error.name or "").startswith("cutout"):
                 raise
             raise FailedPreconditionError(
-                f"model {self.name!r} needs the package {error.name!r}: pip install 'cutout[server]'",
+                f"model {self.name!r} needs the package {error.name!r}: pip install 'cutout[{self.family.extra}]'",
                 reason="PACKAGE_MISSING",
             ) from error
 
@@ -70,6 +70,11 @@ class Catalogue:
                 )
             if family.needs_checkpoint and model.checkpoint is None:
                 raise ConfigError(f"models: {model.name}: family {model.family!r} needs a checkpoint")
+            if set(model.companions) != set(family.companions):
+                raise ConfigError(
+                    f"models: {model.name}: family {model.family!r} needs companions {sorted(family.companions)}, "
+                    f"got {sorted(model.companions)}"
+                )
         segment = _default(settings, settings.default_segmenter, Task.SEGMENT, "default_segmenter")
         detect = _default(settings, settings.default_detector, Task.DETECT, "default_detector")
         defaults = {Task.SEGMENT: segment, Task.DETECT: detect, Task.EVERYTHING: segment}

@@ -8,6 +8,8 @@ from cutout_common.config import Config
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from cutout_server.models.base import ModelFiles
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -18,11 +20,18 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Name that requests use.")
-    family: str = Field(description="What it is built on: builtin, sam2.")
-    checkpoint: Path | None = Field(None, description="The weights' file on this machine.")
+    family: str = Field(description="What it is built on: builtin, sam2, grounding-dino ...")
+    checkpoint: Path | None = Field(None, description="The weights' file or folder on this machine.")
+    companions: dict[str, Path] = Field(
+        default_factory=dict, description="Further files that the family needs, by the names that it gives them."
+    )
     config: str | None = Field(None, description="Architecture: an official name, or a YAML file in the official form.")
     description: str = Field("", description="For people; shown by ListModels.")
     devices: tuple[str, ...] = Field((), description="Devices that may hold it. Default: every configured one.")
+
+    def files(self) -> ModelFiles:
+        """What the family loads it from."""
+        return ModelFiles(self.checkpoint, self.config, self.companions)
 
 
 class ApiKey(BaseModel):

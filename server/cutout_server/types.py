@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 RgbImage = NDArray[np.uint8]  # (H, W, 3), values in [0, 255]
 BoolMask = NDArray[np.bool_]  # (H, W)
 Logits = NDArray[np.float32]  # (h, w); above the threshold is inside
+Features = NDArray[np.float32]  # (D,) of unit length
 
 LOW_RES = 256  # Side of the logits that callers get and send.
 

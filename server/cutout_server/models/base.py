@@ -5,7 +5,7 @@ questions of several requests into one call. Methods are called from one thread 
 keep state between calls, so that no request can disturb another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.types import BoolMask, Box, Logits, ObjectPrompt, RgbImage
+from cutout_server.types import BoolMask, Box, Features, Logits, ObjectPrompt, RgbImage
 
 
 class Embedding(Protocol):
@@ -120,6 +120,82 @@ class Detection:
     phrase_index: int
 
 
+@dataclass(frozen=True)
+class Exemplar:
+    """An example of what is wanted, or of what is not.
+
+    Attributes:
+        box: In pixels of the picture, clipped to it.
+        positive: Whether it is wanted.
+    """
+
+    box: Box
+    positive: bool
+
+
+@dataclass(frozen=True)
+class TextQuery:
+    """Words whose masks are wanted.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        phrases: As the caller wrote them.
+        box_threshold: Least score of a find, in [0, 1].
+        exemplars: They hold for every phrase.
+    """
+
+    pixels: RgbImage = field(repr=False)
+    phrases: tuple[str, ...]
+    box_threshold: float
+    exemplars: tuple[Exemplar, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextFind:
+    """One object that a text segmenter found.
+
+    Attributes:
+        box: In pixels of the picture; where the model says that the object is.
+        score: In [0, 1]; None when the model gives none.
+        phrase_index: Which of the query's phrases it is.
+        embedding: What `masks` needs beside the logits: the picture's size at least.
+        logits: (h, w) float32 of the mask, over whatever part of the picture the embedding says.
+    """
+
+    box: Box
+    score: float | None
+    phrase_index: int
+    embedding: Embedding = field(repr=False)
+    logits: Logits = field(repr=False)
+
+
+@dataclass(frozen=True)
+class GenerateQuery:
+    """A picture that is wanted.
+
+    Attributes:
+        prompt: What it shows.
+        negative_prompt: What it must not show; may be empty.
+        width: In pixels, a multiple of 8.
+        height: In pixels, a multiple of 8.
+        steps: Of denoising.
+        guidance: How closely to follow the prompt; 1 turns classifier-free guidance off.
+        seed: The same seed and query give the same picture on the same device, alone or in company.
+        progress: Called from the device's thread with the number of steps done, after each.
+        cancelled: Asked before each step; true ends the work.
+    """
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int
+    progress: Callable[[int], None] = field(repr=False)
+    cancelled: Callable[[], bool] = field(repr=False)
+
+
 @runtime_checkable
 class Segmenter(Protocol):
     """Prompts to masks."""
@@ -169,7 +245,66 @@ class Detector(Protocol):
         ...
 
 
-Model = Segmenter | Detector
+@runtime_checkable
+class TextSegmenter(Protocol):
+    """Words to masks, without a detector between."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        ...
+
+    def segment_text(self, queries: Sequence[TextQuery]) -> Sequence[Sequence[TextFind]]:
+        """Finds and outlines the phrases; nothing found is an empty sequence."""
+        ...
+
+    def masks(self, queries: Sequence[MaskQuery]) -> Sequence[BoolMask]:
+        """Brings the logits of finds to the picture's size, (H, W) bool each, on the embeddings that came with them."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Pictures and texts to vectors of one space."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """What the cosine of two vectors is multiplied by before the softmax over texts."""
+        ...
+
+    def embed_pictures(self, images: Sequence[RgbImage]) -> Sequence[Features]:
+        """(D,) float32 of unit length for each picture, (H, W, 3) uint8 RGB of any size."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Sequence[Features]:
+        """(D,) float32 of unit length for each text."""
+        ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Words to pictures."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        ...
+
+    def generate(self, queries: Sequence[GenerateQuery]) -> Sequence[RgbImage]:
+        """(height, width, 3) uint8 RGB for each query.
+
+        Raises:
+            CancelledError: Nobody waits for the picture any more.
+        """
+        ...
+
+
+Model = Segmenter | Detector | TextSegmenter | Classifier | Generator
 
 
 class Task(Enum):
@@ -178,6 +313,24 @@ class Task(Enum):
     SEGMENT = "segment"
     DETECT = "detect"
     EVERYTHING = "everything"
+    SEGMENT_TEXT = "segment by text"
+    CLASSIFY = "classify"
+    GENERATE = "generate"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model is made of, on this machine.
+
+    Attributes:
+        checkpoint: A file, or a folder as `save_pretrained` writes it.
+        config: The name of an architecture or a file that describes it, for families that need to be told.
+        companions: Further files and folders, by the names that the family gives them.
+    """
+
+    checkpoint: Path | None = None
+    config: str | None = None
+    companions: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,9 +340,12 @@ class Family:
     Attributes:
         name: What settings call it.
         tasks: What it can do.
-        load: (checkpoint, config, device) -> model, ready for use on that device ("cpu", "cuda:0" ...). Raises
+        load: (files, device) -> model, ready for use on that device ("cpu", "cuda:0" ...). Raises
             FailedPreconditionError, with a text that says what to do, when the files cannot be used.
         needs_checkpoint: Whether settings must name one.
+        companions: Further files that settings must name.
+        extra: The extra of the `cutout` distribution that brings its packages.
+        exemplars: Whether it takes boxes around examples of what is wanted.
         proposes: Whether its models are Proposers too.
         max_batch: Most jobs in one pass that it gains from; a pass cannot be interrupted, so no more than that.
         vocabulary: The only words that it understands; empty when it has no such list.
@@ -201,8 +357,11 @@ class Family:
 
     name: str
     tasks: frozenset[Task]
-    load: Callable[[Path | None, str | None, str], Model]
+    load: Callable[[ModelFiles, str], Model]
     needs_checkpoint: bool = True
+    companions: tuple[str, ...] = ()
+    extra: str = "server"
+    exemplars: bool = False
     proposes: bool = False
     max_batch: int = 64
     vocabulary: tuple[str, ...] = ()

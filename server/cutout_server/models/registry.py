@@ -1,22 +1,24 @@
 """The model families, by the name that settings use. A family's module is imported when its first model is loaded."""
 
-from pathlib import Path
+from collections.abc import Callable
+from importlib import import_module
 
-from cutout_server.models.base import Family, Model, Task
+from cutout_server.models.base import Family, Model, ModelFiles, Task
 from cutout_server.models.builtin.words import VOCABULARY
 
 
-def _load_builtin(checkpoint: Path | None, config: str | None, device: str) -> Model:
-    from cutout_server.models.builtin import load  # noqa: PLC0415
+def _from(module: str) -> Callable[[ModelFiles, str], Model]:
+    """The `load` of a module that is imported when it is called."""
 
-    return load(checkpoint, config, device)
+    def load(files: ModelFiles, device: str) -> Model:
+        model: Model = import_module(f"cutout_server.models.{module}").load(files, device)
+        return model
+
+    return load
 
 
-def _load_sam2(checkpoint: Path | None, config: str | None, device: str) -> Model:
-    from cutout_server.models.sam2 import load  # noqa: PLC0415
-
-    return load(checkpoint, config, device)
-
+_SEGMENTER = frozenset({Task.SEGMENT, Task.EVERYTHING})
+_DETECTOR = frozenset({Task.DETECT})
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -24,7 +26,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             name="builtin",
             tasks=frozenset({Task.SEGMENT, Task.DETECT, Task.EVERYTHING}),
-            load=_load_builtin,
+            load=_from("builtin"),
             needs_checkpoint=False,
             proposes=True,
             max_batch=4,
@@ -32,6 +34,44 @@ FAMILIES: dict[str, Family] = {
             predicted_iou_threshold=0.5,
             stability_threshold=0.5,
         ),
-        Family(name="sam2", tasks=frozenset({Task.SEGMENT, Task.EVERYTHING}), load=_load_sam2),
+        Family(name="sam", tasks=_SEGMENTER, load=_from("sam"), predicted_iou_threshold=0.88),
+        Family(name="sam2", tasks=_SEGMENTER, load=_from("sam2")),
+        Family(name="sam-hq", tasks=_SEGMENTER, load=_from("sam_hq"), predicted_iou_threshold=0.88),
+        Family(name="edgetam", tasks=_SEGMENTER, load=_from("edgetam")),
+        Family(
+            name="sam3",
+            tasks=_SEGMENTER | {Task.SEGMENT_TEXT},
+            load=_from("sam3"),
+            exemplars=True,
+            max_batch=4,
+            box_threshold=0.5,
+        ),
+        Family(name="grounding-dino", tasks=_DETECTOR, load=_from("grounding_dino"), max_batch=4),
+        Family(
+            name="grounding-dino-official",
+            tasks=_DETECTOR,
+            load=_from("grounding_dino_official"),
+            companions=("text_encoder",),
+            extra="groundingdino",
+            max_batch=4,
+        ),
+        Family(name="mm-grounding-dino", tasks=_DETECTOR, load=_from("grounding_dino"), max_batch=4),
+        Family(name="owlv2", tasks=_DETECTOR, load=_from("owlv2"), max_batch=4, box_threshold=0.1),
+        Family(
+            name="paligemma2",
+            tasks=frozenset({Task.SEGMENT_TEXT}),
+            load=_from("paligemma2"),
+            companions=("mask_decoder",),
+            max_batch=4,
+            box_threshold=0.0,
+        ),
+        Family(name="clip", tasks=frozenset({Task.CLASSIFY}), load=_from("clip")),
+        Family(
+            name="stable-diffusion",
+            tasks=frozenset({Task.GENERATE}),
+            load=_from("stable_diffusion"),
+            extra="generate",
+            max_batch=1,
+        ),
     )
 }

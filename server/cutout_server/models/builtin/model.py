@@ -1,7 +1,6 @@
 """The built-in model behind the Protocols."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 
@@ -13,6 +12,7 @@ from cutout_server.models.base import (
     DetectQuery,
     Embedding,
     MaskQuery,
+    ModelFiles,
     ProposeQuery,
 )
 from cutout_server.models.builtin.decode import decode
@@ -27,12 +27,11 @@ class Builtin:
     """Segmenter, Proposer and Detector without weights. It keeps nothing between calls and draws nothing at random."""
 
     @classmethod
-    def load(cls, checkpoint: Path | None, config: str | None) -> "Builtin":
+    def load(cls, files: ModelFiles) -> "Builtin":
         """See `cutout_server.models.builtin.load`."""
-        if checkpoint is not None or config is not None:
+        if files != ModelFiles():
             raise FailedPreconditionError(
-                "the built-in model has no weights: expected neither a checkpoint nor a config, "
-                f"got {'a checkpoint' if checkpoint is not None else 'a config'}"
+                "the built-in model has no weights: expected neither checkpoint, config nor companions"
             )
         if not hasattr(cv2, "CascadeClassifier"):
             raise FailedPreconditionError(

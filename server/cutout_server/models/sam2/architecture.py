@@ -14,7 +14,7 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from torch import nn
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.sam2.checkpoint import Weights
+from cutout_server.models.checkpoint import Weights
 
 # Channels of the first stage and blocks in all, which no two sizes share.
 _SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}

@@ -62,21 +62,23 @@ def fit(model: nn.Module, weights: Weights) -> None:
         FailedPreconditionError: They are of another architecture.
     """
     expected = model.state_dict()
-    faults = [
-        f"{what} {_some(keys)}"
-        for what, keys in (
-            ("missing", expected.keys() - weights.keys()),
-            ("unexpected", weights.keys() - expected.keys()),
-            ("other shape", {k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape}),
-        )
-        if keys
-    ]
+    faults = differences(
+        missing=expected.keys() - weights.keys(),
+        unexpected=weights.keys() - expected.keys(),
+        other_shape=(k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape),
+    )
     if faults:
         raise FailedPreconditionError(
-            f"the checkpoint is of another architecture than config ({'; '.join(faults)}): "
+            f"the checkpoint is of another architecture than config ({faults}): "
             "set config to the checkpoint's own, or leave it out if the checkpoint is an official one"
         )
     model.load_state_dict(weights)
+
+
+def differences(**keys: Iterable[str]) -> str:
+    """What keeps weights from fitting a model, for an error; empty when nothing does."""
+    some = ((what.replace("_", " "), _some(names)) for what, names in keys.items())
+    return "; ".join(f"{what} {names}" for what, names in some if names)
 
 
 def _some(keys: Iterable[str]) -> str:
