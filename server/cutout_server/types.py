@@ -155,6 +155,19 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Exemplar:
+    """An example of what is wanted, or of what is not.
+
+    Attributes:
+        box: In pixels of the picture.
+        positive: Whether it is wanted.
+    """
+
+    box: Box
+    positive: bool
+
+
+@dataclass(frozen=True)
 class TextRequest:
     """Segment what the phrases name. `image` is None inside a session, here and below."""
 
@@ -165,6 +178,9 @@ class TextRequest:
     detector: str = ""
     segmenter: str = ""
     options: Options = Options()
+    exemplars: tuple[Exemplar, ...] = ()
+    box_nms_iou: float = 0.7
+    rewrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +193,7 @@ class PromptsRequest:
 
     image: ImageSource | None
     prompts: tuple[ObjectPrompt, ...]
-    kind: Literal["boxes", "prompts"]
+    kind: Literal["boxes", "prompts", "regions"]
     segmenter: str = ""
     options: Options = Options()
 
@@ -194,7 +210,64 @@ class EverythingRequest:
     options: Options = Options()
 
 
-SegmentRequest = TextRequest | PromptsRequest | EverythingRequest
+@dataclass(frozen=True)
+class AnalyzeRequest:
+    """Say what the picture and its regions show.
+
+    Attributes:
+        concepts: As the caller wrote them.
+        template: What is compared, with the concept in place of "{}".
+        regions: How the regions are found.
+    """
+
+    concepts: tuple[str, ...]
+    template: str
+    classifier: str
+    regions: PromptsRequest | EverythingRequest
+
+
+SegmentRequest = TextRequest | PromptsRequest | EverythingRequest | AnalyzeRequest
+
+
+@dataclass(frozen=True)
+class ConceptScore:
+    """How well a concept describes a picture.
+
+    Attributes:
+        concept: As the caller wrote it.
+        score: Softmax over the request's concepts, in [0, 1].
+        concept_index: Its index in the request.
+    """
+
+    concept: str
+    score: float
+    concept_index: int
+
+
+@dataclass(frozen=True)
+class RewrittenPhrase:
+    """A noun phrase in place of a sentence.
+
+    Attributes:
+        phrase: What is looked for.
+        prompt_index: The index of the caller's phrase that it stands for.
+    """
+
+    phrase: str
+    prompt_index: int
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """What a language model made of the caller's phrases.
+
+    Attributes:
+        phrases: What is looked for; the caller's own words when it failed.
+        failure: Why it failed, for the caller; empty when it did not.
+    """
+
+    phrases: tuple[RewrittenPhrase, ...]
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -260,6 +333,7 @@ class SegmentedObject:
     Attributes:
         mask: What the server itself works with.
         encoded: The mask in each of the formats that the request asked for, in that order.
+        concepts: What its part of the picture shows, the best first; empty unless that was asked.
     """
 
     prompt_index: int
@@ -273,6 +347,7 @@ class SegmentedObject:
     mask: Rle
     logits: Logits | None = field(default=None, repr=False)
     encoded: tuple[EncodedMask, ...] = ()
+    concepts: tuple[ConceptScore, ...] = ()
 
     @property
     def score(self) -> float:

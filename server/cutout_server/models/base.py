@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.types import BoolMask, Box, Features, Logits, ObjectPrompt, RgbImage
+from cutout_server.types import BoolMask, Box, Exemplar, Features, Logits, ObjectPrompt, RgbImage
 
 
 class Embedding(Protocol):
@@ -121,19 +121,6 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class Exemplar:
-    """An example of what is wanted, or of what is not.
-
-    Attributes:
-        box: In pixels of the picture, clipped to it.
-        positive: Whether it is wanted.
-    """
-
-    box: Box
-    positive: bool
-
-
-@dataclass(frozen=True)
 class TextQuery:
     """Words whose masks are wanted.
 
@@ -141,7 +128,7 @@ class TextQuery:
         pixels: (H, W, 3) uint8 RGB.
         phrases: As the caller wrote them.
         box_threshold: Least score of a find, in [0, 1].
-        exemplars: They hold for every phrase.
+        exemplars: They hold for every phrase; their boxes are clipped to the picture.
     """
 
     pixels: RgbImage = field(repr=False)
@@ -272,17 +259,16 @@ class Classifier(Protocol):
         """Memory of the weights, in bytes."""
         ...
 
-    @property
-    def logit_scale(self) -> float:
-        """What the cosine of two vectors is multiplied by before the softmax over texts."""
-        ...
-
     def embed_pictures(self, images: Sequence[RgbImage]) -> Sequence[Features]:
         """(D,) float32 of unit length for each picture, (H, W, 3) uint8 RGB of any size."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Sequence[Features]:
-        """(D,) float32 of unit length for each text."""
+        """(D,) float32 for each text, of such a length that its dot product with a picture's features is the logit.
+
+        Raises:
+            InvalidRequestError: A text is longer than the model can read.
+        """
         ...
 
 
