@@ -1,8 +1,10 @@
 """Every setting of the server; each is used. Flag > environment (`CUTOUT_*`) > YAML file > default."""
 
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
+import httpx
 from annotated_types import Len
 from cutout_common.config import Config
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -107,6 +109,13 @@ class Settings(Config):
     uri_hosts: tuple[str, ...] = Field((), description="The only hosts to fetch from; none means any public one.")
     uri_timeout_s: float = Field(10.0, gt=0, description="Time for one fetch.")
 
+    rewrite_url: str = Field(
+        "", description="Base URL of the OpenAI-compatible API that rewrites phrases, as https://host/v1; empty is off."
+    )
+    rewrite_model: str = Field("", description="Name of its model.")
+    rewrite_api_key: SecretStr = Field(SecretStr(""), description="Key sent to it; none unless given.")
+    rewrite_timeout_s: float = Field(5.0, gt=0, description="Time that it has before the plain phrases are used.")
+
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
@@ -129,4 +138,22 @@ class Settings(Config):
             raise ValueError("tls_cert and tls_key: both or neither")
         if self.tls_client_ca and not self.tls_cert:
             raise ValueError("tls_client_ca: needs tls_cert and tls_key")
+        self._check_rewriting()
         return self
+
+    def _check_rewriting(self) -> None:
+        """Raises ValueError unless the language model's settings fit together; never repeats them."""
+        if not self.rewrite_url:
+            if self.rewrite_model or self.rewrite_api_key:
+                raise ValueError("rewrite_model and rewrite_api_key: need rewrite_url")
+            return
+        try:
+            url = httpx.URL(self.rewrite_url)
+        except httpx.InvalidURL as error:
+            raise ValueError("rewrite_url: expected an http or https address") from error
+        if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.fragment:
+            raise ValueError("rewrite_url: expected an http or https address without user name and fragment")
+        if not self.rewrite_model:
+            raise ValueError("rewrite_url: needs rewrite_model")
+        if not re.fullmatch(r"[!-~]*", self.rewrite_api_key.get_secret_value()):
+            raise ValueError("rewrite_api_key: expected printable ASCII without spaces")
