@@ -310,7 +310,7 @@ async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
                 assert second.pool.device == "two"
                 await second.embed(spec, picture)
         async with pools.seat(spec) as third:
-            pools.settle(third, spec, picture)
+            pools.settle(third, picture, spec)
             assert third.pool.device == "two"
             assert (by_device["one"].requests, by_device["two"].requests) == (0, 1)
         assert by_device["two"].requests == 0

@@ -145,7 +145,11 @@ def test_a_model_can_be_given_back(sam2: Stubs):
 def test_everything_by_a_grid_of_points(sam2: Stubs, photos: dict[str, Photo]):
     """Every mask that comes back passed both thresholds, and no two overlap beyond the NMS threshold."""
     request = pb2.SegmentEverythingRequest(
-        image=image_of(photos["chelsea"]), points_per_side=6, predicted_iou_threshold=0, stability_threshold=0.3
+        image=image_of(photos["chelsea"]),
+        points_per_side=6,
+        predicted_iou_threshold=0,
+        stability_threshold=0.3,
+        options={"nms_iou": 0.7},
     )
     answer = sam2.segmentation.SegmentEverything(request).segmentation
     assert answer.objects

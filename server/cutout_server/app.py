@@ -30,6 +30,7 @@ from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
 from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.pipelines.pictures import Pictures
+from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.pipelines.uploads import Uploads
 from cutout_server.pools.device import DevicePool
@@ -69,6 +70,7 @@ class App:
             ttl_s=settings.image_store_ttl_s,
         )
         self._pools = Pools({device: self._pool(device) for device in settings.devices}, self._catalogue)
+        self._rewriter = Rewriter.of(settings)
         self._board = StatusBoard(self._pools, self._store)
         self._metrics.watch(self._board)
         self._health = health.aio.HealthServicer()
@@ -153,6 +155,8 @@ class App:
         del server
         self._server = self._admin = None
         await self._pools.close()
+        if self._rewriter is not None:
+            await self._rewriter.close()
         self._imaging.shutdown(cancel_futures=True)
         self._store.close()
         if self._metrics_server is not None:
@@ -197,7 +201,7 @@ class App:
             fetching=self._fetch_policy(),
             observer=self._metrics,
         )
-        segmentation = Segmentation(self._catalogue, self._pools, pictures, self._imaging)
+        segmentation = Segmentation(self._catalogue, self._pools, pictures, self._imaging, self._rewriter)
         uploads = Uploads(self._store, self._imaging, uploaded)
         reader = RequestReader(settings.max_prompts, settings.max_objects)
         sessions = Sessions(

@@ -103,6 +103,13 @@ class Catalogue:
             )
         return spec
 
+    def find(self, name: str, task: Task) -> ModelSpec | None:
+        """The model of that name if it can do the task; without a name, the default for the task if there is one."""
+        for spec in self.specs.values():
+            if task in spec.family.tasks and (spec.name == name if name else task in spec.default_for):
+                return spec
+        return None
+
     def choose(self, name: str, task: Task, field: str) -> ModelSpec:
         """The model that a request named in `field`, or the default for the task.
 

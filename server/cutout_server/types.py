@@ -179,7 +179,7 @@ class TextRequest:
     segmenter: str = ""
     options: Options = Options()
     exemplars: tuple[Exemplar, ...] = ()
-    box_nms_iou: float = 0.7
+    box_nms_iou: float | None = None
     rewrite: bool = False
 
 

@@ -1,8 +1,8 @@
 """Requests to domain types. Every bound that can be checked without the picture is checked here and nowhere else."""
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from cutout_server.convert.checks import Checker
 from cutout_server.errors import InvalidRequestError
 from cutout_server.types import (
     LOW_RES,
+    AnalyzeRequest,
     Box,
     EverythingRequest,
+    Exemplar,
     FileImage,
     ImageSource,
     Logits,
@@ -33,6 +35,8 @@ from cutout_server.types import (
 
 MAX_POINTS = 256
 MAX_PHRASE_LENGTH = 256
+MAX_EXEMPLARS = 64
+DEFAULT_TEMPLATE = "a photo of a {}"
 MAX_POINTS_PER_SIDE = 64
 DEFAULT_POINTS_PER_SIDE = 32
 MAX_LOGIT = 32.0
@@ -98,6 +102,9 @@ class RequestReader:
             box_threshold=check.optional(message, "box_threshold", 0, 1),
             text_threshold=check.optional(message, "text_threshold", 0, 1),
             detector=message.detector,
+            exemplars=self._exemplars(check, message.exemplars),
+            box_nms_iou=_nms_iou(check, message, "box_nms_iou"),
+            rewrite=message.rewrite,
             **self._common(check, message, in_session),
         )
         check.done()
@@ -143,11 +150,40 @@ class RequestReader:
         check.done()
         return request
 
+    def analyze(self, message: service_pb2.AnalyzeImageRequest, *, in_session: bool = False) -> AnalyzeRequest:
+        """AnalyzeImage."""
+        check = Checker()
+        check.count("concepts", len(message.concepts), self.max_prompts)
+        for index, concept in enumerate(message.concepts):
+            length = len(concept) if concept.strip() else 0
+            check.require(
+                1 <= length <= MAX_PHRASE_LENGTH,
+                f"concepts[{index}]",
+                f"expected 1 to {MAX_PHRASE_LENGTH} characters, not all of them blank, got {len(concept)}",
+            )
+        check.require(len(set(message.concepts)) == len(message.concepts), "concepts", "expected each one once")
+        template = message.template or DEFAULT_TEMPLATE
+        check.require("{}" in template, "template", 'expected "{}" where the concept goes')
+        check.require(
+            len(template) <= MAX_PHRASE_LENGTH,
+            "template",
+            f"expected at most {MAX_PHRASE_LENGTH} characters, got {len(template)}",
+        )
+        most = self.max_prompts
+        check.require(len(message.regions) <= most, "regions", f"expected at most {most}, got {len(message.regions)}")
+        prompts = tuple(_region(check, r, f"regions[{i}]") for i, r in enumerate(message.regions[:most]))
+        common = self._common(check, message, in_session)
+        check.done()
+        if not message.options.mask_formats:
+            common["options"] = replace(common["options"], mask_formats=(MaskFormat.RLE, MaskFormat.POLYGONS))
+        regions = PromptsRequest(prompts=prompts, kind="regions", **common) if prompts else EverythingRequest(**common)
+        return AnalyzeRequest(tuple(message.concepts), template, message.classifier, regions)
+
     def one_of(self, message: Any, oneof: str, *, in_session: bool = False) -> SegmentRequest:
-        """The one of these four that `message` holds."""
+        """The one of these five that `message` holds."""
         kind = message.WhichOneof(oneof)
-        if kind not in {"text", "box", "points", "everything"}:
-            raise InvalidRequestError.of(oneof, "expected one of text, box, points, everything, got none")
+        if kind not in {"text", "box", "points", "everything", "analyze"}:
+            raise InvalidRequestError.of(oneof, "expected one of text, box, points, everything, analyze, got none")
         request: SegmentRequest = getattr(self, kind)(getattr(message, kind), in_session=in_session)
         return request
 
@@ -191,6 +227,15 @@ class RequestReader:
             return self.points(service_pb2.SegmentByPointsRequest(prompts=prompts, **common))
         return self.everything(service_pb2.SegmentEverythingRequest(**common))
 
+    def _exemplars(self, check: Checker, messages: Sequence[service_pb2.Exemplar]) -> tuple[Exemplar, ...]:
+        check.require(
+            len(messages) <= MAX_EXEMPLARS, "exemplars", f"expected at most {MAX_EXEMPLARS}, got {len(messages)}"
+        )
+        return tuple(
+            Exemplar(read_box(check, message.box, f"exemplars[{index}].box"), not message.negative)
+            for index, message in enumerate(messages[:MAX_EXEMPLARS])
+        )
+
     def _common(self, check: Checker, message: Any, in_session: bool) -> dict[str, Any]:
         if in_session:
             check.require(not message.HasField("image"), "image", "expected none: the session has its picture")
@@ -213,8 +258,6 @@ class RequestReader:
             "options.max_objects",
             f"expected at most {self.max_objects}, got {message.max_objects}",
         )
-        nms_iou = check.optional(message, "nms_iou", 0, 1, "options.")
-        check.require(nms_iou != 0, "options.nms_iou", "expected a number in (0, 1], got 0")
         threshold = check.optional(message, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.")
         return Options(
             multimask=message.multimask,
@@ -226,7 +269,7 @@ class RequestReader:
             min_area=message.min_area,
             max_hole_area=message.max_hole_area,
             min_part_area=message.min_part_area,
-            nms_iou=nms_iou,
+            nms_iou=_nms_iou(check, message, "nms_iou", "options."),
             max_objects=message.max_objects or self.max_objects,
         )
 
@@ -288,6 +331,26 @@ def read_prompt(check: Checker, message: service_pb2.ObjectPrompt, path: str) ->
         box=read_box(check, message.box, f"{path}.box") if has_box else None,
         logits=_logits(check, message.logits, f"{path}.logits") if has_logits else None,
     )
+
+
+def _region(check: Checker, message: service_pb2.Region, path: str) -> ObjectPrompt:
+    match message.WhichOneof("place"):
+        case "box":
+            return ObjectPrompt(box=read_box(check, message.box, f"{path}.box"))
+        case "point":
+            point = message.point
+            check.finite({"x": point.x, "y": point.y}, f"{path}.point")
+            inside = not point.HasField("label") or point.label == 1
+            check.require(inside, f"{path}.point.label", f"expected 1, got {point.label}")
+            return ObjectPrompt(points=np.array([(point.x, point.y)], np.float32), labels=np.ones(1, np.int32))
+    check.refuse(path, "expected one of box, point, got none")
+    return ObjectPrompt()
+
+
+def _nms_iou(check: Checker, message: Any, field: str, path: str = "") -> float | None:
+    nms_iou = check.optional(message, field, 0, 1, path)
+    check.require(nms_iou != 0, f"{path}{field}", "expected a number in (0, 1], got 0")
+    return nms_iou
 
 
 def _logits(check: Checker, message: mask_pb2.LowResLogits, path: str) -> Logits | None:

@@ -1,7 +1,7 @@
 """Domain types to answers."""
 
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from cutout.v1 import (
@@ -17,10 +17,12 @@ from cutout_server.calls import Stages
 from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging.store import StoredFile
 from cutout_server.models.base import Task
+from cutout_server.pipelines.run import Plan
 from cutout_server.status import ServerStatus, State
 from cutout_server.types import (
     BitMask,
     Box,
+    ConceptScore,
     EncodedMask,
     EncodedOverlay,
     Logits,
@@ -29,6 +31,7 @@ from cutout_server.types import (
     Picture,
     PngMask,
     PolygonMask,
+    Rewriting,
     Rle,
     SegmentedObject,
 )
@@ -43,6 +46,9 @@ TASKS = {
     Task.SEGMENT: model_service_pb2.Model.TASK_SEGMENT,
     Task.DETECT: model_service_pb2.Model.TASK_DETECT,
     Task.EVERYTHING: model_service_pb2.Model.TASK_EVERYTHING,
+    Task.SEGMENT_TEXT: model_service_pb2.Model.TASK_SEGMENT_TEXT,
+    Task.CLASSIFY: model_service_pb2.Model.TASK_CLASSIFY,
+    Task.GENERATE: model_service_pb2.Model.TASK_GENERATE,
 }
 STATES = {
     State.STARTING: model_service_pb2.GetStatusResponse.STATE_STARTING,
@@ -57,21 +63,18 @@ def image_info(picture: Picture) -> image_pb2.ImageInfo:
 
 
 def segmentation(
-    picture: Picture,
-    objects: Sequence[SegmentedObject],
-    omissions: Iterable[Omission],
-    overlay: EncodedOverlay | None,
-    models: Iterable[str],
-    stages: Stages,
+    plan: Plan, objects: Sequence[SegmentedObject], overlay: EncodedOverlay | None, stages: Stages
 ) -> segmentation_pb2.Segmentation:
     """A whole answer."""
     return segmentation_pb2.Segmentation(
-        image=image_info(picture),
+        image=image_info(plan.picture),
         objects=[segmented_object(found) for found in objects],
-        omissions=[_omission(omission) for omission in omissions],
+        omissions=[_omission(omission) for omission in plan.omissions.all()],
         overlay=segmentation_pb2.Overlay(**vars(overlay)) if overlay else None,
-        models=models,
+        models=plan.models,
         timings=timings(stages),
+        concepts=_concepts(plan.concepts),
+        rewriting=_rewriting(plan.rewriting),
     )
 
 
@@ -88,12 +91,16 @@ def segmented_object(found: SegmentedObject) -> segmentation_pb2.SegmentedObject
         area=found.area,
         masks=[_mask(mask) for mask in found.encoded],
         logits=None if found.logits is None else _logits(found.logits),
+        concepts=_concepts(found.concepts),
     )
 
 
-def stream_header(picture: Picture) -> service_pb2.StreamSegmentationResponse:
+def stream_header(plan: Plan) -> service_pb2.StreamSegmentationResponse:
     """The first message of a stream."""
-    return service_pb2.StreamSegmentationResponse(header=service_pb2.StreamHeader(image=image_info(picture)))
+    header = service_pb2.StreamHeader(
+        image=image_info(plan.picture), concepts=_concepts(plan.concepts), rewriting=_rewriting(plan.rewriting)
+    )
+    return service_pb2.StreamSegmentationResponse(header=header)
 
 
 def stream_object(found: SegmentedObject, chunk_bytes: int) -> Iterator[service_pb2.StreamSegmentationResponse]:
@@ -118,14 +125,12 @@ def stream_overlay(overlay: EncodedOverlay, chunk_bytes: int) -> Iterator[servic
         yield service_pb2.StreamSegmentationResponse(overlay_chunk=chunk)
 
 
-def stream_summary(
-    count: int, omissions: Iterable[Omission], models: Iterable[str], stages: Stages
-) -> service_pb2.StreamSegmentationResponse:
+def stream_summary(plan: Plan, count: int, stages: Stages) -> service_pb2.StreamSegmentationResponse:
     """The last message of a stream."""
     summary = service_pb2.StreamSummary(
         object_count=count,
-        omissions=[_omission(omission) for omission in omissions],
-        models=models,
+        omissions=[_omission(omission) for omission in plan.omissions.all()],
+        models=plan.models,
         timings=timings(stages),
     )
     return service_pb2.StreamSegmentationResponse(summary=summary)
@@ -165,6 +170,7 @@ def model(spec: ModelSpec, loaded: dict[str, int]) -> model_service_pb2.Model:
         memory_bytes=max(loaded.values(), default=0),
         vocabulary=spec.family.vocabulary,
         default_for=sorted(TASKS[task] for task in spec.default_for),
+        exemplars=spec.family.exemplars,
     )
 
 
@@ -228,6 +234,19 @@ def _logits(logits: Logits) -> mask_pb2.LowResLogits:
     height, width = logits.shape
     data = np.ascontiguousarray(logits, np.dtype("<f4")).tobytes()
     return mask_pb2.LowResLogits(height=height, width=width, data=data)
+
+
+def _concepts(scores: Sequence[ConceptScore]) -> segmentation_pb2.Concepts | None:
+    if not scores:
+        return None
+    return segmentation_pb2.Concepts(scores=[segmentation_pb2.ConceptScore(**vars(score)) for score in scores])
+
+
+def _rewriting(rewriting: Rewriting | None) -> segmentation_pb2.Rewriting | None:
+    if rewriting is None:
+        return None
+    phrases = [segmentation_pb2.RewrittenPhrase(**vars(phrase)) for phrase in rewriting.phrases]
+    return segmentation_pb2.Rewriting(phrases=phrases, failure=rewriting.failure)
 
 
 def _omission(omission: Omission) -> segmentation_pb2.Omission:

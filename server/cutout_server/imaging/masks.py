@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 from cutout_common import masks as codec
 from cutout_server.imaging.outlines import polygons
-from cutout_server.types import BitMask, BoolMask, Box, EncodedMask, Logits, MaskFormat, PngMask, Rle
+from cutout_server.types import BitMask, BoolMask, Box, EncodedMask, Logits, MaskFormat, PngMask, RgbImage, Rle
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 __all__ = [
     "area",
     "clean",
+    "crop",
     "encode",
     "from_rle",
     "nms",
@@ -22,6 +23,11 @@ __all__ = [
     "to_rle",
     "union",
 ]
+
+
+def crop(pixels: RgbImage, box: Box) -> RgbImage:
+    """The part of a picture inside a box of whole pixels: a view."""
+    return pixels[int(box.y_min) : int(box.y_max), int(box.x_min) : int(box.x_max)]
 
 
 def to_rle(mask: BoolMask) -> Rle:

@@ -20,7 +20,7 @@ def fit(request: PromptsRequest, picture: Picture) -> tuple[ObjectPrompt, ...]:
     prompts = []
     for index, prompt in enumerate(request.prompts):
         path = f"{request.kind}[{index}]"
-        violations.extend(_points_outside(prompt, picture, path))
+        violations.extend(_points_outside(prompt, picture, path, single=request.kind == "regions"))
         box = prompt.box and clip(prompt.box, picture)
         if prompt.box and box is None:
             field = path if request.kind == "boxes" else f"{path}.box"
@@ -41,12 +41,12 @@ def clip(box: Box, picture: Picture) -> Box | None:
     return Box(x_min, y_min, x_max, y_max) if x_min < x_max and y_min < y_max else None
 
 
-def _points_outside(prompt: ObjectPrompt, picture: Picture, path: str) -> Sequence[FieldViolation]:
+def _points_outside(prompt: ObjectPrompt, picture: Picture, path: str, *, single: bool) -> Sequence[FieldViolation]:
     size = np.array([picture.width, picture.height])
     outside = np.flatnonzero(((prompt.points < 0) | (prompt.points >= size)).any(axis=1))
     expected = f"expected 0 <= x < {picture.width} and 0 <= y < {picture.height}"
     return [
-        FieldViolation(f"{path}.points[{index}]", f"{expected}, got ({x:g}, {y:g})")
+        FieldViolation(f"{path}.point" if single else f"{path}.points[{index}]", f"{expected}, got ({x:g}, {y:g})")
         for index, (x, y) in zip(outside, prompt.points[outside], strict=True)
     ]
 

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging.masks import stability_score
-from cutout_server.models.base import Candidates, DecodeQuery, Detection, DetectQuery, Embedding, ProposeQuery
-from cutout_server.pipelines.geometry import clip
+from cutout_server.models.base import Candidates, DecodeQuery, Embedding, ProposeQuery
 from cutout_server.pools.placement import Seat
 from cutout_server.types import (
     Box,
@@ -19,7 +18,6 @@ from cutout_server.types import (
     ObjectPrompt,
     Picture,
     Strategy,
-    TextRequest,
 )
 
 # Prompts decoded at once: enough for one good pass, few enough that their logits stay small and that a caller who
@@ -33,6 +31,7 @@ class Proposal:
 
     Attributes:
         prompt_index: See SegmentedObject, here and below.
+        embedding: What the logits were made from.
         logits: (h, w) float32 at the model's low resolution.
     """
 
@@ -41,6 +40,7 @@ class Proposal:
     detection_score: float | None
     prompt_box: Box | None
     predicted_iou: float
+    embedding: Embedding = field(repr=False)
     logits: Logits = field(repr=False)
     stability_score: float | None = None
 
@@ -79,6 +79,7 @@ async def from_prompts(
                 one.detection_score,
                 one.prompt.box,
                 float(candidates.predicted_iou[index]),
+                place.embedding,
                 candidates.logits[index],
             )
             for one, candidates in zip(chunk, decoded, strict=True)
@@ -86,23 +87,10 @@ async def from_prompts(
         ]
 
 
-async def detect(seat: Seat, detector: ModelSpec, request: TextRequest, picture: Picture) -> list[Found]:
-    """Boxes of what the phrases name, the best first."""
-    family = detector.family
-    query = DetectQuery(
-        picture.pixels,
-        request.phrases,
-        family.box_threshold if request.box_threshold is None else request.box_threshold,
-        family.text_threshold if request.text_threshold is None else request.text_threshold,
-    )
-    detections: Sequence[Detection] = await seat.ask(detector, "detect", query, stage="detect")
-    found = []
-    for detection in sorted(detections, key=lambda d: -d.score):
-        box = clip(detection.box, picture)
-        if box is not None:
-            phrase = request.phrases[detection.phrase_index]
-            found.append(Found(detection.phrase_index, ObjectPrompt(box=box), phrase, detection.score))
-    return found
+async def ready(proposals: Sequence[Proposal]) -> AsyncIterator[list[Proposal]]:
+    """Those that need no decoder, chunk by chunk."""
+    for start in range(0, len(proposals), CHUNK):
+        yield list(proposals[start : start + CHUNK])
 
 
 async def everything(place: Workplace, request: EverythingRequest, picture: Picture) -> AsyncIterator[list[Proposal]]:
@@ -118,7 +106,7 @@ async def everything(place: Workplace, request: EverythingRequest, picture: Pict
     least_stability = family.stability_threshold if least_stability is None else least_stability
     async for candidates in _candidates(place, request.points_per_side, picture):
         likely = [
-            Proposal(0, "", None, None, float(iou), logits)
+            Proposal(0, "", None, None, float(iou), place.embedding, logits)
             for each in candidates
             for logits, iou in zip(each.logits, each.predicted_iou, strict=True)
             if iou >= least_iou

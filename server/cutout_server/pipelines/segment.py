@@ -1,52 +1,36 @@
-"""One request from picture and prompts to objects: embed, propose, make masks, select, encode."""
+"""Prepares a request: seats it, reads its picture, embeds it, finds its prompts."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
-
-import cv2
-import numpy as np
-from cutout_common import masks as codec
 
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging import masks
-from cutout_server.imaging.overlays import draw_overlay
-from cutout_server.models.base import Embedding, MaskQuery, Task
+from cutout_server.models.base import Embedding, Task
 from cutout_server.pipelines import proposals
+from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.geometry import fit
 from cutout_server.pipelines.pictures import Pictures
 from cutout_server.pipelines.proposals import Found, Proposal, Workplace
-from cutout_server.pipelines.selection import Omissions, needs_all, select
+from cutout_server.pipelines.rewrite import Rewriter
+from cutout_server.pipelines.run import Plan, Run
+from cutout_server.pipelines.selection import Omissions
+from cutout_server.pipelines.words import as_written, check_detector, check_text_segmenter, detect, find
 from cutout_server.pools.placement import Pools, Seat
 from cutout_server.types import (
-    LOW_RES,
-    BoolMask,
-    EncodedOverlay,
+    AnalyzeRequest,
     EverythingRequest,
     ImageSource,
-    Logits,
-    OmissionReason,
-    Options,
     Picture,
-    PngMask,
     PromptsRequest,
-    SegmentedObject,
+    Rewriting,
     SegmentRequest,
     TextRequest,
 )
 
-T = TypeVar("T")
-
-# Full-size masks in hand at once, in pixels: 16 of a 2-megapixel picture, one of a 100-megapixel one.
-PIXELS_AT_ONCE = 32_000_000
-
-NMS_IOU = {PromptsRequest: 1.0, TextRequest: 0.7, EverythingRequest: 0.7}
+WantedMasks = TextRequest | PromptsRequest | EverythingRequest
 
 
 @dataclass(frozen=True)
@@ -59,103 +43,36 @@ class Warm:
     device: str
 
 
-class Run:
-    """A request at work. Its objects can be taken once."""
+@dataclass(frozen=True)
+class Cast:
+    """Which models a request needs."""
 
-    def __init__(
-        self,
-        request: SegmentRequest,
-        picture: Picture,
-        place: Workplace | None,
-        found: Sequence[Found],
-        models: tuple[str, ...],
-        executor: Executor,
-    ) -> None:
-        self.picture = picture
-        self.models = models
-        self.omissions = Omissions()
-        self._request = request
-        self._options: Options = request.options
-        self._place = place
-        self._found = found
-        self._executor = executor
-        self._taken: list[SegmentedObject] = []
+    segmenter: ModelSpec
+    detector: ModelSpec | None = None
+    classifier: ModelSpec | None = None
 
-    async def objects(self) -> AsyncIterator[SegmentedObject]:
-        """The objects with their masks encoded; each as soon as nothing later can change it."""
-        if self._place is None:
-            return
-        nms_iou = NMS_IOU[type(self._request)] if self._options.nms_iou is None else self._options.nms_iou
-        if isinstance(self._request, PromptsRequest) and not needs_all(self._options, nms_iou, len(self._found)):
-            async for found in self._made(self._place):
-                yield await self._encoded(found)
-            return
-        made = [found async for found in self._made(self._place)]
-        if not isinstance(self._request, PromptsRequest):
-            made.sort(key=lambda found: -found.score)
-        with calls.stage("masks"):
-            selected = await self._off_loop(select, made, self._options, nms_iou, self.omissions)
-        for found in selected:
-            yield await self._encoded(found)
 
-    async def overlay(self) -> EncodedOverlay | None:
-        """The picture with the objects that were taken drawn on it, if the request asked for it."""
-        if self._options.overlay is None:
-            return None
-        with calls.stage("masks"):
-            return await self._off_loop(draw_overlay, self.picture, self._taken, self._options.overlay)
+@dataclass(frozen=True)
+class Seats:
+    """Where they run; one and the same seat as far as their devices allow."""
 
-    async def silhouette(self) -> PngMask:
-        """The union of the masks that were taken."""
-        with calls.stage("masks"):
-            return await self._off_loop(_silhouette, self.picture, self._taken)
-
-    async def _made(self, place: Workplace) -> AsyncIterator[SegmentedObject]:
-        size = self.picture.height * self.picture.width
-        at_once = max(1, min(proposals.CHUNK, PIXELS_AT_ONCE // size))
-        async for chunk in self._proposals(place):
-            for start in range(0, len(chunk), at_once):
-                part = chunk[start : start + at_once]
-                for proposal, found in zip(part, await self._masks(place, part), strict=True):
-                    if isinstance(found, OmissionReason):
-                        self.omissions.add(found, proposal.prompt_index)
-                    else:
-                        yield found
-
-    def _proposals(self, place: Workplace) -> AsyncIterator[list[Proposal]]:
-        if isinstance(self._request, EverythingRequest):
-            return proposals.everything(place, self._request, self.picture)
-        options = self._options
-        return proposals.from_prompts(place, self._found, multimask=options.multimask, strategy=options.strategy)
-
-    async def _masks(self, place: Workplace, chunk: Sequence[Proposal]) -> Sequence[SegmentedObject | OmissionReason]:
-        queries = [MaskQuery(place.embedding, proposal.logits, self._options.mask_threshold) for proposal in chunk]
-        bitmaps = await place.seat.ask_all(place.segmenter, "masks", queries, stage="masks")
-        with calls.stage("masks"):
-            return await asyncio.gather(
-                *(
-                    self._off_loop(_finish, proposal, bitmap, self._options)
-                    for proposal, bitmap in zip(chunk, bitmaps, strict=True)
-                )
-            )
-
-    async def _encoded(self, found: SegmentedObject) -> SegmentedObject:
-        self._taken.append(found)
-        with calls.stage("masks"):
-            return await self._off_loop(_encode, found, self._options)
-
-    async def _off_loop(self, work: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(work, *args))
+    segmenter: Seat
+    detector: Seat
+    classifier: Seat
 
 
 class Segmentation:
-    """Opens runs: seats the request, reads its picture, embeds it, finds its prompts."""
+    """Opens runs."""
 
-    def __init__(self, catalogue: Catalogue, pools: Pools, pictures: Pictures, executor: Executor) -> None:
+    def __init__(
+        self, catalogue: Catalogue, pools: Pools, pictures: Pictures, executor: Executor, rewriter: Rewriter | None
+    ) -> None:
         self._catalogue = catalogue
         self._pools = pools
         self._pictures = pictures
         self._executor = executor
+        self._rewriter = rewriter
+        self._concepts = Concepts()
 
     @asynccontextmanager
     async def open(self, request: SegmentRequest, warm: Warm | None = None) -> AsyncIterator[Run]:
@@ -167,33 +84,28 @@ class Segmentation:
         Raises:
             CutoutError: The request, its picture or its models cannot be used, or the devices are full.
         """
-        task = Task.EVERYTHING if isinstance(request, EverythingRequest) else Task.SEGMENT
-        segmenter = warm.segmenter if warm else self._catalogue.choose(request.segmenter, task, "segmenter")
+        wanted = request.regions if isinstance(request, AnalyzeRequest) else request
+        cast = self._cast(request, wanted, warm)
         async with AsyncExitStack() as stack:
-            seat = await stack.enter_async_context(self._pools.seat(segmenter))
-            detector = None
-            detector_seat = seat
-            if isinstance(request, TextRequest):
-                detector = self._catalogue.choose(request.detector, Task.DETECT, "detector")
-                if seat.pool.device not in detector.devices:
-                    detector_seat = await stack.enter_async_context(self._pools.seat(detector))
+            seat = await stack.enter_async_context(self._pools.seat(cast.segmenter))
+            beside = [await self._beside(stack, seat, spec) for spec in (cast.detector, cast.classifier)]
+            seats = Seats(seat, *beside)
             if warm is not None:
                 picture = warm.picture
-            elif request.image is None:
+            elif wanted.image is None:
                 raise InvalidRequestError.of("image", "expected a picture, got none")
             else:
-                picture = await stack.enter_async_context(self._pictures.open(request.image))
-                self._pools.settle(seat, segmenter, picture)
-            found: list[Found] = []
-            if isinstance(request, PromptsRequest):
-                found = [Found(index, prompt) for index, prompt in enumerate(fit(request, picture))]
-            elif isinstance(request, TextRequest) and detector is not None:
-                found = await proposals.detect(detector_seat, detector, request, picture)
-            place = None
-            if found or isinstance(request, EverythingRequest):  # Otherwise there is nothing to embed it for.
-                place = Workplace(seat, segmenter, await self._embedding(seat, segmenter, picture, warm))
-            models = (*([detector.name] if detector else []), *([segmenter.name] if place else []))
-            yield Run(request, picture, place, found, models, self._executor)
+                picture = await stack.enter_async_context(self._pictures.open(wanted.image))
+                self._pools.settle(
+                    seat, picture, cast.segmenter, *(spec for spec in (cast.detector, cast.classifier) if spec)
+                )
+            plan = await self._plan(wanted, cast, seats, picture, warm)
+            if isinstance(request, AnalyzeRequest) and cast.classifier is not None:
+                describer = await self._concepts.describer(seats.classifier, cast.classifier, request)
+                concepts = (await describer.describe([picture.pixels]))[0]
+                models = (*plan.models, cast.classifier.name)
+                plan = replace(plan, describer=describer, concepts=concepts, models=models)
+            yield Run(plan, self._executor)
 
     @asynccontextmanager
     async def warm_up(self, image: ImageSource, segmenter_name: str) -> AsyncIterator[Warm]:
@@ -205,9 +117,81 @@ class Segmentation:
         segmenter = self._catalogue.choose(segmenter_name, Task.SEGMENT, "segmenter")
         async with self._pictures.open(image, for_session=True) as picture:
             async with self._pools.seat(segmenter) as seat:
-                self._pools.settle(seat, segmenter, picture)
+                self._pools.settle(seat, picture, segmenter)
                 warm = Warm(picture, segmenter, await seat.embed(segmenter, picture), seat.pool.device)
             yield warm
+
+    def _cast(self, request: SegmentRequest, wanted: WantedMasks, warm: Warm | None) -> Cast:
+        choose = self._catalogue.choose
+        if isinstance(wanted, TextRequest):
+            named = warm.segmenter.name if warm else wanted.segmenter
+            direct = self._catalogue.find(named, Task.SEGMENT_TEXT)
+            detects = wanted.detector or (not named and self._catalogue.find("", Task.DETECT))
+            if direct and not detects:
+                check_text_segmenter(wanted, direct)
+                return Cast(direct)
+            detector = choose(wanted.detector, Task.DETECT, "detector")
+            check_detector(wanted, detector)
+            return Cast(warm.segmenter if warm else choose(named, Task.SEGMENT, "segmenter"), detector)
+        task = Task.EVERYTHING if isinstance(wanted, EverythingRequest) else Task.SEGMENT
+        segmenter = warm.segmenter if warm else choose(wanted.segmenter, task, "segmenter")
+        if isinstance(request, AnalyzeRequest):
+            return Cast(segmenter, classifier=choose(request.classifier, Task.CLASSIFY, "classifier"))
+        return Cast(segmenter)
+
+    async def _beside(self, stack: AsyncExitStack, seat: Seat, spec: ModelSpec | None) -> Seat:
+        """The same seat, or another one when a model must not run on its device."""
+        if spec is None or seat.pool.device in spec.devices:
+            return seat
+        return await stack.enter_async_context(self._pools.seat(spec))
+
+    async def _plan(self, wanted: WantedMasks, cast: Cast, seats: Seats, picture: Picture, warm: Warm | None) -> Plan:
+        omissions = Omissions()
+        rewriting = None
+        models = [cast.segmenter.name]
+        found: list[Found] = []
+        masks: list[Proposal] = []
+        if isinstance(wanted, PromptsRequest):
+            found = [Found(index, prompt) for index, prompt in enumerate(fit(wanted, picture))]
+        elif isinstance(wanted, TextRequest):
+            rewriting = await self._rewriting(wanted)
+            sought = rewriting.phrases if rewriting else as_written(wanted.phrases)
+            if cast.detector is None:
+                masks = await find(seats.segmenter, cast.segmenter, wanted, sought, picture, omissions)
+            else:
+                found = await detect(seats.detector, cast.detector, wanted, sought, picture, omissions)
+                models = [cast.detector.name, *(models if found else [])]
+        if found or isinstance(wanted, EverythingRequest):  # Otherwise there is nothing to embed it for.
+            embedding = await self._embedding(seats.segmenter, cast.segmenter, picture, warm)
+            place = Workplace(seats.segmenter, cast.segmenter, embedding)
+            if isinstance(wanted, EverythingRequest):
+                proposed = proposals.everything(place, wanted, picture)
+            else:
+                options = wanted.options
+                proposed = proposals.from_prompts(place, found, multimask=options.multimask, strategy=options.strategy)
+        else:
+            proposed = proposals.ready(masks)
+        return Plan(
+            picture=picture,
+            options=wanted.options,
+            nms_iou=_nms_iou(wanted, cast),
+            by_prompt=isinstance(wanted, PromptsRequest),
+            most=len(found) or len(masks),
+            seat=seats.segmenter,
+            segmenter=cast.segmenter,
+            proposals=proposed,
+            omissions=omissions,
+            models=tuple(models),
+            rewriting=rewriting,
+        )
+
+    async def _rewriting(self, wanted: TextRequest) -> Rewriting | None:
+        if not wanted.rewrite:
+            return None
+        if self._rewriter is None:
+            raise InvalidRequestError.of("rewrite", "expected false: the operator set no language model up")
+        with calls.stage("rewrite"):
+            return await self._rewriter.rewrite(wanted.phrases)
 
     @staticmethod
     async def _embedding(seat: Seat, segmenter: ModelSpec, picture: Picture, warm: Warm | None) -> Embedding:
@@ -217,41 +201,11 @@ class Segmentation:
         return await seat.embed(segmenter, picture)
 
 
-def _finish(proposal: Proposal, bitmap: BoolMask, options: Options) -> SegmentedObject | OmissionReason:
-    """Cleans a full-size mask and measures it, or says why it is left out."""
-    cleaned = masks.clean(bitmap, options.max_hole_area, options.min_part_area)
-    mask = masks.to_rle(cleaned)
-    area, box = masks.area(mask), masks.tight_box(mask)
-    if box is None:
-        return OmissionReason.EMPTY
-    if area < options.min_area:
-        return OmissionReason.BELOW_MIN_AREA
-    return SegmentedObject(
-        prompt_index=proposal.prompt_index,
-        label=proposal.label,
-        detection_score=proposal.detection_score,
-        predicted_iou=proposal.predicted_iou,
-        stability_score=proposal.stability_score,
-        prompt_box=proposal.prompt_box,
-        box=box,
-        area=area,
-        mask=mask,
-        logits=_low_res(proposal.logits) if options.return_logits else None,
-    )
-
-
-def _low_res(logits: Logits) -> Logits:
-    """As callers get them: 256 x 256, in [-32, 32] as the official predictors give them."""
-    if logits.shape != (LOW_RES, LOW_RES):
-        logits = cv2.resize(logits, (LOW_RES, LOW_RES), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return np.clip(logits, -32.0, 32.0)
-
-
-def _encode(found: SegmentedObject, options: Options) -> SegmentedObject:
-    return replace(found, encoded=tuple(masks.encode(found.mask, form) for form in options.mask_formats))
-
-
-def _silhouette(picture: Picture, objects: Sequence[SegmentedObject]) -> PngMask:
-    nothing = masks.to_rle(np.zeros((picture.height, picture.width), np.bool_))
-    union = masks.union([nothing, *(found.mask for found in objects)])
-    return PngMask(codec.png_encode(masks.from_rle(union)))
+def _nms_iou(wanted: WantedMasks, cast: Cast) -> float:
+    if wanted.options.nms_iou is not None:
+        return wanted.options.nms_iou
+    if isinstance(wanted, TextRequest) and cast.detector is not None:
+        return 0.7
+    if isinstance(wanted, EverythingRequest) and cast.segmenter.family.proposes:
+        return 0.7
+    return 1.0

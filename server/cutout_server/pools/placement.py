@@ -77,14 +77,19 @@ class Pools:
         finally:
             seat.leave()
 
-    def settle(self, seat: Seat, spec: ModelSpec, picture: Picture) -> None:
-        """Moves a seated request to the device that has the picture's embedding already, if there is room."""
+    def settle(self, seat: Seat, picture: Picture, spec: ModelSpec, *others: ModelSpec) -> None:
+        """Moves a seated request to the device that has the picture's embedding already, if there is room.
+
+        `others` are the models that the request uses beside the one that embeds; those that can run where it sits now
+        must be able to run there too.
+        """
         key = EmbeddingKey(spec.name, picture.sha256)
         if seat.pool.embeddings.holds(key):
             return
+        sharing = [other for other in others if seat.pool.device in other.devices]
         for device in spec.devices:
             pool = self.by_device[device]
-            if pool.embeddings.holds(key):
+            if pool.embeddings.holds(key) and all(device in other.devices for other in sharing):
                 try:
                     number = pool.admit()
                 except OverloadedError:

@@ -18,8 +18,7 @@ async def whole(
     async with segmentation.open(request, warm) as run:
         objects = [found async for found in run.objects()]
         overlay = await run.overlay()
-        stages = calls.current().stages
-        return responses.segmentation(run.picture, objects, run.omissions.all(), overlay, run.models, stages)
+        return responses.segmentation(run.plan, objects, overlay, calls.current().stages)
 
 
 async def stream(
@@ -27,7 +26,7 @@ async def stream(
 ) -> AsyncGenerator[pb2.StreamSegmentationResponse]:
     """Header, objects and their chunks, overlay, summary; nothing is made before the reader wants it."""
     async with segmentation.open(request) as run:
-        yield responses.stream_header(run.picture)
+        yield responses.stream_header(run.plan)
         count = 0
         async for found in run.objects():
             count += 1
@@ -36,4 +35,4 @@ async def stream(
         if overlay := await run.overlay():
             for message in responses.stream_overlay(overlay, chunk_bytes):
                 yield message
-        yield responses.stream_summary(count, run.omissions.all(), run.models, calls.current().stages)
+        yield responses.stream_summary(run.plan, count, calls.current().stages)

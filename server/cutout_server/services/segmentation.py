@@ -45,6 +45,10 @@ class SegmentationServicer(pb2_grpc.SegmentationServiceServicer):
         answer = await answers.whole(self._segmentation, self._reader.everything(request))
         return pb2.SegmentEverythingResponse(segmentation=answer)
 
+    async def AnalyzeImage(self, request: pb2.AnalyzeImageRequest, context: Context) -> pb2.AnalyzeImageResponse:
+        answer = await answers.whole(self._segmentation, self._reader.analyze(request))
+        return pb2.AnalyzeImageResponse(segmentation=answer)
+
     async def StreamSegmentation(
         self, request: pb2.StreamSegmentationRequest, context: Context
     ) -> AsyncGenerator[pb2.StreamSegmentationResponse]:

@@ -1,0 +1,61 @@
+"""What pictures show: each of the caller's concepts with a score."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from cutout_server.catalogue import ModelSpec
+from cutout_server.pools.placement import Seat
+from cutout_server.types import AnalyzeRequest, ConceptScore, Features, RgbImage
+
+# Texts whose features are kept: a few kilobytes each.
+CACHED_TEXTS = 4096
+
+
+class Describer:
+    """Scores pictures by concepts whose features are at hand."""
+
+    def __init__(self, seat: Seat, classifier: ModelSpec, concepts: Sequence[str], texts: Sequence[Features]) -> None:
+        self._seat = seat
+        self._classifier = classifier
+        self._concepts = concepts
+        self._texts = np.stack(texts)
+
+    async def describe(self, pictures: Sequence[RgbImage]) -> list[tuple[ConceptScore, ...]]:
+        """The concepts of each picture, the best first: softmax of the logits over the concepts."""
+        asked = self._seat.ask_all(self._classifier, "embed_pictures", pictures, stage="classify")
+        features: list[Features] = await asked
+        return [self._scores(each) for each in features]
+
+    def _scores(self, features: Features) -> tuple[ConceptScore, ...]:
+        logits = (self._texts @ features).astype(np.float64)
+        scores = np.exp(logits - logits.max())
+        scores /= scores.sum()
+        order = np.argsort(-scores, kind="stable")
+        return tuple(ConceptScore(self._concepts[i], float(scores[i]), int(i)) for i in order)
+
+
+class Concepts:
+    """Makes describers, and remembers the features of texts from one request to the next."""
+
+    def __init__(self) -> None:
+        self._texts: OrderedDict[tuple[str, str], Features] = OrderedDict()
+
+    async def describer(self, seat: Seat, classifier: ModelSpec, request: AnalyzeRequest) -> Describer:
+        """A describer for the request's concepts.
+
+        Raises:
+            InvalidRequestError: A concept is longer than the model can read.
+        """
+        texts = [request.template.replace("{}", concept) for concept in request.concepts]
+        known = {text: self._texts[classifier.name, text] for text in texts if (classifier.name, text) in self._texts}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, await seat.ask_all(classifier, "embed_texts", new, stage="classify"), strict=True))
+        for text, features in known.items():
+            self._texts[classifier.name, text] = features
+            self._texts.move_to_end((classifier.name, text))
+        while len(self._texts) > CACHED_TEXTS:
+            self._texts.popitem(last=False)
+        return Describer(seat, classifier, request.concepts, [known[text] for text in texts])
