@@ -163,13 +163,13 @@ class GenerateQuery:
     Attributes:
         prompt: What it shows.
         negative_prompt: What it must not show; may be empty.
-        width: In pixels, a multiple of 8.
-        height: In pixels, a multiple of 8.
+        width: In pixels, a multiple of 8; 0 for the model's own.
+        height: Likewise.
         steps: Of denoising.
         guidance: How closely to follow the prompt; 1 turns classifier-free guidance off.
         seed: The same seed and query give the same picture on the same device, alone or in company.
         progress: Called from the device's thread with the number of steps done, after each.
-        cancelled: Asked before each step; true ends the work.
+        cancelled: Asked before each step; true ends the work with an AbandonedError.
     """
 
     prompt: str
@@ -181,6 +181,10 @@ class GenerateQuery:
     seed: int
     progress: Callable[[int], None] = field(repr=False)
     cancelled: Callable[[], bool] = field(repr=False)
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the answer any more. Not a CancelledError, which would end the pool's worker."""
 
 
 @runtime_checkable
@@ -285,7 +289,9 @@ class Generator(Protocol):
         """(height, width, 3) uint8 RGB for each query.
 
         Raises:
-            CancelledError: Nobody waits for the picture any more.
+            AbandonedError: Nobody waits for a picture any more.
+            InvalidRequestError: The model cannot take so many steps.
+            TooLargeError: The device's memory does not hold such a picture on its way.
         """
         ...
 
