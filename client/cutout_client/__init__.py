@@ -10,6 +10,7 @@ print(each.label, each.score, each.mask.shape)
 from cutout_client.aio import AsyncClient
 from cutout_client.client import Client
 from cutout_client.coco import CocoDataset
+from cutout_client.concepts import Concepts, ConceptScore, Rewriting, RewrittenPhrase
 from cutout_client.errors import (
     AbortedError,
     CallCancelledError,
@@ -29,7 +30,7 @@ from cutout_client.errors import (
 )
 from cutout_client.images import ImageId, ImageLike, UploadedImage
 from cutout_client.objects import Polygon, SegmentedObject
-from cutout_client.prompts import Box, Options, Prompt
+from cutout_client.prompts import Box, EverythingOptions, Exemplar, Options, Prompt, StreamOptions, TextOptions
 from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
 from cutout_client.sessions import AsyncSession, Session
 from cutout_client.status import CacheStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
@@ -45,9 +46,13 @@ __all__ = [
     "CallCancelledError",
     "Client",
     "CocoDataset",
+    "ConceptScore",
+    "Concepts",
     "CutoutError",
     "DeadlineError",
     "DeviceStatus",
+    "EverythingOptions",
+    "Exemplar",
     "FailedPreconditionError",
     "FieldViolation",
     "ImageId",
@@ -65,10 +70,14 @@ __all__ = [
     "PermissionDeniedError",
     "Polygon",
     "Prompt",
+    "Rewriting",
+    "RewrittenPhrase",
     "Segmentation",
     "SegmentedObject",
     "ServerStatus",
     "Session",
+    "StreamOptions",
+    "TextOptions",
     "Timings",
     "TooLargeError",
     "UnauthenticatedError",

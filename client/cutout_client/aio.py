@@ -13,7 +13,16 @@ from google.protobuf.wrappers_pb2 import StringValue
 from cutout_client import tasks
 from cutout_client.errors import CutoutError, translated
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
-from cutout_client.prompts import Boxes, Options, Point, Prompts, StreamOptions
+from cutout_client.prompts import (
+    Boxes,
+    EverythingOptions,
+    Options,
+    Point,
+    Prompts,
+    Regions,
+    StreamOptions,
+    TextOptions,
+)
 from cutout_client.requests import overlay_request, stream_request, upload_requests
 from cutout_client.responses import (
     read_health,
@@ -92,23 +101,14 @@ class AsyncClient:
         image: ImageLike,
         phrases: str | Sequence[str],
         *,
-        box_threshold: float | None = None,
-        text_threshold: float | None = None,
         detector: str = "",
         segmenter: str = "",
         timeout_s: float | None = None,
         request_id: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[TextOptions],
     ) -> Segmentation:
         """As `Client.segment_text`."""
-        task = tasks.text_task(
-            phrases,
-            box_threshold=box_threshold,
-            text_threshold=text_threshold,
-            detector=detector,
-            segmenter=segmenter,
-            options=options,
-        )
+        task = tasks.text_task(phrases, detector=detector, segmenter=segmenter, options=options)
         return await self._segment(image, task, timeout_s, request_id)
 
     async def segment_box(
@@ -141,20 +141,35 @@ class AsyncClient:
         self,
         image: ImageLike,
         *,
-        points_per_side: int | None = None,
-        predicted_iou_threshold: float | None = None,
-        stability_threshold: float | None = None,
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[EverythingOptions],
+    ) -> Segmentation:
+        """As `Client.segment_everything`."""
+        task = tasks.everything_task(segmenter=segmenter, options=options)
+        return await self._segment(image, task, timeout_s, request_id)
+
+    async def analyze(
+        self,
+        image: ImageLike,
+        concepts: str | Sequence[str],
+        *,
+        regions: Regions | None = None,
+        template: str = "",
+        classifier: str = "",
         segmenter: str = "",
         timeout_s: float | None = None,
         request_id: str = "",
         **options: Unpack[Options],
     ) -> Segmentation:
-        """As `Client.segment_everything`."""
-        task = tasks.everything_task(
+        """As `Client.analyze`."""
+        task = tasks.analyze_task(
+            concepts,
+            regions=regions,
+            template=template,
+            classifier=classifier,
             segmenter=segmenter,
-            points_per_side=points_per_side,
-            predicted_iou_threshold=predicted_iou_threshold,
-            stability_threshold=stability_threshold,
             options=options,
         )
         return await self._segment(image, task, timeout_s, request_id)
@@ -166,6 +181,7 @@ class AsyncClient:
         phrases: str | Sequence[str] | None = None,
         boxes: Boxes | None = None,
         prompts: Prompts | None = None,
+        concepts: str | Sequence[str] | None = None,
         detector: str = "",
         segmenter: str = "",
         timeout_s: float | None = None,
@@ -177,6 +193,7 @@ class AsyncClient:
             phrases=phrases,
             boxes=boxes,
             prompts=prompts,
+            concepts=concepts,
             detector=detector,
             segmenter=segmenter,
             options=options,

@@ -13,7 +13,16 @@ from google.protobuf.wrappers_pb2 import StringValue
 from cutout_client import tasks
 from cutout_client.errors import CutoutError, translated
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
-from cutout_client.prompts import Boxes, Options, Point, Prompts, StreamOptions
+from cutout_client.prompts import (
+    Boxes,
+    EverythingOptions,
+    Options,
+    Point,
+    Prompts,
+    Regions,
+    StreamOptions,
+    TextOptions,
+)
 from cutout_client.requests import overlay_request, stream_request, upload_requests
 from cutout_client.responses import (
     read_health,
@@ -107,35 +116,24 @@ class Client:
         image: ImageLike,
         phrases: str | Sequence[str],
         *,
-        box_threshold: float | None = None,
-        text_threshold: float | None = None,
         detector: str = "",
         segmenter: str = "",
         timeout_s: float | None = None,
         request_id: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[TextOptions],
     ) -> Segmentation:
         """Finds what the phrases name and cuts each find out; nothing found is an empty result.
 
         Args:
             image: The picture.
             phrases: What to look for; several phrases in one string are separated by " . ".
-            box_threshold: Detections with a lower score are left out.
-            text_threshold: A phrase must match a detection's words at least this well.
             detector: Name of the model that finds. Default: the server's.
             segmenter: Name of the model that cuts out. Default: the server's.
             timeout_s: See the class.
             request_id: See the class.
-            options: What to make of the masks.
+            options: How to look, and what to make of the masks.
         """
-        task = tasks.text_task(
-            phrases,
-            box_threshold=box_threshold,
-            text_threshold=text_threshold,
-            detector=detector,
-            segmenter=segmenter,
-            options=options,
-        )
+        task = tasks.text_task(phrases, detector=detector, segmenter=segmenter, options=options)
         return self._segment(image, task, timeout_s, request_id)
 
     def segment_box(
@@ -178,31 +176,58 @@ class Client:
         self,
         image: ImageLike,
         *,
-        points_per_side: int | None = None,
-        predicted_iou_threshold: float | None = None,
-        stability_threshold: float | None = None,
         segmenter: str = "",
         timeout_s: float | None = None,
         request_id: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[EverythingOptions],
     ) -> Segmentation:
         """Cuts out everything that looks like an object.
 
         Args:
             image: The picture.
-            points_per_side: The grid of point prompts has this many on each side, in [1, 64].
-            predicted_iou_threshold: Masks with a lower predicted IoU are left out.
-            stability_threshold: Masks with a lower stability score are left out.
             segmenter: Name of the model. Default: the server's.
             timeout_s: See the class.
             request_id: See the class.
-            options: What to make of the masks.
+            options: How to look, and what to make of the masks.
         """
-        task = tasks.everything_task(
+        task = tasks.everything_task(segmenter=segmenter, options=options)
+        return self._segment(image, task, timeout_s, request_id)
+
+    def analyze(
+        self,
+        image: ImageLike,
+        concepts: str | Sequence[str],
+        *,
+        regions: Regions | None = None,
+        template: str = "",
+        classifier: str = "",
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[Options],
+    ) -> Segmentation:
+        """Says which of the concepts the picture shows, cuts regions of it out, and says the same of each.
+
+        The result's `concepts` are the whole picture's, each object's are those of its part of it; `best` is the best.
+
+        Args:
+            image: The picture.
+            concepts: What it may show: words or sentences.
+            regions: Where to look: boxes (x_min, y_min, x_max, y_max) and points (x, y) inside something, in pixels,
+                one or several. Default: everything.
+            template: Each concept is compared in place of "{}" in it. Default: "a photo of a {}".
+            classifier: Name of the model that compares. Default: the server's.
+            segmenter: Name of the model that cuts out. Default: the server's.
+            timeout_s: See the class.
+            request_id: See the class.
+            options: What to make of the masks, which come as RLE and outlines unless `mask_formats` says otherwise.
+        """
+        task = tasks.analyze_task(
+            concepts,
+            regions=regions,
+            template=template,
+            classifier=classifier,
             segmenter=segmenter,
-            points_per_side=points_per_side,
-            predicted_iou_threshold=predicted_iou_threshold,
-            stability_threshold=stability_threshold,
             options=options,
         )
         return self._segment(image, task, timeout_s, request_id)
@@ -214,6 +239,7 @@ class Client:
         phrases: str | Sequence[str] | None = None,
         boxes: Boxes | None = None,
         prompts: Prompts | None = None,
+        concepts: str | Sequence[str] | None = None,
         detector: str = "",
         segmenter: str = "",
         timeout_s: float | None = None,
@@ -224,19 +250,21 @@ class Client:
 
         Args:
             image: The picture.
-            phrases: As for `segment_text`; at most one of this and the next two. Without any, everything is cut out.
+            phrases: As for `segment_text`; at most one of this and the next three. Without any, everything is cut out.
             boxes: As for `segment_box`.
             prompts: As for `segment_points`.
+            concepts: As for `analyze`.
             detector: As for `segment_text`.
             segmenter: Name of the model that cuts out. Default: the server's.
             timeout_s: See the class.
             request_id: See the class.
-            options: What to make of the masks, and the thresholds of `segment_text` or `segment_everything`.
+            options: What to make of the masks, and what else the method of that kind of prompt takes.
         """
         task = tasks.any_task(
             phrases=phrases,
             boxes=boxes,
             prompts=prompts,
+            concepts=concepts,
             detector=detector,
             segmenter=segmenter,
             options=options,

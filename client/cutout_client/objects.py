@@ -9,6 +9,7 @@ from cutout.v1 import mask_pb2
 from cutout_common import masks
 from numpy.typing import NDArray
 
+from cutout_client.concepts import Concepts
 from cutout_client.prompts import Box
 
 
@@ -30,16 +31,17 @@ class SegmentedObject:
     """One object.
 
     Attributes:
-        label: The phrase, as the caller wrote it; empty for boxes, points and everything.
+        label: The phrase, as the caller wrote it or as it was rewritten; empty where no phrase was asked for.
         detection_score: The detector's confidence, in [0, 1]; None without a detector.
         predicted_iou: The segmenter's own estimate of the mask's IoU with the true one.
         stability_score: In [0, 1]; None when it was not computed.
-        prompt_index: Which phrase, box or prompt it came from.
+        prompt_index: Which phrase, box, prompt or region it came from.
         prompt_box: The box that prompted it; None for points alone and for everything.
         box: The smallest box of whole pixels around the mask.
         area: Pixels inside the mask.
         logits: (256, 256) float32 when they were asked for; to be used in a `Prompt`.
         encodings: The mask as it came, in each of the formats asked for.
+        concepts: What its part of the picture shows; from `analyze` alone.
     """
 
     label: str
@@ -52,6 +54,12 @@ class SegmentedObject:
     area: int
     logits: NDArray[np.float32] | None = field(repr=False, compare=False)
     encodings: tuple[mask_pb2.Mask, ...] = field(repr=False)
+    concepts: Concepts | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it: its label, else the concept that describes it best, else nothing."""
+        return self.label or (self.concepts.best.concept if self.concepts else "")
 
     @property
     def score(self) -> float:

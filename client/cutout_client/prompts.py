@@ -47,8 +47,23 @@ class Prompt:
     logits: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class Exemplar:
+    """An example for `segment_text`.
+
+    Attributes:
+        box: x_min, y_min, x_max, y_max around one object, in pixels.
+        negative: Objects like it are not wanted.
+    """
+
+    box: Sequence[float]
+    negative: bool = False
+
+
 Prompts = Prompt | Sequence[Prompt] | Sequence[Point] | Point | NDArray[Any]
 Boxes = Sequence[float] | Sequence[Sequence[float]] | NDArray[Any]
+Exemplars = Exemplar | Sequence[Exemplar | Sequence[float]] | Sequence[float] | NDArray[Any]  # bare boxes are wanted
+Regions = Sequence[float] | Sequence[Sequence[float]] | NDArray[Any]  # boxes of four numbers, points of two
 
 
 class Options(TypedDict, total=False):
@@ -81,11 +96,60 @@ class Options(TypedDict, total=False):
     max_objects: int
 
 
-class StreamOptions(Options, total=False):
-    """`Options`, and those thresholds of `segment_text` and `segment_everything` that the prompt has a use for."""
+class TextOptions(Options, total=False):
+    """`Options`, and how `segment_text` is to look.
+
+    Attributes:
+        box_threshold: Finds with a lower score are left out.
+        text_threshold: A phrase must match a find's words at least this well.
+        box_nms_iou: Of two boxes found for one phrase that overlap by more, the one with the lower score is left out.
+        exemplars: Boxes around examples of what is wanted, or `Exemplar(box, negative=True)` of what is not; with the
+            phrase "visual" they alone say what to find. Not every model takes them.
+        rewrite: Have a language model turn sentences into noun phrases first, if the operator set one up.
+    """
 
     box_threshold: float | None
     text_threshold: float | None
+    box_nms_iou: float | None
+    exemplars: Exemplars | None
+    rewrite: bool
+
+
+class EverythingOptions(Options, total=False):
+    """`Options`, and how `segment_everything` is to look: as the official automatic mask generators do.
+
+    Attributes:
+        points_per_side: The grid of point prompts has this many on each side, in [1, 64].
+        predicted_iou_threshold: Masks with a lower predicted IoU are left out.
+        stability_threshold: Masks with a lower stability score are left out.
+        stability_offset: The stability score compares the masks at thresholds raised and lowered by this, in (0, 32].
+        box_nms_iou: Of two masks whose boxes overlap by more, the one with the lower predicted IoU is left out.
+        crop_layers: Look again in 4 ** i overlapping crops for each layer i up to this one, in [0, 3].
+        crop_overlap: How far crops overlap, as a fraction of the picture's shorter side; halved at each layer.
+        crop_points_downscale: Layer i has points_per_side divided by this ** i.
+        crop_nms_iou: As box_nms_iou, between crops; the mask from the smaller crop stays.
+    """
+
     points_per_side: int | None
     predicted_iou_threshold: float | None
     stability_threshold: float | None
+    stability_offset: float | None
+    box_nms_iou: float | None
+    crop_layers: int | None
+    crop_overlap: float | None
+    crop_points_downscale: int | None
+    crop_nms_iou: float | None
+
+
+class StreamOptions(TextOptions, EverythingOptions, total=False):
+    """`Options`, and those of `segment_text`, `segment_everything` and `analyze` that the prompt has a use for.
+
+    Attributes:
+        regions: As for `analyze`.
+        template: As for `analyze`.
+        classifier: As for `analyze`.
+    """
+
+    regions: Regions | None
+    template: str
+    classifier: str

@@ -77,8 +77,9 @@ def overlay_request(
 
 
 def _field(task: Task) -> str:
-    """Where requests of streams and sessions hold it: SegmentByTextRequest is `text`."""
-    return task.DESCRIPTOR.name.removeprefix("Segment").removeprefix("By").removesuffix("Request").lower()
+    """Where requests of streams and sessions hold it: SegmentByTextRequest is `text`, AnalyzeImageRequest `analyze`."""
+    name = task.DESCRIPTOR.name.removeprefix("Segment").removeprefix("By").removesuffix("Request")
+    return name.removesuffix("Image").lower()
 
 
 def _image_chunk(data: bytes, *, last: bool) -> segmentation_service_pb2.SegmentSessionRequest:

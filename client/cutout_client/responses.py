@@ -6,10 +6,18 @@ from datetime import UTC
 from typing import Any, Protocol
 
 import numpy as np
-from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, model_service_pb2, segmentation_pb2
+from cutout.v1 import (
+    image_pb2,
+    image_service_pb2,
+    mask_pb2,
+    model_service_pb2,
+    segmentation_pb2,
+    segmentation_service_pb2,
+)
 from google.protobuf.wrappers_pb2 import Int32Value
 from numpy.typing import NDArray
 
+from cutout_client.concepts import Concepts, ConceptScore, Rewriting, RewrittenPhrase
 from cutout_client.images import ImageId, Picture, UploadedImage
 from cutout_client.objects import SegmentedObject
 from cutout_client.prompts import Box
@@ -17,6 +25,7 @@ from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
 from cutout_client.status import CacheStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
 
 _HEALTH = ("unknown", "serving", "not_serving", "service_unknown")  # HealthCheckResponse.ServingStatus, from 0
+_Describing = segmentation_pb2.Segmentation | segmentation_pb2.SegmentedObject | segmentation_service_pb2.StreamHeader
 
 
 class _Enum(Protocol):
@@ -34,6 +43,8 @@ def read_segmentation(message: segmentation_pb2.Segmentation, picture: Picture, 
         request_id=request_id,
         overlay_file=message.overlay.data,
         picture=picture,
+        concepts=read_concepts(message),
+        rewriting=read_rewriting(message),
     )
 
 
@@ -50,7 +61,24 @@ def read_object(message: segmentation_pb2.SegmentedObject) -> SegmentedObject:
         area=message.area,
         logits=_logits(message.logits) if message.HasField("logits") else None,
         encodings=tuple(message.masks),
+        concepts=read_concepts(message),
     )
+
+
+def read_concepts(message: _Describing) -> Concepts | None:
+    """Reads what a picture or a part of it shows, of a message that may say so."""
+    if not message.HasField("concepts"):
+        return None
+    scores = (ConceptScore(each.concept, each.score, each.concept_index) for each in message.concepts.scores)
+    return Concepts(tuple(scores))
+
+
+def read_rewriting(message: segmentation_pb2.Segmentation | segmentation_service_pb2.StreamHeader) -> Rewriting | None:
+    """Reads what became of the phrases."""
+    if not message.HasField("rewriting"):
+        return None
+    phrases = (RewrittenPhrase(each.phrase, each.prompt_index) for each in message.rewriting.phrases)
+    return Rewriting(tuple(phrases), message.rewriting.failure)
 
 
 def read_image_info(message: image_pb2.ImageInfo) -> ImageInfo:
@@ -97,6 +125,7 @@ def read_model(message: model_service_pb2.Model) -> Model:
         memory_bytes=message.memory_bytes,
         vocabulary=tuple(message.vocabulary),
         default_for=tuple(_name(tasks, task, "TASK_") for task in message.default_for),
+        exemplars=message.exemplars,
     )
 
 

@@ -13,6 +13,7 @@ from cutout_common.overlay import draw
 from numpy.typing import NDArray
 
 from cutout_client.coco import CocoDataset
+from cutout_client.concepts import Concepts, Rewriting
 from cutout_client.images import ImageLike, Picture, read_picture
 from cutout_client.objects import SegmentedObject, mask_of
 from cutout_client.prompts import Box
@@ -47,6 +48,9 @@ class Timings:
         masks_ms: Logits to masks, in the form asked for.
         total_ms: The whole request.
         embedding_cached: Whether the embedding was already there.
+        classify_ms: Pictures and concepts to scores.
+        rewrite_ms: The language model that rewrites phrases.
+        generate_ms: Words to a picture.
     """
 
     queue_ms: float
@@ -57,6 +61,9 @@ class Timings:
     masks_ms: float
     total_ms: float
     embedding_cached: bool
+    classify_ms: float = 0.0
+    rewrite_ms: float = 0.0
+    generate_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class Segmentation:
         request_id: The id under which the server logged the call.
         overlay_file: The picture with everything drawn on it by the server, when that was asked for; else empty.
         picture: What was asked about.
+        concepts: What the whole picture shows; from `analyze` alone.
+        rewriting: What became of the phrases; None unless the request asked for rewriting.
     """
 
     objects: tuple[SegmentedObject, ...]
@@ -97,6 +106,8 @@ class Segmentation:
     request_id: str
     overlay_file: bytes = field(repr=False)
     picture: Picture = field(repr=False, compare=False)
+    concepts: Concepts | None = None
+    rewriting: Rewriting | None = None
 
     def __iter__(self) -> Iterator[SegmentedObject]:
         return iter(self.objects)
@@ -206,11 +217,12 @@ class _Drawn:
 
     @property
     def label(self) -> str:
-        return self.found.label
+        return self.found.name
 
     @property
     def score(self) -> float:
-        return self.found.score
+        concepts = None if self.found.label else self.found.concepts
+        return concepts.best.score if concepts else self.found.score
 
     @property
     def prompt_box(self) -> Box | None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cutout_client.coco import CocoDataset
 
 if TYPE_CHECKING:
+    from cutout_client.concepts import Concepts
     from cutout_client.objects import SegmentedObject
     from cutout_client.results import Segmentation
 
@@ -80,8 +82,22 @@ def _coco(result: "Segmentation", folder: Path, name: str) -> list[Path]:
 def _npz(result: "Segmentation", folder: Path, name: str) -> list[Path]:
     path = folder / f"{name}.npz"
     labels = np.array(result.labels, str)
-    np.savez_compressed(path, masks=result.masks, boxes=result.boxes, labels=labels, scores=result.scores)
+    described: dict[str, Any] = {}
+    if result.concepts:
+        names = [each.concept for each in sorted(result.concepts, key=lambda each: each.concept_index)]
+        described = {
+            "concepts": np.array(names, str),
+            "picture_concept_scores": _scores(result.concepts),
+            "concept_scores": np.array([_scores(each.concepts) for each in result], np.float32).reshape(-1, len(names)),
+        }
+    np.savez_compressed(path, masks=result.masks, boxes=result.boxes, labels=labels, scores=result.scores, **described)
     return [path]
+
+
+def _scores(concepts: "Concepts | None") -> NDArray[np.float32]:
+    """(C,) float32, in the order of the request."""
+    ordered = sorted(concepts or (), key=lambda each: each.concept_index)
+    return np.array([each.score for each in ordered], np.float32)
 
 
 FORMATS: dict[str, Callable[["Segmentation", Path, str], list[Path]]] = {
@@ -96,12 +112,13 @@ FORMATS: dict[str, Callable[["Segmentation", Path, str], list[Path]]] = {
 
 
 def _described(each: "SegmentedObject") -> dict[str, Any]:
-    return {"label": each.label, "score": each.score, "box": list(each.box), "area": each.area}
+    described = {"label": each.label, "score": each.score, "box": list(each.box), "area": each.area}
+    return described | ({"concepts": each.concepts.to_dict()} if each.concepts else {})
 
 
 def _tag(number: int, each: "SegmentedObject") -> str:
     """Such as `003-remote_control`: safe in file names whatever the phrase."""
-    label = re.sub(r"[^\w]+", "_", each.label).strip("_")[:40]
+    label = re.sub(r"[^\w]+", "_", each.name).strip("_")[:40]
     return f"{number:03}-{label}" if label else f"{number:03}"
 
 

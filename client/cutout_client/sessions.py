@@ -13,7 +13,7 @@ from cutout_common.status import ErrorDetails
 
 from cutout_client import errors, requests, tasks
 from cutout_client.images import Picture
-from cutout_client.prompts import Boxes, Options, Prompts
+from cutout_client.prompts import Boxes, EverythingOptions, Options, Prompts, Regions, TextOptions
 from cutout_client.responses import read_image_info, read_segmentation
 from cutout_client.results import ImageInfo, Segmentation
 from cutout_client.transport import Call
@@ -84,21 +84,12 @@ class Session:
         self,
         phrases: str | Sequence[str],
         *,
-        box_threshold: float | None = None,
-        text_threshold: float | None = None,
         detector: str = "",
         timeout_s: float | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[TextOptions],
     ) -> Segmentation:
         """As `Client.segment_text`, on the session's picture."""
-        task = tasks.text_task(
-            phrases,
-            box_threshold=box_threshold,
-            text_threshold=text_threshold,
-            detector=detector,
-            segmenter="",
-            options=options,
-        )
+        task = tasks.text_task(phrases, detector=detector, segmenter="", options=options)
         return self._ask(task, timeout_s)
 
     def box(self, boxes: Boxes, *, timeout_s: float | None = None, **options: Unpack[Options]) -> Segmentation:
@@ -112,19 +103,26 @@ class Session:
     def everything(
         self,
         *,
-        points_per_side: int | None = None,
-        predicted_iou_threshold: float | None = None,
-        stability_threshold: float | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[EverythingOptions],
+    ) -> Segmentation:
+        """As `Client.segment_everything`, on the session's picture."""
+        task = tasks.everything_task(segmenter="", options=options)
+        return self._ask(task, timeout_s)
+
+    def analyze(
+        self,
+        concepts: str | Sequence[str],
+        *,
+        regions: Regions | None = None,
+        template: str = "",
+        classifier: str = "",
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Segmentation:
-        """As `Client.segment_everything`, on the session's picture."""
-        task = tasks.everything_task(
-            segmenter="",
-            points_per_side=points_per_side,
-            predicted_iou_threshold=predicted_iou_threshold,
-            stability_threshold=stability_threshold,
-            options=options,
+        """As `Client.analyze`, on the session's picture."""
+        task = tasks.analyze_task(
+            concepts, regions=regions, template=template, classifier=classifier, segmenter="", options=options
         )
         return self._ask(task, timeout_s)
 
@@ -221,21 +219,12 @@ class AsyncSession:
         self,
         phrases: str | Sequence[str],
         *,
-        box_threshold: float | None = None,
-        text_threshold: float | None = None,
         detector: str = "",
         timeout_s: float | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[TextOptions],
     ) -> Segmentation:
         """As `AsyncClient.segment_text`, on the session's picture."""
-        task = tasks.text_task(
-            phrases,
-            box_threshold=box_threshold,
-            text_threshold=text_threshold,
-            detector=detector,
-            segmenter="",
-            options=options,
-        )
+        task = tasks.text_task(phrases, detector=detector, segmenter="", options=options)
         return await self._ask(task, timeout_s)
 
     async def box(self, boxes: Boxes, *, timeout_s: float | None = None, **options: Unpack[Options]) -> Segmentation:
@@ -251,19 +240,26 @@ class AsyncSession:
     async def everything(
         self,
         *,
-        points_per_side: int | None = None,
-        predicted_iou_threshold: float | None = None,
-        stability_threshold: float | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[EverythingOptions],
+    ) -> Segmentation:
+        """As `AsyncClient.segment_everything`, on the session's picture."""
+        task = tasks.everything_task(segmenter="", options=options)
+        return await self._ask(task, timeout_s)
+
+    async def analyze(
+        self,
+        concepts: str | Sequence[str],
+        *,
+        regions: Regions | None = None,
+        template: str = "",
+        classifier: str = "",
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Segmentation:
-        """As `AsyncClient.segment_everything`, on the session's picture."""
-        task = tasks.everything_task(
-            segmenter="",
-            points_per_side=points_per_side,
-            predicted_iou_threshold=predicted_iou_threshold,
-            stability_threshold=stability_threshold,
-            options=options,
+        """As `AsyncClient.analyze`, on the session's picture."""
+        task = tasks.analyze_task(
+            concepts, regions=regions, template=template, classifier=classifier, segmenter="", options=options
         )
         return await self._ask(task, timeout_s)
 

@@ -10,12 +10,13 @@ class Model:
     Attributes:
         name: The name that requests use.
         family: What it is built on.
-        tasks: "segment", "detect", "everything".
+        tasks: "segment", "detect", "everything", "segment_text", "classify", "generate".
         description: For people.
         loaded_on: Devices that hold it now.
         memory_bytes: What it takes on a device; 0 until it was loaded once.
         vocabulary: The only words that it understands; empty when it is not limited to a list.
         default_for: The tasks for which it is taken when a request names no model.
+        exemplars: Whether `segment_text` may give it exemplars.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Model:
     memory_bytes: int
     vocabulary: tuple[str, ...]
     default_for: tuple[str, ...]
+    exemplars: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,18 @@ import grpc
 from cutout.v1 import segmentation_pb2, segmentation_service_pb2
 from cutout_common.status import ErrorDetails
 
+from cutout_client.concepts import Concepts, Rewriting
 from cutout_client.errors import InternalError, translated
 from cutout_client.images import Picture
 from cutout_client.objects import SegmentedObject
-from cutout_client.responses import read_image_info, read_object, read_omissions, read_timings
+from cutout_client.responses import (
+    read_concepts,
+    read_image_info,
+    read_object,
+    read_omissions,
+    read_rewriting,
+    read_timings,
+)
 from cutout_client.results import ImageInfo, Segmentation
 
 Message = segmentation_service_pb2.StreamSegmentationResponse
@@ -21,10 +29,14 @@ class Assembly:
 
     Attributes:
         image: The picture as the server saw it, once the first message is there.
+        concepts: What the whole picture shows, likewise.
+        rewriting: What became of the phrases, likewise.
     """
 
     def __init__(self, picture: Picture, request_id: str) -> None:
         self.image: ImageInfo | None = None
+        self.concepts: Concepts | None = None
+        self.rewriting: Rewriting | None = None
         self._picture = picture
         self._request_id = request_id
         self._object: segmentation_pb2.SegmentedObject | None = None
@@ -38,6 +50,8 @@ class Assembly:
         match message.WhichOneof("event"):
             case "header":
                 self.image = read_image_info(message.header.image)
+                self.concepts = read_concepts(message.header)
+                self.rewriting = read_rewriting(message.header)
             case "object":
                 self._object = message.object
                 self._pieces = {i: [] for i, mask in enumerate(message.object.masks) if not mask.WhichOneof("encoding")}
@@ -71,6 +85,8 @@ class Assembly:
             request_id=self._request_id,
             overlay_file=b"".join(self._overlay),
             picture=self._picture,
+            concepts=self.concepts,
+            rewriting=self.rewriting,
         )
 
     def _add_chunk(self, chunk: segmentation_service_pb2.MaskChunk) -> SegmentedObject | None:
@@ -105,6 +121,16 @@ class ObjectStream(Iterator[SegmentedObject]):
     def image(self) -> ImageInfo | None:
         """The picture as the server saw it; None before the first object or the end is reached."""
         return self._assembly.image
+
+    @property
+    def concepts(self) -> Concepts | None:
+        """What the whole picture shows, as early as `image`; from `analyze`'s concepts alone."""
+        return self._assembly.concepts
+
+    @property
+    def rewriting(self) -> Rewriting | None:
+        """What became of the phrases, as early as `image`; None unless rewriting was asked for."""
+        return self._assembly.rewriting
 
     def __next__(self) -> SegmentedObject:
         return next(self._objects)
@@ -146,6 +172,16 @@ class AsyncObjectStream(AsyncIterator[SegmentedObject]):
     def image(self) -> ImageInfo | None:
         """The picture as the server saw it; None before the first object or the end is reached."""
         return self._assembly.image
+
+    @property
+    def concepts(self) -> Concepts | None:
+        """What the whole picture shows, as early as `image`; from `analyze`'s concepts alone."""
+        return self._assembly.concepts
+
+    @property
+    def rewriting(self) -> Rewriting | None:
+        """What became of the phrases, as early as `image`; None unless rewriting was asked for."""
+        return self._assembly.rewriting
 
     async def __anext__(self) -> SegmentedObject:
         return await anext(self._objects)

@@ -7,86 +7,123 @@ import numpy as np
 from cutout.v1 import mask_pb2, segmentation_pb2, segmentation_service_pb2
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
-from cutout_client.prompts import Boxes, Options, Prompt, Prompts, StreamOptions
+from cutout_client.prompts import (
+    Boxes,
+    EverythingOptions,
+    Exemplar,
+    Exemplars,
+    Options,
+    Prompt,
+    Prompts,
+    Regions,
+    StreamOptions,
+    TextOptions,
+)
 
 Task = (
     segmentation_service_pb2.SegmentByTextRequest
     | segmentation_service_pb2.SegmentByBoxRequest
     | segmentation_service_pb2.SegmentByPointsRequest
     | segmentation_service_pb2.SegmentEverythingRequest
+    | segmentation_service_pb2.AnalyzeImageRequest
 )
 
-THRESHOLDS = {
-    "box_threshold": "phrases",
-    "text_threshold": "phrases",
-    "points_per_side": "everything",
-    "predicted_iou_threshold": "everything",
-    "stability_threshold": "everything",
+_MASKS = Options.__annotations__.keys()
+_TEXT = TextOptions.__annotations__.keys() - _MASKS
+_EVERYTHING = EverythingOptions.__annotations__.keys() - _MASKS
+# What each kind of prompt takes beyond `Options`.
+OPTIONS = {
+    "phrases": _TEXT,
+    "boxes": frozenset[str](),
+    "prompts": frozenset[str](),
+    "everything": _EVERYTHING,
+    "concepts": StreamOptions.__annotations__.keys() - _MASKS - _TEXT - _EVERYTHING,
 }
 
 
 def text_task(
-    phrases: str | Sequence[str],
-    *,
-    box_threshold: float | None,
-    text_threshold: float | None,
-    detector: str,
-    segmenter: str,
-    options: Options,
+    phrases: str | Sequence[str], *, detector: str, segmenter: str, options: Mapping[str, Any]
 ) -> segmentation_service_pb2.SegmentByTextRequest:
-    """Finds what the phrases name."""
+    """Finds what the phrases name.
+
+    Raises:
+        ValueError: An exemplar has not four numbers.
+    """
+    how, masks = _split(options, "phrases")
+    exemplars = how.pop("exemplars", None)
     return segmentation_service_pb2.SegmentByTextRequest(
-        phrases=[phrases] if isinstance(phrases, str) else phrases,
-        box_threshold=box_threshold,
-        text_threshold=text_threshold,
+        phrases=_words(phrases),
+        exemplars=() if exemplars is None else _exemplars(exemplars),
         detector=detector,
         segmenter=segmenter,
-        options=_options(options),
+        options=masks,
+        **how,
     )
 
 
-def box_task(boxes: Boxes, segmenter: str, options: Options) -> segmentation_service_pb2.SegmentByBoxRequest:
+def box_task(boxes: Boxes, segmenter: str, options: Mapping[str, Any]) -> segmentation_service_pb2.SegmentByBoxRequest:
     """One object for each box; four numbers are one box.
 
     Raises:
         ValueError: A box has not four numbers.
     """
-    corners = rows(boxes, (4,), "boxes are x_min, y_min, x_max, y_max")
+    _, masks = _split(options, "boxes")
     return segmentation_service_pb2.SegmentByBoxRequest(
-        boxes=[mask_pb2.Box(x_min=a, y_min=b, x_max=c, y_max=d) for a, b, c, d in corners],
+        boxes=[_box(corners) for corners in rows(boxes, (4,), "boxes are x_min, y_min, x_max, y_max")],
         segmenter=segmenter,
-        options=_options(options),
+        options=masks,
     )
 
 
-def points_task(prompts: Prompts, segmenter: str, options: Options) -> segmentation_service_pb2.SegmentByPointsRequest:
+def points_task(
+    prompts: Prompts, segmenter: str, options: Mapping[str, Any]
+) -> segmentation_service_pb2.SegmentByPointsRequest:
     """One object for each `Prompt`; bare points are one object's.
 
     Raises:
         ValueError: A point, a box or logits have another shape than they should.
     """
+    _, masks = _split(options, "prompts")
     return segmentation_service_pb2.SegmentByPointsRequest(
-        prompts=[_object_prompt(prompt) for prompt in _as_prompts(prompts)],
-        segmenter=segmenter,
-        options=_options(options),
+        prompts=[_object_prompt(prompt) for prompt in _as_prompts(prompts)], segmenter=segmenter, options=masks
     )
 
 
-def everything_task(
-    *,
-    segmenter: str,
-    points_per_side: int | None,
-    predicted_iou_threshold: float | None,
-    stability_threshold: float | None,
-    options: Options,
-) -> segmentation_service_pb2.SegmentEverythingRequest:
+def everything_task(*, segmenter: str, options: Mapping[str, Any]) -> segmentation_service_pb2.SegmentEverythingRequest:
     """Everything that looks like an object."""
-    return segmentation_service_pb2.SegmentEverythingRequest(
+    how, masks = _split(options, "everything")
+    return segmentation_service_pb2.SegmentEverythingRequest(segmenter=segmenter, options=masks, **how)
+
+
+def analyze_task(
+    concepts: str | Sequence[str],
+    *,
+    regions: Regions | None,
+    template: str,
+    classifier: str,
+    segmenter: str,
+    options: Mapping[str, Any],
+) -> segmentation_service_pb2.AnalyzeImageRequest:
+    """What the picture and its regions show.
+
+    Raises:
+        ValueError: A region has neither four numbers nor two, or there is none in a list of them.
+    """
+    _, masks = _split(options, "boxes")
+    if regions is not None and not len(regions):
+        raise ValueError("regions is empty: leave it out to look at everything")
+    return segmentation_service_pb2.AnalyzeImageRequest(
+        concepts=_words(concepts),
+        regions=[
+            segmentation_service_pb2.Region(box=_box(row))
+            if len(row) == 4
+            else segmentation_service_pb2.Region(point=mask_pb2.Point(x=row[0], y=row[1]))
+            for row in rows(regions, (2, 4), "regions are x_min, y_min, x_max, y_max or x, y")
+        ],
+        template=template,
+        classifier=classifier,
         segmenter=segmenter,
-        points_per_side=points_per_side or 0,
-        predicted_iou_threshold=predicted_iou_threshold,
-        stability_threshold=stability_threshold,
-        options=_options(options),
+        options=masks,
     )
 
 
@@ -95,6 +132,7 @@ def any_task(
     phrases: str | Sequence[str] | None,
     boxes: Boxes | None,
     prompts: Prompts | None,
+    concepts: str | Sequence[str] | None,
     detector: str,
     segmenter: str,
     options: StreamOptions,
@@ -102,26 +140,30 @@ def any_task(
     """The task for at most one kind of prompt; everything when there is none.
 
     Raises:
-        ValueError: There are several kinds, or a detector or a threshold that has no use with this one.
+        ValueError: There are several kinds, or a detector or an option that has no use with this one.
     """
-    kinds = {"phrases": phrases, "boxes": boxes, "prompts": prompts}
+    kinds = {"phrases": phrases, "boxes": boxes, "prompts": prompts, "concepts": concepts}
     given = [name for name, value in kinds.items() if value is not None]
     if len(given) > 1:
-        raise ValueError(f"give one of phrases, boxes and prompts, or none to segment everything; got {given}")
+        raise ValueError(f"give one of {', '.join(kinds)}, or none to segment everything; got {', '.join(given)}")
     kind = given[0] if given else "everything"
-    thresholds: dict[str, Any] = {name: value for name, value in options.items() if name in THRESHOLDS}
-    others: Any = {name: value for name, value in options.items() if name not in THRESHOLDS}
-    useless = [name for name, value in thresholds.items() if value is not None and THRESHOLDS[name] != kind]
-    if useless or (detector and kind != "phrases"):
-        raise ValueError(f"{', '.join(useless or ['detector'])} cannot be used with {kind}")
-    wanted = {name: thresholds.get(name) for name, user in THRESHOLDS.items() if user == kind}
+    others = frozenset().union(*OPTIONS.values()) - OPTIONS[kind]
+    useless = [name for name, value in options.items() if name in others and not _is_default(value)]
+    useless += ["detector"] if detector and kind != "phrases" else []
+    if useless:
+        raise ValueError(f"{', '.join(useless)} cannot be used with {kind}")
+    wanted = {name: value for name, value in options.items() if name not in others}
     if phrases is not None:
-        return text_task(phrases, detector=detector, segmenter=segmenter, options=others, **wanted)
+        return text_task(phrases, detector=detector, segmenter=segmenter, options=wanted)
     if boxes is not None:
-        return box_task(boxes, segmenter, others)
+        return box_task(boxes, segmenter, wanted)
     if prompts is not None:
-        return points_task(prompts, segmenter, others)
-    return everything_task(segmenter=segmenter, options=others, **wanted)
+        return points_task(prompts, segmenter, wanted)
+    if concepts is not None:
+        given_here: Any = {"regions": None, "template": "", "classifier": ""}
+        given_here |= {name: wanted.pop(name) for name in OPTIONS[kind] if name in wanted}
+        return analyze_task(concepts, segmenter=segmenter, options=wanted, **given_here)
+    return everything_task(segmenter=segmenter, options=wanted)
 
 
 def method(task: Task) -> str:
@@ -144,12 +186,24 @@ def rows(values: Any, lengths: tuple[int, ...], expected: str) -> list[list[floa
     return [[float(number) for number in row] for row in many]
 
 
-def _options(options: Mapping[str, Any]) -> segmentation_pb2.SegmentationOptions:
-    unknown = sorted(options.keys() - Options.__annotations__.keys())
+def _split(options: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], segmentation_pb2.SegmentationOptions]:
+    """What was given of a kind's own options, and the message of the others.
+
+    Raises:
+        TypeError: The kind has no such option.
+        ValueError: A word is none of those that an option takes.
+    """
+    unknown = sorted(options.keys() - _MASKS - OPTIONS[kind])
     if unknown:
-        raise TypeError(f"unknown option {', '.join(unknown)}; the options are {', '.join(Options.__annotations__)}")
+        known = ", ".join(sorted(OPTIONS[kind]) + list(_MASKS))
+        raise TypeError(f"unknown option {', '.join(unknown)}; the options are {known}")
+    given = {name: value for name, value in options.items() if value is not None}
+    own = {name: given.pop(name) for name in OPTIONS[kind] & given.keys()}
+    return own, _options(given)
+
+
+def _options(given: dict[str, Any]) -> segmentation_pb2.SegmentationOptions:
     message = segmentation_pb2.SegmentationOptions
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if "strategy" in given:
         given["strategy"] = _enum(message.Strategy, "STRATEGY_", given["strategy"])
     if "overlay" in given:
@@ -185,8 +239,8 @@ def _object_prompt(prompt: Prompt) -> segmentation_service_pb2.ObjectPrompt:
             raise ValueError(f"a point's label is 1 (inside) or 0 (outside), not {label[0]:g}")
         message.points.add(x=x, y=y, label=int(label[0]) if label else None)
     if prompt.box is not None:
-        ((a, b, c, d),) = rows(prompt.box, (4,), "a prompt's box is x_min, y_min, x_max, y_max")
-        message.box.CopyFrom(mask_pb2.Box(x_min=a, y_min=b, x_max=c, y_max=d))
+        (corners,) = rows(prompt.box, (4,), "a prompt's box is x_min, y_min, x_max, y_max")
+        message.box.CopyFrom(_box(corners))
     if prompt.logits is not None:
         values = np.asarray(prompt.logits, "<f4")
         if values.ndim != 2:
@@ -194,3 +248,29 @@ def _object_prompt(prompt: Prompt) -> segmentation_service_pb2.ObjectPrompt:
         height, width = values.shape
         message.logits.CopyFrom(mask_pb2.LowResLogits(height=height, width=width, data=values.tobytes()))
     return message
+
+
+def _is_default(value: object) -> bool:
+    return value is None or value is False or (isinstance(value, str) and not value)
+
+
+def _exemplars(given: Exemplars) -> list[segmentation_service_pb2.Exemplar]:
+    expected = "an exemplar's box is x_min, y_min, x_max, y_max"
+    listed: Any = [given] if isinstance(given, Exemplar) else given
+    if not any(isinstance(each, Exemplar) for each in listed):
+        listed = rows(listed, (4,), expected)
+    exemplars = [each if isinstance(each, Exemplar) else Exemplar(each) for each in listed]
+    return [
+        segmentation_service_pb2.Exemplar(box=_box(corners), negative=each.negative)
+        for each in exemplars
+        for corners in rows(each.box, (4,), expected)
+    ]
+
+
+def _box(corners: Sequence[float]) -> mask_pb2.Box:
+    x_min, y_min, x_max, y_max = corners
+    return mask_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+
+
+def _words(words: str | Sequence[str]) -> Sequence[str]:
+    return [words] if isinstance(words, str) else words

@@ -28,6 +28,11 @@ def write_error(text: str, console: Console | None = None) -> None:
     (console or stderr()).print(Text(f"cutout: error: {text}", style="red"), soft_wrap=True)
 
 
+def write_warning(text: str) -> None:
+    """One line on stderr."""
+    stderr().print(Text(f"cutout: warning: {text}", style="yellow"), soft_wrap=True)
+
+
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A table without lines; the columns named in `right` hold numbers."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

@@ -1,35 +1,50 @@
 """The flags that say what to look for."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from cutout_client.client import Client
-from cutout_client.prompts import Options, Prompt, Strategy
-from cutout_client.results import Segmentation
-from cutout_client.tasks import THRESHOLDS
+from cutout_client.cli.batch import Ask
+from cutout_client.prompts import Exemplar, Options, Prompt, Strategy
+from cutout_client.tasks import OPTIONS
 
-Ask = Callable[[Client, Path], Segmentation]
+VISUAL = "visual"  # The phrase that means what the exemplars show and no more.
+EVERYTHING = "(--everything)"
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     what = parser.add_argument_group("what to cut out", "one of these; one --box may go with --point")
-    what.add_argument("--text", nargs="+", metavar="PHRASE", help="what the phrases name")
-    what.add_argument("--box", nargs="+", type=_box, metavar="X0,Y0,X1,Y1", help="the object in each box, in pixels")
+    several: Any = {"nargs": "+", "action": "extend"}
+    what.add_argument("--text", **several, metavar="PHRASE", help="what the phrases name")
+    what.add_argument("--box", **several, type=box, metavar="X0,Y0,X1,Y1", help="the object in each box, in pixels")
     what.add_argument(
-        "--point", nargs="+", type=_point, metavar="X,Y[,0]", help="one object, by clicks; 0: outside of it"
+        "--point", **several, type=_point, metavar="X,Y[,0]", help="one object by clicks; 0: outside of it"
     )
     what.add_argument("--everything", action="store_true", help="everything that looks like an object")
+    examples: Any = several | {"dest": "exemplars", "metavar": "X0,Y0,X1,Y1"}
+    what.add_argument("--exemplar", **examples, type=box, help="what is like these examples (with --text or alone)")
+    what.add_argument("--not-like", **examples, type=_counterexample, help="and not like these")
     how = parser.add_argument_group("how")
     how.add_argument("--segmenter", "--model", default="", metavar="NAME", help="model that cuts out")
     how.add_argument("--detector", default="", metavar="NAME", help="model that finds what --text names")
+    how.add_argument("--rewrite", action="store_true", help="have a language model turn sentences into nouns (--text)")
     how.add_argument("--box-threshold", type=float, metavar="0..1", help="least score of a find (--text)")
     how.add_argument("--text-threshold", type=float, metavar="0..1", help="least match of a phrase (--text)")
+    how.add_argument("--box-nms-iou", type=float, metavar="0..1", help="most overlap of boxes (--text, --everything)")
     how.add_argument("--points-per-side", type=int, metavar="1..64", help="how fine to look (--everything)")
-    how.add_argument("--predicted-iou-threshold", type=float, metavar="0..1", help="(--everything)")
-    how.add_argument("--stability-threshold", type=float, metavar="0..1", help="(--everything)")
+    how.add_argument("--predicted-iou-threshold", type=float, metavar="0..1", help=EVERYTHING)
+    how.add_argument("--stability-threshold", type=float, metavar="0..1", help=EVERYTHING)
+    how.add_argument("--stability-offset", type=float, metavar="LOGITS", help=EVERYTHING)
+    how.add_argument("--crop-layers", type=int, metavar="0..3", help="look again in 4, 16, 64 crops (--everything)")
+    how.add_argument("--crop-overlap", type=float, metavar="0..0.9", help=EVERYTHING)
+    how.add_argument("--crop-points-downscale", type=int, metavar="1..8", help=EVERYTHING)
+    how.add_argument("--crop-nms-iou", type=float, metavar="0..1", help=EVERYTHING)
+    add_mask_flags(how)
+
+
+def add_mask_flags(how: Any) -> None:
+    """Adds the flags that say what to make of the masks."""
     how.add_argument("--multimask", action="store_true", help="three candidates for each prompt")
     how.add_argument("--strategy", choices=Strategy.__args__, help="which masks to keep")  # type: ignore[attr-defined]
     how.add_argument("--mask-threshold", type=float, metavar="LOGIT", help="what is above it is inside")
@@ -40,25 +55,36 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--max-objects", type=int, metavar="N", help="the best N alone")
 
 
+def mask_options(args: argparse.Namespace, *, outlines: bool) -> dict[str, Any]:
+    """What the flags of `add_mask_flags` say.
+
+    Args:
+        args: The flags.
+        outlines: Polygons are wanted, which come on request.
+    """
+    given = {name: getattr(args, name, None) for name in Options.__annotations__}
+    return given | {"mask_formats": ["rle", "polygons"] if outlines else ["rle"]}
+
+
 def asker(args: argparse.Namespace, *, outlines: bool) -> Ask:
     """What the flags ask of each picture.
 
     Args:
         args: The flags; wrong ones end the program with its usage.
-        outlines: Polygons are wanted, which come on request.
+        outlines: See `mask_options`.
     """
     kind = _kind(args)
-    useless = [name for name, user in THRESHOLDS.items() if getattr(args, name) is not None and user != kind]
-    useless += ["detector"] if args.detector and kind != "phrases" else []
+    values = {name: getattr(args, name, None) for names in OPTIONS.values() for name in names}
+    given = {name for name, value in values.items() if value is not None and value is not False}
+    useless = sorted(given - OPTIONS[kind]) + (["detector"] if args.detector and kind != "phrases" else [])
     if useless:
         args.parser.error(f"{', '.join(_flag(name) for name in useless)} has no use with these prompts")
-    given = {name: getattr(args, name, None) for name in Options.__annotations__}
-    given |= {"mask_formats": ["rle", "polygons"] if outlines else ["rle"]}
-    more = {name: getattr(args, name) for name, user in THRESHOLDS.items() if user == kind}
-    options: Any = given | more | {"segmenter": args.segmenter}
+    more = {name: getattr(args, name) for name in OPTIONS[kind]}
+    options: Any = mask_options(args, outlines=outlines) | more | {"segmenter": args.segmenter}
     match kind:
         case "phrases":
-            return lambda client, picture: client.segment_text(picture, args.text, detector=args.detector, **options)
+            phrases = args.text or [VISUAL]
+            return lambda client, picture: client.segment_text(picture, phrases, detector=args.detector, **options)
         case "boxes":
             return lambda client, picture: client.segment_box(picture, args.box, **options)
         case "prompts":
@@ -69,8 +95,10 @@ def asker(args: argparse.Namespace, *, outlines: bool) -> Ask:
 
 def _kind(args: argparse.Namespace) -> str:
     given = [name for name in ("text", "box", "point", "everything") if getattr(args, name)]
+    if not given and args.exemplars:
+        return "phrases"
     if not given:
-        args.parser.error("say what to cut out: --text, --box, --point or --everything")
+        args.parser.error("say what to cut out: --text, --exemplar, --box, --point or --everything")
     if given == ["box", "point"]:
         if len(args.box) > 1:
             args.parser.error("--point describes one object: give it one --box at most")
@@ -81,11 +109,21 @@ def _kind(args: argparse.Namespace) -> str:
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--exemplar" if name == "exemplars" else "--" + name.replace("_", "-")
 
 
-def _box(text: str) -> tuple[float, ...]:
+def box(text: str) -> tuple[float, ...]:
+    """Reads a flag's x_min, y_min, x_max, y_max."""
     return _numbers(text, (4,), "x_min,y_min,x_max,y_max")
+
+
+def spot(text: str) -> tuple[float, ...]:
+    """Reads a flag's x, y."""
+    return _numbers(text, (2,), "x,y")
+
+
+def _counterexample(text: str) -> Exemplar:
+    return Exemplar(box(text), negative=True)
 
 
 def _point(text: str) -> tuple[float, ...]:
