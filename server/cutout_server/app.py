@@ -8,6 +8,8 @@ from wsgiref.simple_server import WSGIServer
 import grpc
 import structlog
 from cutout.v1 import (
+    generation_service_pb2,
+    generation_service_pb2_grpc,
     image_service_pb2,
     image_service_pb2_grpc,
     model_service_pb2,
@@ -29,12 +31,14 @@ from cutout_server.imaging.store import ImageStore
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
 from cutout_server.pipelines.budget import PixelBudget
+from cutout_server.pipelines.generate import Generation
 from cutout_server.pipelines.pictures import Pictures
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.pipelines.uploads import Uploads
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.placement import Pools
+from cutout_server.services.generation import GenerationServicer
 from cutout_server.services.images import ImageServicer
 from cutout_server.services.models import ModelServicer
 from cutout_server.services.segmentation import SegmentationServicer
@@ -49,6 +53,7 @@ SERVICES = tuple(
     for module, name in (
         (segmentation_service_pb2, "SegmentationService"),
         (image_service_pb2, "ImageService"),
+        (generation_service_pb2, "GenerationService"),
         (model_service_pb2, "ModelService"),
     )
 )
@@ -216,6 +221,10 @@ class App:
             SegmentationServicer(segmentation, reader, sessions), server
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(uploads, segmentation, reader), server)
+        generation = Generation(self._catalogue, self._pools, self._imaging)
+        generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
+            GenerationServicer(generation, segmentation, reader), server
+        )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(self._catalogue, self._pools, self._board), server
         )

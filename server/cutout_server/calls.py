@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -70,3 +70,15 @@ def stage(name: str) -> Iterator[None]:
         yield
     finally:
         _current.get().stages.add(name, time.monotonic() - started)
+
+
+@contextmanager
+def part() -> Iterator[None]:
+    """A part of the current call with stages of its own, which are added to the call's at its end."""
+    whole = _current.get()
+    begin(replace(whole, stages=Stages()))
+    try:
+        yield
+    finally:
+        whole.stages.extend(_current.get().stages)
+        begin(whole)

@@ -77,7 +77,8 @@ class Catalogue:
                 )
         segment = _default(settings, settings.default_segmenter, Task.SEGMENT, "default_segmenter")
         detect = _default(settings, settings.default_detector, Task.DETECT, "default_detector")
-        defaults = {Task.SEGMENT: segment, Task.DETECT: detect, Task.EVERYTHING: segment}
+        generate = _default(settings, settings.default_generator, Task.GENERATE, "default_generator")
+        defaults = {Task.SEGMENT: segment, Task.DETECT: detect, Task.EVERYTHING: segment, Task.GENERATE: generate}
         return cls(
             {
                 model.name: ModelSpec(

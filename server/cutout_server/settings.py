@@ -76,6 +76,7 @@ class Settings(Config):
     )
     default_segmenter: str = Field("", description="Segmenter of requests that name none. Default: the first one.")
     default_detector: str = Field("", description="Detector of requests that name none. Default: the first one.")
+    default_generator: str = Field("", description="Generator of requests that name none. Default: the first one.")
     preload: bool = Field(True, description="Load every model at start, as far as memory allows.")
     devices: Annotated[tuple[str, ...], Len(min_length=1)] = Field(
         ("cpu",), description="One pool each: cpu, cuda:0, cuda:1 ..."
@@ -129,7 +130,7 @@ class Settings(Config):
         for model in self.models:
             if unknown := set(model.devices) - set(self.devices):
                 raise ValueError(f"models: {model.name} names devices that are not configured: {sorted(unknown)}")
-        for field in ("default_segmenter", "default_detector"):
+        for field in ("default_segmenter", "default_detector", "default_generator"):
             if (name := getattr(self, field)) and name not in names:
                 raise ValueError(f"{field}: expected one of {names}, got {name!r}")
         if self.max_pixels_in_hand < 2 * self.max_image_pixels:  # Half of them is for sessions at most.

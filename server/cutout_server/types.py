@@ -37,7 +37,7 @@ class MaskFormat(Enum):
 
 
 class OverlayFormat(Enum):
-    """How an overlay is written."""
+    """How an overlay, or a picture that was made, is written."""
 
     PNG = "image/png"
     JPEG = "image/jpeg"
@@ -227,6 +227,56 @@ class AnalyzeRequest:
 
 
 SegmentRequest = TextRequest | PromptsRequest | EverythingRequest | AnalyzeRequest
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Make one picture for each prompt.
+
+    Attributes:
+        width: In pixels; 0 for the generator's own.
+        height: Likewise.
+        seed: Of the first picture.
+        then: What to do with each picture, which takes the place of its own image.
+        then_field: Which of the contract's fields it came in, so that errors can name it.
+    """
+
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int
+    generator: str
+    file_format: OverlayFormat
+    then: SegmentRequest | None
+    then_field: str | None
+
+
+@dataclass(frozen=True)
+class GenerationProgress:
+    """How far a picture has come: `step` of `steps` are done."""
+
+    prompt_index: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class GeneratedPicture:
+    """A picture that was made.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        data: The same as a file.
+    """
+
+    prompt_index: int
+    seed: int
+    pixels: RgbImage = field(repr=False)
+    content_type: str
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -113,14 +113,14 @@ def stream_object(found: SegmentedObject, chunk_bytes: int) -> Iterator[service_
             mask.Clear()
     yield service_pb2.StreamSegmentationResponse(object=message)
     for index, data in large.items():
-        for piece, last in _pieces(data, chunk_bytes):
+        for piece, last in pieces(data, chunk_bytes):
             chunk = service_pb2.MaskChunk(mask_index=index, data=piece, last=last)
             yield service_pb2.StreamSegmentationResponse(mask_chunk=chunk)
 
 
 def stream_overlay(overlay: EncodedOverlay, chunk_bytes: int) -> Iterator[service_pb2.StreamSegmentationResponse]:
     """The chunks of an overlay."""
-    for piece, last in _pieces(overlay.data, chunk_bytes):
+    for piece, last in pieces(overlay.data, chunk_bytes):
         chunk = service_pb2.OverlayChunk(content_type=overlay.content_type, data=piece, last=last)
         yield service_pb2.StreamSegmentationResponse(overlay_chunk=chunk)
 
@@ -255,6 +255,7 @@ def _omission(omission: Omission) -> segmentation_pb2.Omission:
     )
 
 
-def _pieces(data: bytes, size: int) -> Iterator[tuple[bytes, bool]]:
+def pieces(data: bytes, size: int) -> Iterator[tuple[bytes, bool]]:
+    """Data in pieces of a size, and whether each is the last."""
     for start in range(0, len(data), size):
         yield data[start : start + size], start + size >= len(data)

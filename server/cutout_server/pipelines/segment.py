@@ -74,6 +74,14 @@ class Segmentation:
         self._rewriter = rewriter
         self._concepts = Concepts()
 
+    def check(self, request: SegmentRequest) -> None:
+        """Makes sure that there are models for a request, before others do long work for it.
+
+        Raises:
+            InvalidRequestError: There are none.
+        """
+        self._cast(request, request.regions if isinstance(request, AnalyzeRequest) else request, None)
+
     @asynccontextmanager
     async def open(self, request: SegmentRequest, warm: Warm | None = None) -> AsyncIterator[Run]:
         """Prepares a request up to the point from which its objects can be taken.

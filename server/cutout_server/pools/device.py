@@ -113,6 +113,10 @@ class DevicePool:
                 retry_after_s=retry_after_s,
             )
         self.requests += 1
+        return self.next_number()
+
+    def next_number(self) -> int:
+        """The number of a seat behind all others."""
         return next(self._numbers)
 
     def leave(self, worked_s: float) -> None:

@@ -1,0 +1,110 @@
+"""From words to pictures, one at a time, with progress on the way."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from cutout_common import overlay
+
+from cutout_server import calls
+from cutout_server.catalogue import Catalogue, ModelSpec
+from cutout_server.models.base import GenerateQuery, Task
+from cutout_server.pools.placement import Pools, Seat
+from cutout_server.types import (
+    AnalyzeRequest,
+    GeneratedPicture,
+    GenerateRequest,
+    GenerationProgress,
+    OverlayFormat,
+    RgbImage,
+    SegmentRequest,
+    TensorImage,
+)
+
+SEEDS = 2**64
+
+
+class Generation:
+    """Makes pictures. Between two of them whoever came meanwhile has a turn on the device."""
+
+    def __init__(self, catalogue: Catalogue, pools: Pools, executor: Executor) -> None:
+        self._catalogue = catalogue
+        self._pools = pools
+        self._executor = executor
+
+    def choose(self, name: str) -> ModelSpec:
+        """The generator that a request named, or the default.
+
+        Raises:
+            InvalidRequestError: There is none of that name, or none at all.
+        """
+        return self._catalogue.choose(name, Task.GENERATE, "generator")
+
+    async def make(self, request: GenerateRequest) -> AsyncGenerator[GenerationProgress | GeneratedPicture]:
+        """For each prompt in turn: its steps, then its picture, which is not begun before the last one was taken.
+
+        Whoever closes the generator ends the pass that is under way at its next step.
+
+        Raises:
+            CutoutError: The devices are full, the deadline has passed, or the generator cannot make such a picture.
+        """
+        generator = self.choose(request.generator)
+        async with self._pools.seat(generator) as seat:
+            for index in range(len(request.prompts)):
+                async with aclosing(self._one(seat, generator, request, index)) as events:
+                    async for event in events:
+                        yield event
+                seat.step_back()
+
+    async def _one(
+        self, seat: Seat, generator: ModelSpec, request: GenerateRequest, index: int
+    ) -> AsyncGenerator[GenerationProgress | GeneratedPicture]:
+        loop = asyncio.get_running_loop()
+        steps: asyncio.Queue[int | None] = asyncio.Queue()  # Holds no more than the request's steps.
+        abandoned = threading.Event()
+        query = GenerateQuery(
+            prompt=request.prompts[index],
+            negative_prompt=request.negative_prompt,
+            width=request.width,
+            height=request.height,
+            steps=request.steps,
+            guidance=request.guidance,
+            seed=(request.seed + index) % SEEDS,
+            progress=lambda step: _tell(loop, steps, step),
+            cancelled=abandoned.is_set,
+        )
+
+        def finish(asked: asyncio.Task[RgbImage]) -> None:
+            steps.put_nowait(None)
+            if not asked.cancelled():
+                asked.exception()  # Seen, so that asyncio does not complain when nobody waits for it any more.
+
+        asked = asyncio.ensure_future(seat.ask(generator, "generate", query, stage="generate"))
+        asked.add_done_callback(finish)
+        try:
+            while (step := await steps.get()) is not None:
+                yield GenerationProgress(index, step, request.steps)
+            pixels = await asked
+        finally:
+            abandoned.set()
+            asked.cancel()
+        with calls.stage("generate"):
+            encode = overlay.encode_png if request.file_format is OverlayFormat.PNG else overlay.encode_jpeg
+            data = await loop.run_in_executor(self._executor, encode, pixels)
+        yield GeneratedPicture(index, query.seed, pixels, request.file_format.value, data)
+
+
+def on_picture(request: SegmentRequest, pixels: RgbImage) -> SegmentRequest:
+    """The request with a picture that was made, as it is and not by way of its file."""
+    image = TensorImage(pixels)
+    if isinstance(request, AnalyzeRequest):
+        return replace(request, regions=replace(request.regions, image=image))
+    return replace(request, image=image)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, steps: asyncio.Queue[Any], step: int) -> None:
+    loop.call_soon_threadsafe(steps.put_nowait, step)

@@ -1,0 +1,74 @@
+"""A request's pictures, and what they came to, as a whole answer or as a stream of messages."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from cutout.v1 import generation_service_pb2 as pb2
+
+from cutout_server import calls
+from cutout_server.convert import generation as convert
+from cutout_server.convert.checks import within
+from cutout_server.convert.requests import DEFAULT_CHUNK_BYTES
+from cutout_server.convert.responses import timings
+from cutout_server.pipelines.generate import Generation, on_picture
+from cutout_server.pipelines.segment import Segmentation
+from cutout_server.services import answers
+from cutout_server.types import GeneratedPicture, GenerateRequest
+
+
+async def whole(
+    generation: Generation, segmentation: Segmentation, request: GenerateRequest
+) -> pb2.GenerateImageResponse:
+    """Everything in one message."""
+    response = pb2.GenerateImageResponse(generator=_cast(generation, segmentation, request))
+    async with aclosing(generation.make(request)) as events:
+        async for event in events:
+            if isinstance(event, GeneratedPicture):
+                image = convert.image(event)
+                image.data = event.data
+                if request.then is not None:
+                    with within(request.then_field), calls.part():
+                        answer = await answers.whole(segmentation, on_picture(request.then, event.pixels))
+                    image.segmentation.CopyFrom(answer)
+                response.images.append(image)
+    response.timings.CopyFrom(timings(calls.current().stages))
+    return response
+
+
+async def stream(
+    generation: Generation, segmentation: Segmentation, request: GenerateRequest
+) -> AsyncGenerator[pb2.StreamGenerationResponse]:
+    """For each prompt its steps, its picture in chunks, its segmentation; then the summary."""
+    generator = _cast(generation, segmentation, request)
+    async with aclosing(generation.make(request)) as events:
+        async for event in events:
+            if not isinstance(event, GeneratedPicture):
+                yield convert.stream_progress(event)
+                continue
+            for message in convert.stream_picture(event):
+                yield message
+            async with aclosing(_segmented(segmentation, request, event)) as messages:
+                async for message in messages:
+                    yield message
+    yield convert.stream_summary(generator, calls.current().stages)
+
+
+async def _segmented(
+    segmentation: Segmentation, request: GenerateRequest, picture: GeneratedPicture
+) -> AsyncGenerator[pb2.StreamGenerationResponse]:
+    if request.then is None:
+        return
+    with within(request.then_field), calls.part():
+        answer = answers.stream(segmentation, on_picture(request.then, picture.pixels), DEFAULT_CHUNK_BYTES)
+        async with aclosing(answer) as messages:
+            async for message in messages:
+                yield convert.stream_segmentation(message)
+
+
+def _cast(generation: Generation, segmentation: Segmentation, request: GenerateRequest) -> str:
+    """The generator's name, once it is known that there are models for everything."""
+    generator = generation.choose(request.generator)
+    if request.then is not None:
+        with within(request.then_field):
+            segmentation.check(request.then)
+    return generator.name
