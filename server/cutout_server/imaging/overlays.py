@@ -24,11 +24,13 @@ class _Drawn:
 
     @property
     def label(self) -> str:
-        return self.found.label
+        concepts = self.found.concepts
+        return concepts[0].concept if concepts and not self.found.label else self.found.label
 
     @property
     def score(self) -> float:
-        return self.found.score
+        concepts = self.found.concepts
+        return concepts[0].score if concepts and not self.found.label else self.found.score
 
     @property
     def prompt_box(self) -> Box | None:
