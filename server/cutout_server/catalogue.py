@@ -75,10 +75,15 @@ class Catalogue:
                     f"models: {model.name}: family {model.family!r} needs companions {sorted(family.companions)}, "
                     f"got {sorted(model.companions)}"
                 )
-        segment = _default(settings, settings.default_segmenter, Task.SEGMENT, "default_segmenter")
-        detect = _default(settings, settings.default_detector, Task.DETECT, "default_detector")
-        generate = _default(settings, settings.default_generator, Task.GENERATE, "default_generator")
-        defaults = {Task.SEGMENT: segment, Task.DETECT: detect, Task.EVERYTHING: segment, Task.GENERATE: generate}
+        names = {
+            Task.SEGMENT: ("default_segmenter", settings.default_segmenter),
+            Task.DETECT: ("default_detector", settings.default_detector),
+            Task.SEGMENT_TEXT: ("default_text_segmenter", settings.default_text_segmenter),
+            Task.CLASSIFY: ("default_classifier", settings.default_classifier),
+            Task.GENERATE: ("default_generator", settings.default_generator),
+        }
+        defaults = {task: _default(settings, name, task, field) for task, (field, name) in names.items()}
+        defaults[Task.EVERYTHING] = defaults[Task.SEGMENT]
         return cls(
             {
                 model.name: ModelSpec(

@@ -76,6 +76,10 @@ class Settings(Config):
     )
     default_segmenter: str = Field("", description="Segmenter of requests that name none. Default: the first one.")
     default_detector: str = Field("", description="Detector of requests that name none. Default: the first one.")
+    default_text_segmenter: str = Field(
+        "", description="Model that segments by text when there is no detector. Default: the first one."
+    )
+    default_classifier: str = Field("", description="Classifier of requests that name none. Default: the first one.")
     default_generator: str = Field("", description="Generator of requests that name none. Default: the first one.")
     preload: bool = Field(True, description="Load every model at start, as far as memory allows.")
     devices: Annotated[tuple[str, ...], Len(min_length=1)] = Field(
@@ -130,7 +134,13 @@ class Settings(Config):
         for model in self.models:
             if unknown := set(model.devices) - set(self.devices):
                 raise ValueError(f"models: {model.name} names devices that are not configured: {sorted(unknown)}")
-        for field in ("default_segmenter", "default_detector", "default_generator"):
+        for field in (
+            "default_segmenter",
+            "default_detector",
+            "default_text_segmenter",
+            "default_classifier",
+            "default_generator",
+        ):
             if (name := getattr(self, field)) and name not in names:
                 raise ValueError(f"{field}: expected one of {names}, got {name!r}")
         if self.max_pixels_in_hand < 2 * self.max_image_pixels:  # Half of them is for sessions at most.
