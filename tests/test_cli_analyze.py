@@ -13,7 +13,7 @@ from cutout_client import Client
 from cutout_client.cli import main
 from language_model import LanguageModel
 
-CONCEPTS = ["--classifier", "clip", "--concept", "a cat", "a rocket", "--concept", "a cup of coffee"]
+CONCEPTS = ["--concept", "a cat", "a rocket", "--concept", "a cup of coffee"]
 CAT = "50,10,200,145"
 
 

@@ -120,7 +120,7 @@ def test_best_and_dict(client: Client, cat: Photo):
     assert concepts.best == concepts.scores[0]
     assert CONCEPTS[concepts.best.concept_index] == concepts.best.concept
     assert list(concepts.to_dict().values()) == [each.score for each in concepts]
-    alone = client.analyze(cat.jpeg, "a cat", regions=CAT, classifier="clip")
+    alone = client.analyze(cat.jpeg, "a cat", regions=CAT)  # The default classifier is the only one.
     assert alone.concepts is not None
     assert (alone.concepts.best.score, alone[0].name) == (1.0, "a cat")
 

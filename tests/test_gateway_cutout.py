@@ -13,12 +13,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from analysis_fixtures import Analysis, analysis, clip_folder, words  # noqa: F401 - fixtures
 from conftest import Photo, RunningServer, Stubs
 from cutout.v1.segmentation_service_pb2 import SegmentByBoxRequest
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, envoy, for_envoy
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from language_model import LanguageModel
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -208,20 +210,30 @@ def test_envoy_writes_the_same_masks(stubs: Stubs, astronaut: Photo, descriptors
     assert in_float32(mine) == in_float32(other["segmentation"])  # Envoy knows no response_body
 
 
-def test_the_commands_of_the_page_work(gateway: GatewayThread, photos: dict[str, Photo], tmp_path: Path):
+def test_the_commands_of_the_page_work(
+    analysis: Analysis,  # noqa: F811
+    words: LanguageModel,  # noqa: F811
+    photos: dict[str, Photo],
+    tmp_path: Path,
+):
     """Every curl command in docs/rest.md runs as it stands, in its order, but for the address."""
     require("curl", "Debian has it in the package curl")
     (tmp_path / "cat.jpg").write_bytes(photos["chelsea"].jpeg)
     page = (HERE.parent / "docs" / "rest.md").read_text()
     commands = re.findall(r"^curl .*(?:\n +.*)*", page, re.MULTILINE)
-    assert len(commands) >= 5
+    assert len(commands) >= 7
+    words.says((0, "cat face"))
     script = "\n".join(f"{command} || exit {i + 1}" for i, command in enumerate(commands))
-    script = script.replace("http://127.0.0.1:8080", gateway.url).replace("curl ", "curl --fail-with-body -sS ")
-    command = f"set -o pipefail; {script}"
+    script = script.replace("curl ", "curl --fail-with-body -sS ")
     arguments = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 90}
-    result = subprocess.run(["bash", "-c", command], check=False, **arguments)
+    with GatewayThread(GatewaySettings(server_address=analysis.address)) as running:
+        command = f"set -o pipefail; {script.replace('http://127.0.0.1:8080', running.url)}"
+        result = subprocess.run(["bash", "-c", command], check=False, **arguments)
     assert result.returncode == 0, (command, result.stdout[-2000:], result.stderr)
     for name in ("out.png", "point.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (photos["chelsea"].pixels.shape[1], photos["chelsea"].pixels.shape[0])
-    assert result.stdout.count('"pixelsSha256"') == 3  # the form, the box, and the stream's header
+    # The form, the box, the stream's header, the analysis, the sentence.
+    assert result.stdout.count('"pixelsSha256"') == 5
+    assert '"phrase":"cat face"' in result.stdout
+    assert result.stdout.count('"conceptIndex"') == 4
