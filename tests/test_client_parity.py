@@ -6,10 +6,26 @@ import sys
 
 import cutout_client
 import pytest
-from cutout_client import AsyncClient, AsyncObjectStream, AsyncSession, Client, ObjectStream, Session
+from cutout_client import (
+    AsyncClient,
+    AsyncGenerationStream,
+    AsyncObjectStream,
+    AsyncSession,
+    Client,
+    GenerationStream,
+    ObjectStream,
+    Session,
+)
+from cutout_client.streams import AsyncMessageStream, MessageStream
 
-PAIRS = [(Client, AsyncClient), (Session, AsyncSession), (ObjectStream, AsyncObjectStream)]
-LAZY = {"stream", "session", "image"}  # give an object that waits when it is used
+PAIRS = [
+    (Client, AsyncClient),
+    (Session, AsyncSession),
+    (MessageStream, AsyncMessageStream),
+    (ObjectStream, AsyncObjectStream),
+    (GenerationStream, AsyncGenerationStream),
+]
+LAZY = {"stream", "generate_stream", "session", "image"}  # give an object that waits when it is used
 
 
 def public(cls: type) -> dict[str, object]:

@@ -25,32 +25,22 @@ from cutout_server.models.base import AbandonedError, Family, GenerateQuery, Tas
 from cutout_server.models.registry import FAMILIES
 from cutout_server.types import RgbImage
 from gateway_fixtures import GatewayThread, wait_until
+from generation_fixtures import painter, sd1  # noqa: F401 - fixtures
 from grpc_status import rpc_status
 from PIL import Image
-from stable_diffusion_checkpoints import official, sd1  # noqa: F401 - a fixture
+from stable_diffusion_checkpoints import official
 
 Stub = generation_service_pb2_grpc.GenerationServiceStub
 
 
 @pytest.fixture(scope="module")
-def painter(sd1: Path) -> Iterator[RunningServer]:  # noqa: F811
-    """A server with a small Stable Diffusion and the built-in model."""
-    models = [
-        {"name": "sd", "family": "stable-diffusion", "checkpoint": str(sd1)},
-        {"name": "builtin", "family": "builtin"},
-    ]
-    with run_server(models=models) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def stub(painter: RunningServer) -> Iterator[Stub]:
+def stub(painter: RunningServer) -> Iterator[Stub]:  # noqa: F811
     with painter.channel() as channel:
         yield Stub(channel)
 
 
 @pytest.fixture(scope="module")
-def others(painter: RunningServer) -> Iterator[Stubs]:
+def others(painter: RunningServer) -> Iterator[Stubs]:  # noqa: F811
     with painter.channel() as channel:
         yield Stubs.over(channel)
 
@@ -172,7 +162,7 @@ def test_words_in_it_at_once(stub: Stub, others: Stubs):
     assert without_times(image.segmentation) == expected
 
 
-def test_what_cannot_be_done_then_is_refused_at_once(stub: Stub, painter: RunningServer):
+def test_what_cannot_be_done_then_is_refused_at_once(stub: Stub, painter: RunningServer):  # noqa: F811
     """A picture of its own, an unknown model or a wrong option is found out before anything is made."""
     image = image_pb2.Image(content=b"x")
     before = painter.app.status().devices[0].jobs
@@ -307,7 +297,7 @@ def test_others_have_a_turn_between_two_pictures():
 
 
 @pytest.fixture(scope="module")
-def rest(painter: RunningServer) -> Iterator[httpx.Client]:
+def rest(painter: RunningServer) -> Iterator[httpx.Client]:  # noqa: F811
     settings = GatewaySettings(server_address=painter.address)
     with GatewayThread(settings) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as client:
         yield client

@@ -28,9 +28,25 @@ from cutout_client.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from cutout_client.generation import (
+    AsyncGenerationStream,
+    GeneratedImage,
+    Generation,
+    GenerationProgress,
+    GenerationStream,
+)
 from cutout_client.images import ImageId, ImageLike, UploadedImage
 from cutout_client.objects import Polygon, SegmentedObject
-from cutout_client.prompts import Box, EverythingOptions, Exemplar, Options, Prompt, StreamOptions, TextOptions
+from cutout_client.prompts import (
+    Box,
+    EverythingOptions,
+    Exemplar,
+    GenerateOptions,
+    Options,
+    Prompt,
+    StreamOptions,
+    TextOptions,
+)
 from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
 from cutout_client.sessions import AsyncSession, Session
 from cutout_client.status import CacheStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
@@ -39,6 +55,7 @@ from cutout_client.streams import AsyncObjectStream, ObjectStream
 __all__ = [
     "AbortedError",
     "AsyncClient",
+    "AsyncGenerationStream",
     "AsyncObjectStream",
     "AsyncSession",
     "Box",
@@ -55,6 +72,11 @@ __all__ = [
     "Exemplar",
     "FailedPreconditionError",
     "FieldViolation",
+    "GenerateOptions",
+    "GeneratedImage",
+    "Generation",
+    "GenerationProgress",
+    "GenerationStream",
     "ImageId",
     "ImageInfo",
     "ImageLike",

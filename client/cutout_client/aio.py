@@ -7,15 +7,17 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import PIL.Image
-from cutout.v1 import image_pb2, image_service_pb2, model_service_pb2
+from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
 from cutout_client.errors import CutoutError, translated
+from cutout_client.generation import AsyncGenerationStream, Generation, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
+    GenerateOptions,
     Options,
     Point,
     Prompts,
@@ -208,6 +210,30 @@ class AsyncClient:
         call = self._connection.call(timeout_s, request_id)
         return AsyncSession(self._stubs.segmentation.SegmentSession, read_picture(image), segmenter, call)
 
+    async def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[GenerateOptions],
+    ) -> Generation:
+        """As `Client.generate`."""
+        request = generation_request(prompts, options)
+        call = self._connection.call(timeout_s, request_id)
+        return await self._retry(call, lambda: self._generate(request, call).result())
+
+    def generate_stream(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[GenerateOptions],
+    ) -> AsyncGenerationStream:
+        """As `Client.generate_stream`: `async for each in client.generate_stream(...)`."""
+        return self._generate(generation_request(prompts, options), self._connection.call(timeout_s, request_id))
+
     async def upload(self, image: ImageLike, *, timeout_s: float | None = None, request_id: str = "") -> UploadedImage:
         """As `Client.upload`."""
         call = self._connection.call(timeout_s, request_id)
@@ -324,6 +350,13 @@ class AsyncClient:
             return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
         return AsyncObjectStream(start, Assembly(picture, call.request_id), call.request_id)
+
+    def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> AsyncGenerationStream:
+        async def start() -> Any:
+            message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
+            return self._stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
+
+        return AsyncGenerationStream(start, PictureAssembly(request, call.request_id), call.request_id)
 
     async def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """As `Client.start`."""

@@ -7,15 +7,17 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import PIL.Image
-from cutout.v1 import image_pb2, image_service_pb2, model_service_pb2
+from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
 from cutout_client.errors import CutoutError, translated
+from cutout_client.generation import Generation, GenerationStream, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
+    GenerateOptions,
     Options,
     Point,
     Prompts,
@@ -282,6 +284,44 @@ class Client:
         call = self._connection.call(timeout_s, request_id)
         return Session(self._stubs.segmentation.SegmentSession, read_picture(image), segmenter, call)
 
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[GenerateOptions],
+    ) -> Generation:
+        """Makes a picture for each prompt, and cuts out of it at once what `options` name.
+
+        Args:
+            prompts: What each picture shows.
+            timeout_s: See the class.
+            request_id: See the class.
+            options: Those of `GenerateOptions`.
+        """
+        request = generation_request(prompts, options)
+        call = self._connection.call(timeout_s, request_id)
+        return self._retry(call, lambda: self._generate(request, call).result())
+
+    def generate_stream(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[GenerateOptions],
+    ) -> GenerationStream:
+        """As `generate`, with progress: a `GenerationProgress` after each step, each `GeneratedImage` once it is done.
+
+        Args:
+            prompts: What each picture shows.
+            timeout_s: See the class.
+            request_id: See the class.
+            options: Those of `GenerateOptions`.
+        """
+        return self._generate(generation_request(prompts, options), self._connection.call(timeout_s, request_id))
+
     def upload(self, image: ImageLike, *, timeout_s: float | None = None, request_id: str = "") -> UploadedImage:
         """Stores a picture for several requests; pixels are stored as a PNG.
 
@@ -421,6 +461,13 @@ class Client:
             return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
         return ObjectStream(start, Assembly(picture, call.request_id), call.request_id)
+
+    def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> GenerationStream:
+        def start() -> Any:
+            message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
+            return self._stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
+
+        return GenerationStream(start, PictureAssembly(request, call.request_id), call.request_id)
 
     def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """Puts the picture into a request, by its id when it is too large."""

@@ -153,3 +153,37 @@ class StreamOptions(TextOptions, EverythingOptions, total=False):
     regions: Regions | None
     template: str
     classifier: str
+
+
+class GenerateOptions(StreamOptions, total=False):
+    """How to make pictures, and what to cut out of each at once; what is left out is the server's default.
+
+    Attributes:
+        negative_prompt: What no picture may show.
+        width: In pixels, a multiple of 8 in [64, 2048].
+        height: Likewise.
+        steps: Of denoising, in [1, 200].
+        guidance: How closely to follow the prompts, in [1, 30]; 1 turns classifier-free guidance off.
+        seed: Of the first picture; the following ones have seed + 1 and so on. The same one makes the same picture.
+        generator: Name of the model that makes pictures.
+        image_format: "png" (exact) or "jpeg" (small).
+        phrases: Cut out what these name, as `segment_text` does; at most one of this and the next two.
+        concepts: Say which of these each picture shows, as `analyze` does.
+        everything: Cut out everything.
+        detector: As for `segment_text`.
+        segmenter: Name of the model that cuts out.
+    """
+
+    negative_prompt: str
+    width: int | None
+    height: int | None
+    steps: int | None
+    guidance: float | None
+    seed: int | None
+    generator: str
+    image_format: OverlayFormat
+    phrases: str | Sequence[str] | None
+    concepts: str | Sequence[str] | None
+    everything: bool
+    detector: str
+    segmenter: str

@@ -13,14 +13,14 @@ from cutout_client.tasks import Task, rows
 def stream_request(task: Task) -> segmentation_service_pb2.StreamSegmentationRequest:
     """The task, to be answered object by object."""
     request = segmentation_service_pb2.StreamSegmentationRequest()
-    getattr(request, _field(task)).CopyFrom(task)
+    getattr(request, field_of(task)).CopyFrom(task)
     return request
 
 
 def session_request(task: Task) -> segmentation_service_pb2.SegmentSessionRequest:
     """The task, as a prompt of a session."""
     request = segmentation_service_pb2.SegmentSessionRequest()
-    getattr(request, _field(task)).CopyFrom(task)
+    getattr(request, field_of(task)).CopyFrom(task)
     return request
 
 
@@ -76,7 +76,7 @@ def overlay_request(
     return request
 
 
-def _field(task: Task) -> str:
+def field_of(task: Task) -> str:
     """Where requests of streams and sessions hold it: SegmentByTextRequest is `text`, AnalyzeImageRequest `analyze`."""
     name = task.DESCRIPTOR.name.removeprefix("Segment").removeprefix("By").removesuffix("Request")
     return name.removesuffix("Image").lower()

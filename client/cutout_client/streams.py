@@ -1,7 +1,7 @@
 """Answers that come object by object."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import grpc
 from cutout.v1 import segmentation_pb2, segmentation_service_pb2
@@ -21,6 +21,7 @@ from cutout_client.responses import (
 )
 from cutout_client.results import ImageInfo, Segmentation
 
+T = TypeVar("T")
 Message = segmentation_service_pb2.StreamSegmentationResponse
 
 
@@ -107,33 +108,27 @@ class Assembly:
         return read_object(complete)
 
 
-class ObjectStream(Iterator[SegmentedObject]):
-    """The objects of an answer, each as soon as it is there. The call is made when the first one is asked for.
+class Parts(Protocol[T]):
+    """Puts a streamed answer together; knows nothing of how its messages arrive."""
+
+    def add(self, message: Any) -> T | None:
+        """Takes the next message; gives what it completes, if it does."""
+
+    def result(self, items: Sequence[T]) -> Any:
+        """The whole answer, around those items that the caller still wants; raises when it ended too early."""
+
+
+class MessageStream(Iterator[T]):
+    """What an answer is made of, each part as soon as it is there. The call is made when the first one is asked for.
 
     Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], Any], assembly: Assembly, request_id: str) -> None:
-        self._assembly = assembly
-        self._objects = self._receive(start, request_id)
+    def __init__(self, start: Callable[[], Any], parts: Parts[T], request_id: str) -> None:
+        self._items = self._receive(start, parts, request_id)
 
-    @property
-    def image(self) -> ImageInfo | None:
-        """The picture as the server saw it; None before the first object or the end is reached."""
-        return self._assembly.image
-
-    @property
-    def concepts(self) -> Concepts | None:
-        """What the whole picture shows, as early as `image`; from `analyze`'s concepts alone."""
-        return self._assembly.concepts
-
-    @property
-    def rewriting(self) -> Rewriting | None:
-        """What became of the phrases, as early as `image`; None unless rewriting was asked for."""
-        return self._assembly.rewriting
-
-    def __next__(self) -> SegmentedObject:
-        return next(self._objects)
+    def __next__(self) -> T:
+        return next(self._items)
 
     def __enter__(self) -> Self:
         return self
@@ -143,30 +138,64 @@ class ObjectStream(Iterator[SegmentedObject]):
 
     def close(self) -> None:
         """Cancels what is still to come."""
-        self._objects.close()
+        self._items.close()
 
-    def result(self) -> Segmentation:
-        """Waits for the end: the objects that were not taken yet, with times, models, omissions and overlay."""
-        return self._assembly.result(list(self))
-
-    def _receive(self, start: Callable[[], Any], request_id: str) -> Generator[SegmentedObject, None, None]:
+    @staticmethod
+    def _receive(start: Callable[[], Any], parts: Parts[T], request_id: str) -> Generator[T, None, None]:
         call = start()
         try:
             with translated(request_id):
                 for message in call:
-                    if (complete := self._assembly.add(message)) is not None:
+                    if (complete := parts.add(message)) is not None:
                         yield complete
         finally:
             call.cancel()
-        self._assembly.result(())
+        parts.result(())
 
 
-class AsyncObjectStream(AsyncIterator[SegmentedObject]):
-    """As `ObjectStream`, for asyncio."""
+class AsyncMessageStream(AsyncIterator[T]):
+    """As `MessageStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: Assembly, request_id: str) -> None:
+    def __init__(self, start: Callable[[], Awaitable[Any]], parts: Parts[T], request_id: str) -> None:
+        self._items = self._receive(start, parts, request_id)
+
+    async def __anext__(self) -> T:
+        return await anext(self._items)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancels what is still to come."""
+        await self._items.aclose()
+
+    @staticmethod
+    async def _receive(
+        start: Callable[[], Awaitable[Any]], parts: Parts[T], request_id: str
+    ) -> AsyncGenerator[T, None]:
+        call = await start()
+        try:
+            with translated(request_id):
+                async for message in call:
+                    if (complete := parts.add(message)) is not None:
+                        yield complete
+        finally:
+            call.cancel()
+        parts.result(())
+
+
+class ObjectStream(MessageStream[SegmentedObject]):
+    """The objects of an answer, each as soon as it is there. The call is made when the first one is asked for.
+
+    Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
+    """
+
+    def __init__(self, start: Callable[[], Any], assembly: Assembly, request_id: str) -> None:
+        super().__init__(start, assembly, request_id)
         self._assembly = assembly
-        self._objects = self._receive(start, request_id)
 
     @property
     def image(self) -> ImageInfo | None:
@@ -183,32 +212,33 @@ class AsyncObjectStream(AsyncIterator[SegmentedObject]):
         """What became of the phrases, as early as `image`; None unless rewriting was asked for."""
         return self._assembly.rewriting
 
-    async def __anext__(self) -> SegmentedObject:
-        return await anext(self._objects)
+    def result(self) -> Segmentation:
+        """Waits for the end: the objects that were not taken yet, with times, models, omissions and overlay."""
+        return self._assembly.result(list(self))
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+class AsyncObjectStream(AsyncMessageStream[SegmentedObject]):
+    """As `ObjectStream`, for asyncio."""
 
-    async def close(self) -> None:
-        """Cancels what is still to come."""
-        await self._objects.aclose()
+    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: Assembly, request_id: str) -> None:
+        super().__init__(start, assembly, request_id)
+        self._assembly = assembly
+
+    @property
+    def image(self) -> ImageInfo | None:
+        """The picture as the server saw it; None before the first object or the end is reached."""
+        return self._assembly.image
+
+    @property
+    def concepts(self) -> Concepts | None:
+        """What the whole picture shows, as early as `image`; from `analyze`'s concepts alone."""
+        return self._assembly.concepts
+
+    @property
+    def rewriting(self) -> Rewriting | None:
+        """What became of the phrases, as early as `image`; None unless rewriting was asked for."""
+        return self._assembly.rewriting
 
     async def result(self) -> Segmentation:
         """Waits for the end: the objects that were not taken yet, with times, models, omissions and overlay."""
         return self._assembly.result([each async for each in self])
-
-    async def _receive(
-        self, start: Callable[[], Awaitable[Any]], request_id: str
-    ) -> AsyncGenerator[SegmentedObject, None]:
-        call = await start()
-        try:
-            with translated(request_id):
-                async for message in call:
-                    if (complete := self._assembly.add(message)) is not None:
-                        yield complete
-        finally:
-            call.cancel()
-        self._assembly.result(())

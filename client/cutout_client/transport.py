@@ -11,7 +11,12 @@ from typing import Any
 
 import cutout_common
 import grpc
-from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
+from cutout.v1 import (
+    generation_service_pb2_grpc,
+    image_service_pb2_grpc,
+    model_service_pb2_grpc,
+    segmentation_service_pb2_grpc,
+)
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from cutout_client.errors import CutoutError, OverloadedError
@@ -121,10 +126,16 @@ class Stubs:
     """The RPCs of a channel, sync or asyncio."""
 
     def __init__(self, channel: Any) -> None:
-        generated: Any = (segmentation_service_pb2_grpc, image_service_pb2_grpc, model_service_pb2_grpc)
-        segmentation, images, models = generated  # grpc's generated code has no types
+        generated: Any = (
+            segmentation_service_pb2_grpc,
+            image_service_pb2_grpc,
+            generation_service_pb2_grpc,
+            model_service_pb2_grpc,
+        )
+        segmentation, images, generation, models = generated  # grpc's generated code has no types
         self.segmentation = segmentation.SegmentationServiceStub(channel)
         self.images = images.ImageServiceStub(channel)
+        self.generation = generation.GenerationServiceStub(channel)
         self.models = models.ModelServiceStub(channel)
         # grpc.health.v1's messages hold one string and one enum: on the wire they are these well-known wrappers.
         self.health: Any = channel.unary_unary(

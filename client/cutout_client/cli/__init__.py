@@ -1,14 +1,14 @@
-"""The command line: `cutout segment | analyze | models | status | health | serve | config`."""
+"""The command line: `cutout segment | analyze | generate | models | status | health | serve | config`."""
 
 import argparse
 from collections.abc import Sequence
 
 import cutout_common
 
-from cutout_client.cli import analyze, console, health, models, segment, serve, status
+from cutout_client.cli import analyze, console, generate, health, models, segment, serve, status
 from cutout_client.errors import CutoutError
 
-COMMANDS = (segment, analyze, models, status, health, serve)
+COMMANDS = (segment, analyze, generate, models, status, health, serve)
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
