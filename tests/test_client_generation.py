@@ -20,7 +20,7 @@ from cutout_client import (
 )
 from cutout_client.cli import main
 from cutout_client.generation import PictureAssembly, generation_request
-from generation_fixtures import painter, sd1  # noqa: F401 - fixtures
+from generation_fixtures import clip_folder, painter, sd1  # noqa: F401 - fixtures
 
 WORDS = ["the cat", "on the dog"]
 
@@ -124,11 +124,14 @@ def test_what_the_server_refuses(client: Client, server: RunningServer):
         other.generate("cat")
 
 
-def test_analysis_is_asked_for():
-    """Concepts become an AnalyzeImage request."""
-    request = generation_request("cat", {"concepts": ["cat", "dog"], "template": "a {}", "classifier": "clip"})
-    assert list(request.analyze.concepts) == ["cat", "dog"]
-    assert (request.analyze.template, request.analyze.classifier) == ("a {}", "clip")
+def test_analysed_at_once(client: Client):
+    """What a picture shows comes with it, and is what asking for it afterwards gives."""
+    asked = {"concepts": ["cat", "dog"], "template": "a {}", "regions": [9, 9, 60, 70]}
+    (image,) = client.generate("the cat", steps=2, seed=5, **asked)
+    assert image.segmentation is not None
+    after = client.analyze(image.data, **asked)
+    assert image.segmentation.concepts == after.concepts
+    assert [each.concepts for each in image.segmentation] == [each.concepts for each in after] != []
 
 
 def test_an_answer_that_ends_too_early():

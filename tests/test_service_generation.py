@@ -25,7 +25,7 @@ from cutout_server.models.base import AbandonedError, Family, GenerateQuery, Tas
 from cutout_server.models.registry import FAMILIES
 from cutout_server.types import RgbImage
 from gateway_fixtures import GatewayThread, wait_until
-from generation_fixtures import painter, sd1  # noqa: F401 - fixtures
+from generation_fixtures import clip_folder, painter, sd1  # noqa: F401 - fixtures
 from grpc_status import rpc_status
 from PIL import Image
 from stable_diffusion_checkpoints import official
@@ -162,6 +162,23 @@ def test_words_in_it_at_once(stub: Stub, others: Stubs):
     assert without_times(image.segmentation) == expected
 
 
+def test_analysed_at_once(stub: Stub, others: Stubs):
+    """`then.analyze` gives what AnalyzeImage gives for the picture's file, in a stream too."""
+    then = segmentation.AnalyzeImageRequest(
+        concepts=["cat", "dog", "noise"], regions=[segmentation.Region(box={"x_max": 50, "y_max": 60})]
+    )
+    asked = request(analyze=then)
+    (image,) = stub.GenerateImage(asked).images
+    then.image.content = image.data
+    expected = without_times(others.segmentation.AnalyzeImage(then).segmentation)
+    assert len(expected.concepts.scores) == 3
+    assert expected.objects
+    assert without_times(image.segmentation) == expected
+    events = list(stub.StreamGeneration(pb2.StreamGenerationRequest(request=asked)))
+    (header,) = [event.segmentation.header for event in events if event.segmentation.HasField("header")]
+    assert header.concepts == expected.concepts
+
+
 def test_what_cannot_be_done_then_is_refused_at_once(stub: Stub, painter: RunningServer):  # noqa: F811
     """A picture of its own, an unknown model or a wrong option is found out before anything is made."""
     image = image_pb2.Image(content=b"x")
@@ -176,7 +193,7 @@ def test_what_cannot_be_done_then_is_refused_at_once(stub: Stub, painter: Runnin
     assert "request.everything.segmenter" in violations(lambda: stub.StreamGeneration(streamed))
     wrong = request(everything=segmentation.SegmentEverythingRequest(points_per_side=65))
     assert "everything.points_per_side" in violations(lambda: stub.GenerateImage(wrong))
-    analysis = request(analyze=segmentation.AnalyzeImageRequest(concepts=["a cat"]))
+    analysis = request(analyze=segmentation.AnalyzeImageRequest(concepts=["a cat"], classifier="sd"))
     assert "analyze.classifier" in violations(lambda: stub.GenerateImage(analysis))
     assert painter.app.status().devices[0].jobs == before
 
