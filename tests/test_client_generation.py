@@ -44,6 +44,11 @@ def test_pictures(client: Client, tmp_path: Path):
     np.testing.assert_array_equal(np.asarray(PIL.Image.open(path)), np.asarray(again.image))
 
 
+def test_the_service_is_healthy(client: Client):
+    """The standard health check knows the service."""
+    assert client.health("cutout.v1.GenerationService") == "serving"
+
+
 def test_every_option_arrives(client: Client):
     """Size, steps, guidance, negative prompt and format are what was asked for."""
     plain, other = (client.generate("the cat", steps=2, seed=5, guidance=g)[0] for g in (7.5, 2))

@@ -19,6 +19,7 @@ from cutout.v1.segmentation_service_pb2 import SegmentByBoxRequest
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, envoy, for_envoy
+from generation_fixtures import painter, sd1  # noqa: F401 - fixtures
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from language_model import LanguageModel
 from PIL import Image
@@ -213,6 +214,7 @@ def test_envoy_writes_the_same_masks(stubs: Stubs, astronaut: Photo, descriptors
 def test_the_commands_of_the_page_work(
     analysis: Analysis,  # noqa: F811
     words: LanguageModel,  # noqa: F811
+    painter: RunningServer,  # noqa: F811
     photos: dict[str, Photo],
     tmp_path: Path,
 ):
@@ -226,13 +228,19 @@ def test_the_commands_of_the_page_work(
     script = "\n".join(f"{command} || exit {i + 1}" for i, command in enumerate(commands))
     script = script.replace("curl ", "curl --fail-with-body -sS ")
     arguments = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 90}
-    with GatewayThread(GatewaySettings(server_address=analysis.address)) as running:
+    with (
+        GatewayThread(GatewaySettings(server_address=analysis.address)) as running,
+        GatewayThread(GatewaySettings(server_address=painter.address)) as painting,
+    ):
+        script = script.replace("http://127.0.0.1:8080/v1/generate", f"{painting.url}/v1/generate")
         command = f"set -o pipefail; {script.replace('http://127.0.0.1:8080', running.url)}"
         result = subprocess.run(["bash", "-c", command], check=False, **arguments)
     assert result.returncode == 0, (command, result.stdout[-2000:], result.stderr)
     for name in ("out.png", "point.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (photos["chelsea"].pixels.shape[1], photos["chelsea"].pixels.shape[0])
+    assert json.loads((tmp_path / "kite.json").read_text())["images"][0]["seed"] == "7"
+    assert result.stdout.count('"progress"') == 30
     # The form, the box, the stream's header, the analysis, the sentence.
     assert result.stdout.count('"pixelsSha256"') == 5
     assert '"phrase":"cat face"' in result.stdout
