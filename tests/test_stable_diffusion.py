@@ -17,6 +17,7 @@ from cutout_server.models.base import AbandonedError, GenerateQuery, Generator, 
 from cutout_server.models.stable_diffusion import StableDiffusion, load
 from cutout_server.models.stable_diffusion.folder import SCHEDULERS
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from stable_diffusion_checkpoints import PNDM, official, sd1, sdxl, small_unet, text_config  # noqa: F401 - fixtures
 from transformers import CLIPTextModel
 
@@ -221,6 +222,22 @@ def test_a_safety_checker_is_not_looked_for(sd1: Path, tmp_path: Path):  # noqa:
     checker = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     edit(folder, "model_index.json", lambda index: index.update(safety_checker=checker))
     assert load(ModelFiles(folder), "cpu").generate([query(steps=1)])[0].shape == (96, 96, 3)
+
+
+def test_the_first_official_names(model: StableDiffusion, sd1: Path, tmp_path: Path):  # noqa: F811
+    """Names of weights as the first releases have them, in the text encoder and the VAE, are understood."""
+    folder = copy(sd1, tmp_path)
+    path = folder / "text_encoder" / "model.safetensors"
+    weights = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(path).items()}
+    weights["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(weights, path, {"format": "pt"})
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    for new, old in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
+        weights = {name.replace(f"attentions.0.{new}.", f"attentions.0.{old}."): v for name, v in weights.items()}
+    assert any("attentions.0.query." in name for name in weights)
+    save_file(weights, path, {"format": "pt"})
+    np.testing.assert_array_equal(load(ModelFiles(folder), "cpu").generate([query()])[0], model.generate([query()])[0])
 
 
 def test_folders_that_cannot_be_used(sd1: Path, tmp_path: Path):  # noqa: F811
