@@ -1,0 +1,226 @@
+"""PaliGemma 2 finds what its processor, `generate` and the published mask decoder find on the same weights."""
+
+# ruff: noqa: F811 - fixtures are imported
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from cutout_server.errors import InvalidRequestError
+from cutout_server.models.base import MaskQuery, TextFind, TextQuery
+from cutout_server.models.paligemma2 import PaliGemma2, load
+from paligemma_checkpoints import (
+    POSITIONS,
+    PaliGemmaFiles,
+    paligemma,  # noqa: F401
+    paligemma_files,  # noqa: F401
+    write_mask_decoder,
+    write_paligemma,
+)
+from paligemma_reference import decode, paste, read
+from PIL import Image
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+
+PHRASES = ("cat", "the woman in the orange suit", "a cup")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An object by the reference: box relative to the picture, score, (64, 64) logits, (H, W) mask."""
+
+    box: tuple[float, ...]
+    score: float
+    logits: np.ndarray
+    mask: np.ndarray
+
+
+Reference = Callable[[np.ndarray, str], list[Expected]]
+
+
+def reference_of(files: PaliGemmaFiles) -> Reference:
+    """The documented way, one picture and one phrase at a time."""
+    processor = PaliGemmaProcessor.from_pretrained(files.folder)
+    model = PaliGemmaForConditionalGeneration.from_pretrained(files.folder, dtype=torch.float32).eval()
+    with np.load(files.mask_decoder) as archive:
+        checkpoint = dict(archive)
+
+    def find(pixels: np.ndarray, phrase: str) -> list[Expected]:
+        image = Image.fromarray(pixels)
+        inputs = processor(text=f"<image>segment {phrase}", images=image, return_tensors="pt")
+        with torch.inference_mode():
+            written = model.generate(
+                **inputs, max_new_tokens=512, do_sample=False, return_dict_in_generate=True, output_scores=True
+            )
+        tokens = written.sequences[0, inputs["input_ids"].shape[1] :]
+        text = processor.decode(tokens, skip_special_tokens=True)
+        pieces = [processor.decode([token]) for token in tokens]
+        assert "".join(pieces).removesuffix("<eos>") == text
+        starts = np.cumsum([0, *map(len, pieces)]).tolist()
+        objects = []
+        for box, codes, offset in read(text):
+            places = range(starts.index(offset), starts.index(offset) + 4)
+            probabilities = [written.scores[place][0].softmax(-1)[tokens[place]].item() for place in places]
+            (logits,) = decode(checkpoint, np.array([codes]))
+            relative = tuple(box[index] / 1024 for index in (1, 0, 3, 2))
+            mask = paste(logits, box, *pixels.shape[:2])
+            objects.append(Expected(relative, sum(probabilities) / 4, logits, mask))
+        return objects
+
+    return find
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Layers this small lose more by waiting for other threads than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def reference(paligemma_files: PaliGemmaFiles) -> Reference:
+    return reference_of(paligemma_files)
+
+
+def check_finds(model: PaliGemma2, pixels: np.ndarray, finds: Sequence[TextFind], expected: Sequence[Expected]) -> None:
+    height, width = pixels.shape[:2]
+    assert len(finds) == len(expected)
+    masks = model.masks([MaskQuery(find.embedding, find.logits, 0.0) for find in finds])
+    for find, mask, each in zip(finds, masks, expected, strict=True):
+        box = (find.box.x_min / width, find.box.y_min / height, find.box.x_max / width, find.box.y_max / height)
+        assert box == pytest.approx(each.box, abs=1e-9)
+        assert find.score == pytest.approx(each.score, abs=1e-4)
+        assert find.embedding.image_size == (height, width)
+        assert np.abs(find.logits - each.logits).max() < 1e-4
+        assert mask.shape == (height, width)
+        assert (mask != each.mask).sum() <= 2  # Where the stretched logits are zero to the last bit.
+
+
+def check(model: PaliGemma2, reference: Reference, queries: Sequence[TextQuery]) -> int:
+    """Asks all at once; how many objects there were."""
+    answers = model.segment_text(queries)
+    assert len(answers) == len(queries)
+    for query, finds in zip(queries, answers, strict=True):
+        assert [find.phrase_index for find in finds] == sorted(find.phrase_index for find in finds)
+        for index, phrase in enumerate(query.phrases):
+            of_phrase = [find for find in finds if find.phrase_index == index]
+            check_finds(model, query.pixels, of_phrase, reference(query.pixels, phrase))
+    return sum(map(len, answers))
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
+def test_one_phrase_in_one_picture(paligemma: PaliGemma2, reference: Reference, photos, name):
+    """Tokens equal, so boxes too; scores and logits within 1e-4, masks equal to a pixel or two on the boundary."""
+    assert check(paligemma, reference, [TextQuery(photos[name].pixels, ("cat",), 0.0)]) > 0
+
+
+def test_many_phrases_in_many_pictures(paligemma: PaliGemma2, reference: Reference, photos):
+    """All in one call, more than fit into one pass, of different lengths: each answer is what it is alone."""
+    queries = [TextQuery(photo.pixels, PHRASES, 0.0) for photo in photos.values()]
+    assert check(paligemma, reference, queries) > 30
+    answers = paligemma.segment_text(queries)
+    counts = {len([find for find in finds if find.phrase_index == 0]) for finds in answers}
+    assert len(counts) > 1, "the pictures make no difference"
+    assert len({str([(find.box, find.phrase_index) for find in finds[:1]]) for finds in answers}) == len(answers)
+    by_phrase = {str([find.box for find in answers[0] if find.phrase_index == index]) for index in range(len(PHRASES))}
+    assert len(by_phrase) == len(PHRASES), "the phrases make no difference"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 200), (400, 3), (40, 300), (1500, 70), (1800, 2400)])
+def test_pictures_of_all_shapes(paligemma: PaliGemma2, reference: Reference, photos, size):
+    """Tall, wide, tiny and large; where a box is narrower than half a pixel its mask is empty."""
+    pixels = photos["astronaut"].pixels
+    height, width = size
+    if height > 512:
+        pixels = np.tile(pixels, (4, 5, 1))
+    pixels = np.ascontiguousarray(pixels[:height, :width])
+    assert check(paligemma, reference, [TextQuery(pixels, ("cat", "dog"), 0.0)]) > 0
+
+
+def test_the_first_paligemma(tmp_path, photos):
+    """The same holds for PaliGemma mix, whose second half is Gemma."""
+    folder = write_paligemma(tmp_path / "model", version=1, seed=1)
+    files = PaliGemmaFiles(folder, write_mask_decoder(tmp_path / "vae-oid.npz"))
+    model = load(files.model_files, "cpu")
+    queries = [TextQuery(photos[name].pixels, PHRASES, 0.0) for name in ("coffee", "chelsea")]
+    assert check(model, reference_of(files), queries) > 0
+
+
+def test_order_and_company_do_not_matter(paligemma: PaliGemma2, photos):
+    """The same question gives the same answer among others, in any place, and when it is asked again."""
+    queries = [TextQuery(photo.pixels, PHRASES, 0.0) for photo in photos.values()]
+    together = paligemma.segment_text(queries)
+    backwards = paligemma.segment_text(queries[::-1])[::-1]
+    alone = [paligemma.segment_text([query])[0] for query in queries]
+    for others in (backwards, alone):
+        for finds, same in zip(together, others, strict=True):
+            assert [find.box for find in finds] == [find.box for find in same]
+            assert [find.score for find in finds] == pytest.approx([find.score for find in same], abs=1e-5)
+            assert [find.phrase_index for find in finds] == [find.phrase_index for find in same]
+
+
+def test_an_answer_that_is_cut_keeps_what_is_whole(
+    paligemma: PaliGemma2, paligemma_files: PaliGemmaFiles, photos, monkeypatch
+):
+    """With room for 30 tokens one object is whole; with room for 19 none is."""
+    query = TextQuery(photos["coffee"].pixels, PHRASES, 0.0)
+    (whole,) = paligemma.segment_text([query])
+    assert len(whole) > len(PHRASES)
+    monkeypatch.setattr(paligemma, "_max_new_tokens", 30)
+    (cut,) = paligemma.segment_text([query])
+    firsts = [next(find for find in whole if find.phrase_index == index) for index in range(len(PHRASES))]
+    assert [find.box for find in cut] == [find.box for find in firsts]
+    monkeypatch.setattr(paligemma, "_max_new_tokens", 19)
+    assert paligemma.segment_text([query]) == [[]]
+
+
+def test_threshold_is_the_least_score(paligemma: PaliGemma2, photos):
+    """Finds below box_threshold are left out, one at the threshold stays; scores are probabilities."""
+    pixels = photos["coffee"].pixels
+    (finds,) = paligemma.segment_text([TextQuery(pixels, PHRASES, 0.0)])
+    scores = sorted(find.score for find in finds)
+    assert 0 < scores[0] < scores[-1] < 1
+    middle = scores[len(scores) // 2]
+    (kept,) = paligemma.segment_text([TextQuery(pixels, PHRASES, middle)])
+    assert [find.box for find in kept] == [find.box for find in finds if find.score >= middle]
+    assert paligemma.segment_text([TextQuery(pixels, PHRASES, 1.0)]) == [[]]
+
+
+def test_nothing_asked(paligemma: PaliGemma2, photos):
+    """No queries and no phrases are no finds."""
+    assert paligemma.segment_text([]) == []
+    assert paligemma.segment_text([TextQuery(photos["coffee"].pixels, (), 0.0)]) == [[]]
+    assert paligemma.masks([]) == []
+
+
+@pytest.mark.parametrize(
+    ("phrase", "says"),
+    [
+        ("x" * POSITIONS, "at most"),
+        ("cat\ndog", "one line"),
+        ("a <loc0012> cat", "'<loc0012>'"),
+        ("<seg001>", "'<seg001>'"),
+        ("<image>cat", "'<image>'"),
+        ("cat<eos>", "'<eos>'"),
+        ("<bos>", "'<bos>'"),
+    ],
+)
+def test_phrases_that_cannot_be_asked(paligemma: PaliGemma2, photos, phrase, says):
+    """Nothing is cut off and nothing poses as one of the model's own tokens; the error names the phrase."""
+    with pytest.raises(InvalidRequestError, match=says) as caught:
+        paligemma.segment_text([TextQuery(photos["coffee"].pixels, ("cat", phrase), 0.0)])
+    assert [violation.field for violation in caught.value.violations] == ["phrases[1]"]
+
+
+def test_the_longest_phrase(paligemma: PaliGemma2, reference: Reference, photos):
+    """The limit that the error tells can be reached."""
+    with pytest.raises(InvalidRequestError, match="at most") as caught:
+        paligemma.segment_text([TextQuery(photos["coffee"].pixels, ("x" * POSITIONS,), 0.0)])
+    limit = int(caught.value.message.split("at most ")[1].split()[0])
+    longest = "x" * (limit - len("segment ") - 1)
+    assert check(paligemma, reference, [TextQuery(photos["coffee"].pixels, (longest, "cat {0}", "Élan 猫"), 0.0)]) > 0
+    with pytest.raises(InvalidRequestError, match="at most"):
+        paligemma.segment_text([TextQuery(photos["coffee"].pixels, (longest + "x",), 0.0)])
