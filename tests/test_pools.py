@@ -12,10 +12,11 @@ import pytest
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import DeadlineError, FailedPreconditionError, OverloadedError
-from cutout_server.models.base import DecodeQuery, Family, ModelFiles, Task
+from cutout_server.models.base import Candidates, DecodeQuery, Family, ModelFiles, Task
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
 from cutout_server.pools.placement import Pools
+from cutout_server.pools.turns import Turn
 from cutout_server.settings import ModelSettings
 from cutout_server.types import Box, ObjectPrompt, Picture
 from probe_family import Probe, ProbeEmbedding
@@ -66,8 +67,11 @@ def query(x_min: float = 0) -> DecodeQuery:
     return DecodeQuery(ProbeEmbedding((8, 32), 51.0), ObjectPrompt(box=Box(x_min, 0, x_min + 4, 4)), False)
 
 
-async def ask(pool: DevicePool, spec: ModelSpec, *queries: DecodeQuery, seat: int = 1, deadline_s: float = FOREVER):
-    return await pool.ask(seat, spec, "decode", queries, stage="prompt", deadline_s=deadline_s)
+async def ask(
+    pool: DevicePool, spec: ModelSpec, *queries: DecodeQuery, turn: Turn | None = None, deadline_s: float = FOREVER
+):
+    turn = turn or pool.turns.take("caller", FOREVER)
+    return await pool.ask(turn, spec, "decode", queries, stage="prompt", deadline_s=deadline_s)
 
 
 async def test_waiting_jobs_of_one_kind_share_a_pass():
@@ -117,30 +121,97 @@ async def test_a_full_pool_says_when_to_come_back_at_once():
     """The request beyond the capacity is turned away with a delay, and a seat that is given back can be taken."""
     async with open_pool(capacity=2) as pool:
         pool.admit()
-        pool.admit()
+        turn = pool.admit()
         with pytest.raises(OverloadedError) as refused:
             pool.admit()
         assert 0.1 <= refused.value.retry_after_s <= 60
-        pool.leave(worked_s=0.5)
+        pool.leave(turn, worked_s=0.5)
         pool.admit()
 
 
-async def test_the_earlier_request_goes_first():
-    """A later step of an earlier request overtakes the first step of a later one."""
+async def served(turns: list[tuple[str, Turn]], pool: DevicePool) -> list[str]:
+    """The names of requests in the order in which they are served, all of them waiting behind another."""
     probe = Probe()
-    first, second = spec_of(probe, "a"), spec_of(Probe(gate=probe.gate, passes=probe.passes), "b")
     order: list[str] = []
+    blocker = asyncio.ensure_future(ask(pool, spec_of(probe, "blocker"), query(), turn=pool.admit("blocker")))
+    await _until(lambda: probe.passes)
+    waiting = []
+    for name, turn in turns:
+        # Models of their own, so that no two share a pass.
+        job = asyncio.ensure_future(ask(pool, spec_of(probe, name), query(), turn=turn))
+        job.add_done_callback(lambda _, name=name: order.append(name))
+        waiting.append(job)
+    await asyncio.sleep(0)
+    probe.gate.set()
+    await asyncio.gather(blocker, *waiting)
+    return order
+
+
+async def test_the_earlier_request_goes_first():
+    """Requests of one caller with no deadline go in the order of their admission."""
     async with open_pool() as pool:
-        blocker = asyncio.ensure_future(ask(pool, first, query(), seat=1))
-        await _until(lambda: probe.passes)
-        late = asyncio.ensure_future(ask(pool, second, query(), seat=7))
-        early = asyncio.ensure_future(ask(pool, first, query(), seat=2))
-        late.add_done_callback(lambda _: order.append("late"))
-        early.add_done_callback(lambda _: order.append("early"))
-        await asyncio.sleep(0)
-        probe.gate.set()
-        await asyncio.gather(blocker, early, late)
-    assert order == ["early", "late"]
+        first, second = pool.admit("a"), pool.admit("a")
+        assert await served([("second", second), ("first", first)], pool) == ["first", "second"]
+
+
+async def test_the_nearer_deadline_goes_first():
+    """Of one caller's requests that wait, the one that has least time is next."""
+    async with open_pool() as pool:
+        patient, hasty = pool.admit("a", 900.0), pool.admit("a", 100.0)
+        assert await served([("patient", patient), ("hasty", hasty)], pool) == ["hasty", "patient"]
+
+
+async def test_many_requests_of_one_caller_do_not_stand_before_anothers():
+    """The second caller's first request is served after the first caller's first, not after all of them."""
+    async with open_pool() as pool:
+        greedy = [(f"greedy-{i}", pool.admit("greedy", 1.0)) for i in range(4)]
+        modest = ("modest", pool.admit("modest", 2.0))
+        order = await served([*greedy, modest], pool)
+    assert order == ["greedy-0", "modest", "greedy-1", "greedy-2", "greedy-3"]
+
+
+async def test_what_has_begun_is_finished_first():
+    """A later step of a request overtakes the first step of another, whoever it belongs to."""
+    probe = Probe()
+    probe.gate.set()
+    async with open_pool() as pool:
+        begun = pool.admit("greedy")
+        await ask(pool, spec_of(probe), query(), turn=begun)
+        other = pool.admit("other")
+        assert await served([("other", other), ("begun", begun)], pool) == ["begun", "other"]
+
+
+async def test_a_request_that_steps_back_lets_the_others_pass():
+    """After a step back it is served behind all that wait."""
+    probe = Probe()
+    probe.gate.set()
+    async with open_pool() as pool:
+        begun, other = pool.admit("a", 1.0), pool.admit("a", 2.0)
+        await ask(pool, spec_of(probe), query(), turn=begun)
+        pool.turns.step_back(begun)
+        assert await served([("begun", begun), ("other", other)], pool) == ["other", "begun"]
+
+
+@pytest.mark.parametrize(("gains", "passes"), [(True, 1), (False, 8)])
+async def test_joining_stops_where_it_gains_nothing(gains: bool, passes: int):
+    """Once measured, jobs are joined only if that takes less time for each."""
+    probe = Probe()
+    probe.gate.set()
+
+    def work(self: Probe, queries: list[DecodeQuery]) -> list[Candidates]:
+        time.sleep(0.02 if gains else 0.02 * len(queries))
+        return decode(self, queries)
+
+    decode = Probe.decode
+    spec = spec_of(probe)
+    async with open_pool(max_batch=8) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Probe, "decode", work)
+            await ask(pool, spec, query())
+            await ask(pool, spec, *(query(x) for x in range(8)))
+            before = pool.batches
+            await ask(pool, spec, *(query(x) for x in range(8)))
+            assert pool.batches - before == passes
 
 
 async def test_work_past_its_deadline_is_not_begun():

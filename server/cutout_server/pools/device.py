@@ -1,7 +1,6 @@
 """The pool of one device: a bounded number of requests, their jobs in order of admission, joined into batches."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,9 @@ from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import DeadlineError, OverloadedError
 from cutout_server.pools.embeddings import EmbeddingsCache
+from cutout_server.pools.gains import Gains
 from cutout_server.pools.models import LoadedModels
+from cutout_server.pools.turns import Turn, Turns
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ class Job:
     """A question that waits for the device.
 
     Attributes:
-        seat: Number of the request that it belongs to: the earlier the sooner.
+        turn: Of the request that it belongs to; None for a job of the pool's own, which goes first.
         spec: The model to ask; None for a job of the pool's own.
         operation: Name of the model's method.
         question: One item of the method's sequence.
@@ -48,7 +49,7 @@ class Job:
         max_batch: Most jobs in one pass.
     """
 
-    seat: int
+    turn: Turn | None
     spec: ModelSpec | None
     operation: str
     question: Any = field(repr=False)
@@ -56,6 +57,11 @@ class Job:
     max_batch: int
     done: asyncio.Future[Any] = field(repr=False)
     queued_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What it has in common with those that it may share a pass with."""
+        return (self.spec.name if self.spec else "", self.operation)
 
     def joins(self, other: "Job") -> bool:
         """Whether both fit into one pass."""
@@ -86,7 +92,8 @@ class DevicePool:
         self._max_batch = {"encode": max_encode_batch}
         self._default_max_batch = max_batch
         self._observer = observer
-        self._numbers = itertools.count(1)
+        self.turns = Turns()
+        self._gains = Gains()
         self._waiting: list[Job] = []
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"pool-{device}")
@@ -99,7 +106,7 @@ class DevicePool:
         """Jobs that wait."""
         return len(self._waiting)
 
-    def admit(self) -> int:
+    def admit(self, caller: str = "", deadline_s: float = float("inf")) -> Turn:
         """Takes a seat for a request; `leave` gives it back.
 
         Raises:
@@ -113,20 +120,17 @@ class DevicePool:
                 retry_after_s=retry_after_s,
             )
         self.requests += 1
-        return self.next_number()
+        return self.turns.take(caller, deadline_s)
 
-    def next_number(self) -> int:
-        """The number of a seat behind all others."""
-        return next(self._numbers)
-
-    def leave(self, worked_s: float) -> None:
+    def leave(self, turn: Turn, worked_s: float) -> None:
         """Gives a seat back after `worked_s` seconds of holding it."""
+        self.turns.give_back(turn)
         share = worked_s / self.requests  # The others were served in the same time.
         self.requests -= 1
         self._seconds_per_request += 0.1 * (share - self._seconds_per_request)
 
     async def ask(
-        self, seat: int, spec: ModelSpec, operation: str, questions: Sequence[Any], *, stage: str, deadline_s: float
+        self, turn: Turn, spec: ModelSpec, operation: str, questions: Sequence[Any], *, stage: str, deadline_s: float
     ) -> list[Any]:
         """Asks a model some questions and counts the waiting and the work to the current call's stages.
 
@@ -136,7 +140,7 @@ class DevicePool:
         asked_s = time.monotonic()
         max_batch = min(spec.family.max_batch, self._max_batch.get(operation, self._default_max_batch))
         jobs = [
-            Job(seat, spec, operation, question, deadline_s, max_batch, self._loop.create_future())
+            Job(turn, spec, operation, question, deadline_s, max_batch, self._loop.create_future())
             for question in questions
         ]
         self._enqueue(jobs)
@@ -171,7 +175,7 @@ class DevicePool:
 
     async def _exclusively(self, act: Callable[[LoadedModels], object]) -> None:
         done: asyncio.Future[Any] = self._loop.create_future()
-        self._enqueue([Job(0, None, "manage", act, float("inf"), 1, done)])
+        self._enqueue([Job(None, None, "manage", act, float("inf"), 1, done)])
         await done
 
     def _forget_embeddings(self, model: str) -> None:
@@ -191,6 +195,8 @@ class DevicePool:
             started_s = time.monotonic()
             for job in batch:
                 self._observer.waited(self.device, started_s - job.queued_s)
+                if job.turn:
+                    self.turns.begin(job.turn)
             self.batches += 1
             self.jobs += len(batch)
             self._observer.batched(self.device, batch[0].operation, len(batch))
@@ -199,13 +205,18 @@ class DevicePool:
     def _next_batch(self) -> list[Job]:
         """Removes the first job and those that can share its pass, dropping dead ones on the way."""
         alive = [job for job in self._waiting if self._is_alive(job)]
-        # The earliest request goes first; sort is stable, so its own jobs keep their order.
-        alive.sort(key=lambda job: job.seat)
+        # Sort is stable, so a request's own jobs keep their order.
+        alive.sort(key=self._order)
         batch = [job for job in alive if job is alive[0] or job.joins(alive[0])]
-        batch = batch[: batch[0].max_batch] if batch else []
+        if batch:
+            most = min(len(batch), batch[0].max_batch)
+            batch = batch[: self._gains.best(batch[0].kind, most)]
         chosen = set(map(id, batch))
         self._waiting = [job for job in alive if id(job) not in chosen]
         return batch
+
+    def _order(self, job: Job) -> tuple[int, float, int]:
+        return self.turns.order(job.turn) if job.turn else (-1, 0.0, 0)
 
     def _is_alive(self, job: Job) -> bool:
         if job.done.done():
@@ -219,7 +230,7 @@ class DevicePool:
 
     async def _run(self, batch: list[Job], started_s: float) -> None:
         try:
-            answers = await self._loop.run_in_executor(self._thread, self._pass, batch)
+            answers, seconds = await self._loop.run_in_executor(self._thread, self._pass, batch)
         except asyncio.CancelledError:
             for job in batch:
                 job.done.cancel()
@@ -232,22 +243,26 @@ class DevicePool:
             elif not batch[0].done.done():
                 batch[0].done.set_exception(error)
             return
+        self._gains.measured(batch[0].kind, len(batch), seconds)
         finished_s = time.monotonic()
         for job, answer in zip(batch, answers, strict=True):
             if not job.done.done():
                 job.done.set_result((started_s, finished_s, answer))
 
-    def _pass(self, batch: list[Job]) -> Sequence[Any]:
+    def _pass(self, batch: list[Job]) -> tuple[Sequence[Any], float]:
+        """The answers, and the seconds that they took, without those of loading the model."""
         spec = batch[0].spec
         if spec is None:
-            return [batch[0].question(self.models)]
-        operation: Operation = getattr(type(self.models.get(spec)), batch[0].operation)
-        answers = operation(self.models.get(spec), [job.question for job in batch])
+            return [batch[0].question(self.models)], 0.0
+        model = self.models.get(spec)
+        operation: Operation = getattr(type(model), batch[0].operation)
+        began_s = time.monotonic()
+        answers = operation(model, [job.question for job in batch])
         if len(answers) != len(batch):
             raise RuntimeError(
                 f"{spec.name}.{batch[0].operation} gave {len(answers)} answers to {len(batch)} questions"
             )
-        return answers
+        return answers, time.monotonic() - began_s
 
 
 def _union_s(spans: Sequence[tuple[float, float]]) -> float:

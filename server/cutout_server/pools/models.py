@@ -1,5 +1,6 @@
 """The models that one device holds, within its memory budget."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import structlog
@@ -19,7 +20,7 @@ class LoadedModels:
         self.device = device
         self.budget_bytes = budget_bytes
         self._on_unload = on_unload
-        self._models: dict[str, Model] = {}  # The least recently used first.
+        self._models: OrderedDict[str, Model] = OrderedDict()  # The least recently used first.
 
     def sizes(self) -> dict[str, int]:
         """Bytes by name, the least recently used first."""
@@ -31,23 +32,24 @@ class LoadedModels:
         Raises:
             FailedPreconditionError: Its files cannot be used, or it alone exceeds the budget.
         """
-        model = self._models.pop(spec.name, None)
-        if model is None:
-            # The file's size foretells the model's, so that room is made before both lie in memory.
-            checkpoint = spec.settings.checkpoint
-            self._make_room(checkpoint.stat().st_size if checkpoint and checkpoint.is_file() else 0)
-            model = spec.load(self.device)
-            if self.budget_bytes and model.nbytes > self.budget_bytes:
-                size = model.nbytes
-                del model
-                give_back(self.device)
-                raise FailedPreconditionError(
-                    f"model {spec.name!r} takes {size} bytes; {self.device} may hold {self.budget_bytes}",
-                    reason="MODEL_TOO_LARGE",
-                )
-            self._make_room(model.nbytes)
-            log.info("model loaded", model=spec.name, device=self.device, bytes=model.nbytes)
+        model = self._models.get(spec.name)
+        if model is not None:
+            self._models.move_to_end(spec.name)  # In one step: whoever looks from another thread sees it all the time.
+            return model
+        # The files' size foretells the model's, so that room is made before both lie in memory.
+        self._make_room(_size_of_files(spec))
+        model = spec.load(self.device)
+        if self.budget_bytes and model.nbytes > self.budget_bytes:
+            size = model.nbytes
+            del model
+            give_back(self.device)
+            raise FailedPreconditionError(
+                f"model {spec.name!r} takes {size} bytes; {self.device} may hold {self.budget_bytes}",
+                reason="MODEL_TOO_LARGE",
+            )
+        self._make_room(model.nbytes)
         self._models[spec.name] = model
+        log.info("model loaded", model=spec.name, device=self.device, bytes=model.nbytes)
         return model
 
     def unload(self, name: str) -> None:
@@ -60,3 +62,10 @@ class LoadedModels:
     def _make_room(self, nbytes: int) -> None:
         while self.budget_bytes and self._models and sum(self.sizes().values()) + nbytes > self.budget_bytes:
             self.unload(next(iter(self._models)))
+
+
+def _size_of_files(spec: ModelSpec) -> int:
+    """Bytes of its weights on disk: files, and the safetensors of folders, whatever else lies there."""
+    paths = [path for path in (spec.settings.checkpoint, *spec.settings.companions.values()) if path is not None]
+    files = [file for path in paths for file in (path.rglob("*.safetensors") if path.is_dir() else [path])]
+    return sum(file.stat().st_size for file in files if file.is_file())

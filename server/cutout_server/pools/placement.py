@@ -12,15 +12,16 @@ from cutout_server.errors import NotFoundError, OverloadedError
 from cutout_server.models.base import Embedding
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
+from cutout_server.pools.turns import Turn
 from cutout_server.types import Picture
 
 
 class Seat:
     """A request's place on a device: what it asks there, it asks through this."""
 
-    def __init__(self, pool: DevicePool, number: int) -> None:
+    def __init__(self, pool: DevicePool, turn: Turn) -> None:
         self.pool = pool
-        self.number = number
+        self.turn = turn
         self._taken_s = time.monotonic()
 
     async def ask(self, spec: ModelSpec, operation: str, question: Any, *, stage: str) -> Any:
@@ -30,7 +31,7 @@ class Seat:
     async def ask_all(self, spec: ModelSpec, operation: str, questions: Sequence[Any], *, stage: str) -> list[Any]:
         """See DevicePool.ask; the deadline is the current call's."""
         deadline_s = calls.current().deadline_s
-        return await self.pool.ask(self.number, spec, operation, questions, stage=stage, deadline_s=deadline_s)
+        return await self.pool.ask(self.turn, spec, operation, questions, stage=stage, deadline_s=deadline_s)
 
     async def embed(self, spec: ModelSpec, picture: Picture) -> Embedding:
         """The picture's embedding, from the cache, from another's encode, or from one of its own."""
@@ -39,7 +40,7 @@ class Seat:
         async def encode() -> Embedding:
             # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
             forever = float("inf")
-            asked = self.pool.ask(self.number, spec, "encode", [picture.pixels], stage="encode", deadline_s=forever)
+            asked = self.pool.ask(self.turn, spec, "encode", [picture.pixels], stage="encode", deadline_s=forever)
             embedding: Embedding = (await asked)[0]
             return embedding
 
@@ -53,11 +54,11 @@ class Seat:
 
     def step_back(self) -> None:
         """Lets those go first who came meanwhile: what work of many long passes owes to the others."""
-        self.number = self.pool.next_number()
+        self.pool.turns.step_back(self.turn)
 
     def leave(self) -> None:
         """Gives the seat back."""
-        self.pool.leave(time.monotonic() - self._taken_s)
+        self.pool.leave(self.turn, time.monotonic() - self._taken_s)
 
 
 class Pools:
@@ -75,7 +76,8 @@ class Pools:
             OverloadedError: Every such device is full; known at once, before any work was done.
         """
         pool = min((self.by_device[device] for device in spec.devices), key=lambda pool: pool.requests)
-        seat = Seat(pool, pool.admit())
+        call = calls.current()
+        seat = Seat(pool, pool.admit(call.caller, call.deadline_s))
         try:
             yield seat
         finally:
@@ -95,11 +97,11 @@ class Pools:
             pool = self.by_device[device]
             if pool.embeddings.holds(key) and all(device in other.devices for other in sharing):
                 try:
-                    number = pool.admit()
+                    turn = pool.admit(seat.turn.caller, seat.turn.deadline_s)
                 except OverloadedError:
                     continue
                 seat.leave()
-                seat.pool, seat.number = pool, number
+                seat.pool, seat.turn = pool, turn
                 return
 
     async def load(self, spec: ModelSpec, device: str = "") -> None:
