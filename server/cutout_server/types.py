@@ -200,7 +200,7 @@ class PromptsRequest:
 
 @dataclass(frozen=True)
 class EverythingRequest:
-    """Segment everything."""
+    """Segment everything; see the contract's SegmentEverythingRequest for each field's meaning."""
 
     image: ImageSource | None
     segmenter: str = ""
@@ -208,6 +208,12 @@ class EverythingRequest:
     predicted_iou_threshold: float | None = None
     stability_threshold: float | None = None
     options: Options = Options()
+    box_nms_iou: float = 0.7
+    stability_offset: float = 1.0
+    crop_layers: int = 0
+    crop_overlap: float = 512 / 1500
+    crop_points_downscale: int = 1
+    crop_nms_iou: float = 0.7
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ MAX_EXEMPLARS = 64
 DEFAULT_TEMPLATE = "a photo of a {}"
 MAX_POINTS_PER_SIDE = 64
 DEFAULT_POINTS_PER_SIDE = 32
+MAX_CROP_LAYERS = 3
+MAX_CROP_OVERLAP = 0.9
+MAX_CROP_POINTS_DOWNSCALE = 8
 MAX_LOGIT = 32.0
 MIN_CHUNK_BYTES = 256 * 1024
 MAX_CHUNK_BYTES = 1024 * 1024
@@ -137,14 +140,40 @@ class RequestReader:
     ) -> EverythingRequest:
         """SegmentEverything."""
         check = Checker()
-        side = message.points_per_side or DEFAULT_POINTS_PER_SIDE
+        side, layers = message.points_per_side or DEFAULT_POINTS_PER_SIDE, message.crop_layers
+        downscale = message.crop_points_downscale or 1
+        for field, value, least, most in (
+            ("points_per_side", side, 1, MAX_POINTS_PER_SIDE),
+            ("crop_layers", layers, 0, MAX_CROP_LAYERS),
+            ("crop_points_downscale", downscale, 1, MAX_CROP_POINTS_DOWNSCALE),
+        ):
+            check.require(value <= most, field, f"expected {least} to {most}, got {value}")
+        if layers <= MAX_CROP_LAYERS:
+            check.require(
+                downscale**layers <= side,
+                "crop_points_downscale",
+                f"expected one that leaves a point in layer {layers}, got {side} // {downscale} ** {layers} a side",
+            )
         check.require(
-            side <= MAX_POINTS_PER_SIDE, "points_per_side", f"expected 1 to {MAX_POINTS_PER_SIDE}, got {side}"
+            not (layers and message.options.return_logits),
+            "options.return_logits",
+            "expected false with crop_layers: the logits of a crop are no prompt for the picture",
         )
+        offset = check.optional(message, "stability_offset", 0, MAX_LOGIT)
+        check.require(offset != 0, "stability_offset", f"expected a number in (0, {MAX_LOGIT:g}], got 0")
+        grid: dict[str, Any] = {
+            "box_nms_iou": _nms_iou(check, message, "box_nms_iou"),
+            "stability_offset": offset,
+            "crop_overlap": check.optional(message, "crop_overlap", 0, MAX_CROP_OVERLAP),
+            "crop_nms_iou": _nms_iou(check, message, "crop_nms_iou"),
+        }
         request = EverythingRequest(
             points_per_side=side,
             predicted_iou_threshold=check.optional(message, "predicted_iou_threshold", 0, 1),
             stability_threshold=check.optional(message, "stability_threshold", 0, 1),
+            crop_layers=layers,
+            crop_points_downscale=downscale,
+            **{field: value for field, value in grid.items() if value is not None},
             **self._common(check, message, in_session),
         )
         check.done()

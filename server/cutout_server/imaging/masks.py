@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from cutout_common import masks as codec
 from cutout_server.imaging.outlines import polygons
-from cutout_server.types import BitMask, BoolMask, Box, EncodedMask, Logits, MaskFormat, PngMask, RgbImage, Rle
+from cutout_server.types import LOW_RES, BitMask, BoolMask, Box, EncodedMask, Logits, MaskFormat, PngMask, RgbImage, Rle
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
@@ -16,7 +16,9 @@ __all__ = [
     "crop",
     "encode",
     "from_rle",
+    "low_res",
     "nms",
+    "paste",
     "polygons",
     "stability_score",
     "tight_box",
@@ -143,6 +145,28 @@ def nms(rles: Sequence[Rle], scores: Sequence[float], labels: Sequence[Hashable]
             iou = coco.iou([coded[i] for i in rivals], [coded[best]], [0])[:, 0]
             alive[rivals[iou > iou_threshold]] = False
     return [order[i] for i in np.flatnonzero(alive)]
+
+
+def paste(rle: Rle, left: int, top: int, height: int, width: int) -> Rle:
+    """The mask of a crop as a mask of the whole picture.
+
+    Args:
+        rle: Of the crop.
+        left: The crop's first column.
+        top: Its first row.
+        height: Of the picture.
+        width: Likewise.
+    """
+    whole = np.zeros((height, width), np.bool_)
+    whole[top : top + rle.height, left : left + rle.width] = from_rle(rle)
+    return to_rle(whole)
+
+
+def low_res(logits: Logits, max_logit: float) -> Logits:
+    """(h, w) logits as callers get them: 256 x 256, in [-max_logit, max_logit]."""
+    if logits.shape != (LOW_RES, LOW_RES):
+        logits = cv2.resize(logits, (LOW_RES, LOW_RES), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return np.clip(logits, -max_logit, max_logit)
 
 
 def stability_score(logits: Logits, threshold: float, offset: float = 1.0) -> float:

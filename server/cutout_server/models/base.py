@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.types import BoolMask, Box, Exemplar, Features, Logits, ObjectPrompt, RgbImage
+from cutout_server.types import BoolMask, Box, Exemplar, Features, Logits, ObjectPrompt, RgbImage, Rle
 
 
 class Embedding(Protocol):
@@ -52,7 +52,7 @@ class Candidates:
 
     Attributes:
         logits: (C, h, w) float32 at the model's low resolution; C is 1, or 3 with multimask. As the decoder made them:
-            masks come from these, and callers get them clamped to [-32, 32], as the predictors of SAM 2 hand them out.
+            masks come from these, and callers get them clamped to the family's `max_logit`.
         predicted_iou: (C,) float32, the model's own estimate of each mask's IoU with the true one.
     """
 
@@ -86,6 +86,58 @@ class ProposeQuery:
 
     embedding: Embedding
     points_per_side: int
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """What a mask must be like to be kept, as in the official automatic mask generators.
+
+    Attributes:
+        mask_threshold: Logits above it are inside.
+        predicted_iou: Masks must exceed it; 0 keeps all.
+        stability_score: Masks must reach it; 0 keeps all.
+        stability_offset: By how much the threshold is raised and lowered for the score.
+    """
+
+    mask_threshold: float
+    predicted_iou: float
+    stability_score: float
+    stability_offset: float
+
+
+@dataclass(frozen=True)
+class SiftQuery:
+    """A point of which the masks that pass a sieve are wanted.
+
+    Attributes:
+        embedding: From `encode` of the same model.
+        point: (x, y) in pixels of the picture.
+        sieve: What is kept.
+        with_logits: Whether the masks' logits are wanted too.
+    """
+
+    embedding: Embedding
+    point: tuple[float, float]
+    sieve: Sieve
+    with_logits: bool = False
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """A mask that passed a sieve.
+
+    Attributes:
+        mask: At the picture's size.
+        predicted_iou: The model's own estimate of its IoU with the true mask.
+        stability_score: IoU between the masks at the raised and the lowered threshold, measured at the picture's size;
+            NaN when both are empty.
+        logits: (h, w) float32 as the decoder made them; None unless they were asked for.
+    """
+
+    mask: Rle
+    predicted_iou: float
+    stability_score: float
+    logits: Logits | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -219,6 +271,18 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
+class Sifter(Protocol):
+    """A segmenter that finds everything by a grid of points. Those that are no Proposers are this."""
+
+    def sift(self, queries: Sequence[SiftQuery]) -> Sequence[Sequence[Sifted]]:
+        """Decodes each point into three masks and keeps those that pass, in the decoder's order.
+
+        Masks never leave the device at full size all together, and those that do not pass never leave it at all.
+        """
+        ...
+
+
+@runtime_checkable
 class Detector(Protocol):
     """Words to boxes."""
 
@@ -345,6 +409,7 @@ class Family:
         text_threshold: Default for detection.
         predicted_iou_threshold: Default for everything.
         stability_threshold: Default for everything.
+        max_logit: Callers get logits clamped to [-max_logit, max_logit], as the reference's predictor hands them out.
     """
 
     name: str
@@ -361,3 +426,4 @@ class Family:
     text_threshold: float = 0.25
     predicted_iou_threshold: float = 0.8
     stability_threshold: float = 0.95
+    max_logit: float = 32.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from math import inf
 
 from cutout_server.models.base import Family, Model, ModelFiles, Task
 from cutout_server.models.builtin.words import VOCABULARY
@@ -34,9 +35,9 @@ FAMILIES: dict[str, Family] = {
             predicted_iou_threshold=0.5,
             stability_threshold=0.5,
         ),
-        Family(name="sam", tasks=_SEGMENTER, load=_from("sam"), predicted_iou_threshold=0.88),
+        Family(name="sam", tasks=_SEGMENTER, load=_from("sam"), predicted_iou_threshold=0.88, max_logit=inf),
         Family(name="sam2", tasks=_SEGMENTER, load=_from("sam2")),
-        Family(name="sam-hq", tasks=_SEGMENTER, load=_from("sam_hq"), predicted_iou_threshold=0.88),
+        Family(name="sam-hq", tasks=_SEGMENTER, load=_from("sam_hq"), predicted_iou_threshold=0.88, max_logit=inf),
         Family(name="edgetam", tasks=_SEGMENTER, load=_from("edgetam")),
         Family(
             name="sam3",

@@ -1,22 +1,17 @@
 """From a request to candidate masks at low resolution, chunk by chunk."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cutout_server.catalogue import ModelSpec
-from cutout_server.imaging.masks import stability_score
-from cutout_server.models.base import Candidates, DecodeQuery, Embedding, ProposeQuery
+from cutout_server.models.base import Candidates, DecodeQuery, Embedding
 from cutout_server.pools.placement import Seat
 from cutout_server.types import (
     Box,
-    EverythingRequest,
     Logits,
     ObjectPrompt,
-    Picture,
     Strategy,
 )
 
@@ -93,54 +88,6 @@ async def ready(proposals: Sequence[Proposal]) -> AsyncIterator[list[Proposal]]:
         yield list(proposals[start : start + CHUNK])
 
 
-async def everything(place: Workplace, request: EverythingRequest, picture: Picture) -> AsyncIterator[list[Proposal]]:
-    """Proposes everything and leaves out what the model itself doubts or what a small change of threshold alters.
-
-    A grid of single points with three candidates each, as in Kirillov et al. 2023, appendix B, unless the segmenter has
-    a better way.
-    """
-    family = place.segmenter.family
-    least_iou = request.predicted_iou_threshold
-    least_iou = family.predicted_iou_threshold if least_iou is None else least_iou
-    least_stability = request.stability_threshold
-    least_stability = family.stability_threshold if least_stability is None else least_stability
-    async for candidates in _candidates(place, request.points_per_side, picture):
-        likely = [
-            Proposal(0, "", None, None, float(iou), place.embedding, logits)
-            for each in candidates
-            for logits, iou in zip(each.logits, each.predicted_iou, strict=True)
-            if iou >= least_iou
-        ]
-        scores = await asyncio.to_thread(_stability, likely, request.options.mask_threshold)
-        yield [
-            replace(proposal, stability_score=score)
-            for proposal, score in zip(likely, scores, strict=True)
-            if score >= least_stability
-        ]
-
-
-async def _candidates(place: Workplace, points_per_side: int, picture: Picture) -> AsyncIterator[Sequence[Candidates]]:
-    if place.segmenter.family.proposes:
-        query = ProposeQuery(place.embedding, points_per_side)
-        yield [await place.seat.ask(place.segmenter, "propose", query, stage="prompt")]
-        return
-    for points in _grid(points_per_side, picture):
-        prompts = [ObjectPrompt(points=point[None], labels=np.ones(1, np.int32)) for point in points]
-        yield await _decode(place, prompts, multimask=True)
-
-
-def _grid(points_per_side: int, picture: Picture) -> Iterator[NDArray[np.float32]]:
-    """(N, 2) points at the centres of a points_per_side ** 2 grid of cells, chunk by chunk."""
-    steps = (np.arange(points_per_side, dtype=np.float32) + 0.5) / points_per_side
-    grid = np.stack(np.meshgrid(steps * picture.width, steps * picture.height), axis=-1).reshape(-1, 2)
-    for start in range(0, len(grid), CHUNK):
-        yield grid[start : start + CHUNK].astype(np.float32)
-
-
 async def _decode(place: Workplace, prompts: Sequence[ObjectPrompt], *, multimask: bool) -> Sequence[Candidates]:
     queries = [DecodeQuery(place.embedding, prompt, multimask) for prompt in prompts]
     return await place.seat.ask_all(place.segmenter, "decode", queries, stage="prompt")
-
-
-def _stability(proposals: Sequence[Proposal], threshold: float) -> list[float]:
-    return [stability_score(proposal.logits, threshold) for proposal in proposals]

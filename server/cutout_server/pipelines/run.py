@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from cutout_common import masks as codec
 
@@ -21,11 +20,9 @@ from cutout_server.pipelines.proposals import CHUNK, Proposal
 from cutout_server.pipelines.selection import Omissions, needs_all, select
 from cutout_server.pools.placement import Seat
 from cutout_server.types import (
-    LOW_RES,
     BoolMask,
     ConceptScore,
     EncodedOverlay,
-    Logits,
     OmissionReason,
     Options,
     Picture,
@@ -52,7 +49,7 @@ class Plan:
         most: How many objects there can be, as far as is known.
         seat: Where the masks are made.
         segmenter: What makes them.
-        proposals: The masks at low resolution, chunk by chunk; can be taken once.
+        proposals: The masks at low resolution, chunk by chunk; can be taken once. Or objects that need no more work.
         omissions: What was left out already.
         models: Names of those that work on it, in their order.
         concepts: What the whole picture shows.
@@ -67,7 +64,7 @@ class Plan:
     most: int
     seat: Seat
     segmenter: ModelSpec
-    proposals: AsyncIterator[list[Proposal]]
+    proposals: AsyncIterator[list[Proposal]] | AsyncIterator[SegmentedObject]
     omissions: Omissions
     models: tuple[str, ...]
     concepts: tuple[ConceptScore, ...] = ()
@@ -116,6 +113,9 @@ class Run:
         size = self.plan.picture.height * self.plan.picture.width
         at_once = max(1, min(CHUNK, PIXELS_AT_ONCE // size))
         async for chunk in self.plan.proposals:
+            if isinstance(chunk, SegmentedObject):
+                yield chunk
+                continue
             for start in range(0, len(chunk), at_once):
                 part = chunk[start : start + at_once]
                 for proposal, found in zip(part, await self._masks(part), strict=True):
@@ -131,7 +131,7 @@ class Run:
         with calls.stage("masks"):
             return await asyncio.gather(
                 *(
-                    self._off_loop(_finish, proposal, bitmap, plan.options)
+                    self._off_loop(_finish, proposal, bitmap, plan.options, plan.segmenter.family.max_logit)
                     for proposal, bitmap in zip(chunk, bitmaps, strict=True)
                 )
             )
@@ -152,7 +152,9 @@ class Run:
         return await asyncio.get_running_loop().run_in_executor(self._executor, partial(work, *args))
 
 
-def _finish(proposal: Proposal, bitmap: BoolMask, options: Options) -> SegmentedObject | OmissionReason:
+def _finish(
+    proposal: Proposal, bitmap: BoolMask, options: Options, max_logit: float
+) -> SegmentedObject | OmissionReason:
     """Cleans a full-size mask and measures it, or says why it is left out."""
     cleaned = masks.clean(bitmap, options.max_hole_area, options.min_part_area)
     mask = masks.to_rle(cleaned)
@@ -171,15 +173,8 @@ def _finish(proposal: Proposal, bitmap: BoolMask, options: Options) -> Segmented
         box=box,
         area=area,
         mask=mask,
-        logits=_low_res(proposal.logits) if options.return_logits else None,
+        logits=masks.low_res(proposal.logits, max_logit) if options.return_logits else None,
     )
-
-
-def _low_res(logits: Logits) -> Logits:
-    """As callers get them: 256 x 256, in [-32, 32] as the official predictors give them."""
-    if logits.shape != (LOW_RES, LOW_RES):
-        logits = cv2.resize(logits, (LOW_RES, LOW_RES), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return np.clip(logits, -32.0, 32.0)
 
 
 def _encode(found: SegmentedObject, options: Options) -> SegmentedObject:

@@ -9,7 +9,7 @@ from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.models.base import Embedding, Task
-from cutout_server.pipelines import proposals
+from cutout_server.pipelines import everything, proposals
 from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.geometry import fit
 from cutout_server.pipelines.pictures import Pictures
@@ -26,6 +26,7 @@ from cutout_server.types import (
     Picture,
     PromptsRequest,
     Rewriting,
+    SegmentedObject,
     SegmentRequest,
     TextRequest,
 )
@@ -143,6 +144,8 @@ class Segmentation:
             return Cast(warm.segmenter if warm else choose(named, Task.SEGMENT, "segmenter"), detector)
         task = Task.EVERYTHING if isinstance(wanted, EverythingRequest) else Task.SEGMENT
         segmenter = warm.segmenter if warm else choose(wanted.segmenter, task, "segmenter")
+        if isinstance(wanted, EverythingRequest):
+            everything.check_everything(wanted, segmenter)
         if isinstance(request, AnalyzeRequest):
             return Cast(segmenter, classifier=choose(request.classifier, Task.CLASSIFY, "classifier"))
         return Cast(segmenter)
@@ -172,8 +175,12 @@ class Segmentation:
         if found or isinstance(wanted, EverythingRequest):  # Otherwise there is nothing to embed it for.
             embedding = await self._embedding(seats.segmenter, cast.segmenter, picture, warm)
             place = Workplace(seats.segmenter, cast.segmenter, embedding)
+            proposed: AsyncIterator[list[Proposal]] | AsyncIterator[SegmentedObject]
             if isinstance(wanted, EverythingRequest):
-                proposed = proposals.everything(place, wanted, picture)
+                if cast.segmenter.family.proposes:
+                    proposed = everything.propose(place, wanted)
+                else:
+                    proposed = everything.by_grid(place, wanted, picture, omissions)
             else:
                 options = wanted.options
                 proposed = proposals.from_prompts(place, found, multimask=options.multimask, strategy=options.strategy)

@@ -1,6 +1,5 @@
 """The model at work, without a predictor's state: whatever an answer needs is in its own query."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from cutout_server.models.base import Candidates, DecodeQuery, Embedding, MaskQuery
-from cutout_server.types import BoolMask, ObjectPrompt, RgbImage
+from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.types import ObjectPrompt, RgbImage
 
 # Of ImageNet's channels, as in SAM2Transforms.
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 _BOX_LABELS = (2, 3)  # The prompt encoder takes a box as its two corners, each with a label of its own.
-_PROMPTS_PER_CALL = 64  # As SAM2AutomaticMaskGenerator; bounds the decoder's memory.
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +40,8 @@ class Sam2Embedding:
         return sum(tensor.untyped_storage().nbytes() for tensor in (self.image_embed, *self.high_res_feats))
 
 
-class Sam2:
-    """A `Segmenter` that answers as `sam2.sam2_image_predictor.SAM2ImagePredictor` does.
+class Sam2(PromptedSegmenter):
+    """A `Segmenter` and `Sifter` that answers as `SAM2ImagePredictor` and `SAM2AutomaticMaskGenerator` do.
 
     Its logits are (C, 256, 256), and not yet clamped: clamping moves the boundary of a mask a little, so the predictor
     upscales first, and clamps only what it hands out for the next prompt, to [-32, 32].
@@ -52,51 +51,11 @@ class Sam2:
     """
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        super().__init__(model)
         with torch.inference_mode():
             self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the weights, in bytes."""
-        tensors = (*self._model.parameters(), *self._model.buffers())
-        return sum(tensor.nbytes for tensor in tensors)
-
-    @torch.inference_mode()
-    def encode(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
-        """Encodes pictures of any sizes, (H, W, 3) uint8 RGB each."""
-        # A CPU gains nothing from a larger batch, and alone a picture's embedding cannot depend on its neighbours'.
-        size = 1 if self._model.device.type == "cpu" else max(1, len(images))
-        return [
-            embedding
-            for start in range(0, len(images), size)
-            for embedding in self._encode_batch(images[start : start + size])
-        ]
-
-    @torch.inference_mode()
-    def decode(self, queries: Sequence[DecodeQuery]) -> list[Candidates]:
-        """Decodes prompts; those of one form on one embedding share a call of the decoder, 64 at most.
-
-        Raises:
-            ValueError: A prompt is empty.
-            TypeError: An embedding is of another family.
-        """
-        alike = defaultdict(list)
-        for index, query in enumerate(queries):
-            alike[_form(query)].append(index)
-        answers: dict[int, Candidates] = {}
-        for indices in alike.values():
-            for start in range(0, len(indices), _PROMPTS_PER_CALL):
-                chunk = indices[start : start + _PROMPTS_PER_CALL]
-                answers.update(zip(chunk, self._decode_alike([queries[i] for i in chunk]), strict=True))
-        return [answers[i] for i in range(len(queries))]
-
-    @torch.inference_mode()
-    def masks(self, queries: Sequence[MaskQuery]) -> list[BoolMask]:
-        """Brings logits to the picture's size, (H, W) bool each; float32 of one picture at a time in memory."""
-        return [self._mask(query) for query in queries]
-
-    def _encode_batch(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
+    def _embed(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
         model = self._model
         pixels = torch.stack([_preprocess(image, model.image_size) for image in images]).to(model.device)
         *high_res, last = model.forward_image(pixels)["backbone_fpn"][-model.num_feature_levels :]
@@ -112,7 +71,7 @@ class Sam2:
             for i, image in enumerate(images)
         ]
 
-    def _decode_alike(self, queries: Sequence[DecodeQuery]) -> list[Candidates]:
+    def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
         model, embedding, prompts = self._model, _own(queries[0].embedding), [query.prompt for query in queries]
         points = None
         if len(prompts[0].points) or prompts[0].box:
@@ -136,17 +95,11 @@ class Sam2:
             repeat_image=len(queries) > 1,
             high_res_features=list(embedding.high_res_feats),
         )
-        # Copies, or the candidates of one object would keep those of all others in memory.
-        return [
-            Candidates(logits=each.copy(), predicted_iou=scores.copy())
-            for each, scores in zip(logits.cpu().numpy(), predicted_iou.cpu().numpy(), strict=True)
-        ]
+        return logits, predicted_iou
 
-    def _mask(self, query: MaskQuery) -> BoolMask:
-        logits = torch.tensor(query.logits, device=self._model.device)[None, None]
-        upscaled = functional.interpolate(logits, query.embedding.image_size, mode="bilinear", align_corners=False)
-        mask: BoolMask = (upscaled[0, 0] > query.threshold).cpu().numpy()
-        return mask
+    def _upscale(self, logits: Tensor, embedding: Embedding) -> Tensor:
+        size = _own(embedding).image_size
+        return functional.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _preprocess(image: RgbImage, side: int) -> Tensor:
@@ -156,18 +109,6 @@ def _preprocess(image: RgbImage, side: int) -> Tensor:
     size = (side, side)
     pixels = functional.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
     return pixels.sub_(_MEAN).div_(_STD)
-
-
-def _form(query: DecodeQuery) -> tuple[int, int, bool, bool, bool]:
-    """What prompts must have in common to be decoded together.
-
-    Padding would not do: the decoder attends to a padding point as to any other.
-    """
-    prompt = query.prompt
-    form = (len(prompt.points), prompt.box is not None, prompt.logits is not None)
-    if not any(form):
-        raise ValueError("a prompt needs points, a box or logits")
-    return (id(query.embedding), *form, query.multimask)
 
 
 def _own(embedding: Embedding) -> Sam2Embedding:

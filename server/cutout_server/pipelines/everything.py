@@ -1,0 +1,192 @@
+"""Everything in a picture: by a grid of points, or in the segmenter's own way.
+
+The grid gives what `SamAutomaticMaskGenerator` and `SAM2AutomaticMaskGenerator` give, but masks at full size are few at
+any time: they are measured where they are made, and kept as run lengths.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cutout_server import calls
+from cutout_server.catalogue import ModelSpec
+from cutout_server.errors import InvalidRequestError
+from cutout_server.imaging import masks
+from cutout_server.models.base import Candidates, Embedding, ProposeQuery, Sieve, Sifted, SiftQuery
+from cutout_server.pipelines.grid import Crop, box_nms, crops, cut_off, inner_boxes
+from cutout_server.pipelines.proposals import CHUNK, Proposal, Workplace
+from cutout_server.pipelines.selection import Omissions
+from cutout_server.types import Box, EverythingRequest, OmissionReason, Options, Picture, Rle, SegmentedObject
+
+# Points times pixels in one pass, which cannot be interrupted: 64 points of a 2-megapixel picture, one of a
+# 128-megapixel one.
+_PIXELS_PER_PASS = 128_000_000
+
+_OF_THE_GRID = (
+    "box_nms_iou",
+    "stability_offset",
+    "crop_layers",
+    "crop_overlap",
+    "crop_points_downscale",
+    "crop_nms_iou",
+)
+
+
+@dataclass(frozen=True)
+class _Find:
+    """A mask in the picture's pixels, its tight box, and where it was found."""
+
+    crop: Crop
+    sifted: Sifted
+    mask: Rle
+    box: Box | None
+
+
+def check_everything(request: EverythingRequest, segmenter: ModelSpec) -> None:
+    """Refuses what a segmenter that finds objects in a way of its own would ignore.
+
+    Raises:
+        InvalidRequestError: The request sets fields of the grid.
+    """
+    if not segmenter.family.proposes:
+        return
+    for name in _OF_THE_GRID:
+        if getattr(request, name) != getattr(EverythingRequest, name):
+            raise InvalidRequestError.of(
+                name, f"expected none with {segmenter.name!r}: it finds objects in a way of its own, without a grid"
+            )
+
+
+async def propose(place: Workplace, request: EverythingRequest) -> AsyncIterator[list[Proposal]]:
+    """What the segmenter finds in its own way, without what it doubts or what a small change of threshold alters."""
+    sieve = _sieve(request, place.segmenter)
+    query = ProposeQuery(place.embedding, request.points_per_side)
+    candidates: Candidates = await place.seat.ask(place.segmenter, "propose", query, stage="prompt")
+    likely = [
+        Proposal(0, "", None, None, float(iou), place.embedding, logits)
+        for logits, iou in zip(candidates.logits, candidates.predicted_iou, strict=True)
+        if iou >= sieve.predicted_iou
+    ]
+    scores = await asyncio.to_thread(
+        lambda: [masks.stability_score(each.logits, sieve.mask_threshold) for each in likely]
+    )
+    yield [
+        replace(proposal, stability_score=score)
+        for proposal, score in zip(likely, scores, strict=True)
+        if score >= sieve.stability_score
+    ]
+
+
+async def by_grid(
+    place: Workplace, request: EverythingRequest, picture: Picture, omissions: Omissions
+) -> AsyncIterator[SegmentedObject]:
+    """What a grid of points on the picture, and on crops of it, finds."""
+    finds: list[_Find] = []
+    for crop in crops(picture.height, picture.width, request.crop_layers, request.crop_overlap):
+        embedding = place.embedding
+        if crop.layer:
+            place.seat.step_back()
+            embedding = await place.seat.ask(place.segmenter, "encode", crop.of(picture.pixels), stage="encode")
+        sifted = await _sift(place, embedding, request, crop)
+        with calls.stage("masks"):
+            finds += await asyncio.to_thread(_in_crop, sifted, crop, request, picture, omissions)
+    with calls.stage("masks"):
+        finds = await asyncio.to_thread(_in_picture, finds, request, omissions)
+    for find in finds:
+        area = masks.area(find.mask)
+        if find.box is None:
+            omissions.add(OmissionReason.EMPTY, 0)
+        elif area < request.options.min_area:
+            omissions.add(OmissionReason.BELOW_MIN_AREA, 0)
+        else:
+            logits = find.sifted.logits
+            yield SegmentedObject(
+                prompt_index=0,
+                label="",
+                detection_score=None,
+                predicted_iou=find.sifted.predicted_iou,
+                stability_score=find.sifted.stability_score,
+                prompt_box=None,
+                box=find.box,
+                area=area,
+                mask=find.mask,
+                logits=None if logits is None else masks.low_res(logits, place.segmenter.family.max_logit),
+            )
+
+
+async def _sift(place: Workplace, embedding: Embedding, request: EverythingRequest, crop: Crop) -> list[Sifted]:
+    """The masks of the crop's points that pass the thresholds, in the crop's pixels."""
+    sieve = _sieve(request, place.segmenter)
+    points = crop.points(request.points_per_side // request.crop_points_downscale**crop.layer)
+    at_once = max(1, min(CHUNK, _PIXELS_PER_PASS // crop.area))
+    sifted: list[Sifted] = []
+    for start in range(0, len(points), at_once):
+        queries = [
+            SiftQuery(embedding, (x, y), sieve, request.options.return_logits)
+            for x, y in points[start : start + at_once].tolist()
+        ]
+        for kept in await place.seat.ask_all(place.segmenter, "sift", queries, stage="prompt"):
+            sifted += kept
+    return sifted
+
+
+def _in_crop(
+    sifted: Sequence[Sifted], crop: Crop, request: EverythingRequest, picture: Picture, omissions: Omissions
+) -> list[_Find]:
+    """Without what the crop may have cut off, and without duplicates; in the picture's pixels."""
+    boxes = inner_boxes([masks.tight_box(each.mask) for each in sifted])
+    whole = np.flatnonzero(~cut_off(boxes, crop, picture.height, picture.width)).tolist()
+    kept = box_nms(boxes[whole], [sifted[i].predicted_iou for i in whole], request.box_nms_iou)
+    _duplicates(len(whole) - len(kept), omissions)
+    finds = []
+    for each in [sifted[whole[i]] for i in kept]:
+        mask = each.mask
+        if crop.layer:
+            mask = masks.paste(mask, crop.left, crop.top, picture.height, picture.width)
+        finds.append(_Find(crop, each, mask, masks.tight_box(mask)))
+    return finds
+
+
+def _in_picture(finds: Sequence[_Find], request: EverythingRequest, omissions: Omissions) -> list[_Find]:
+    """Without duplicates between crops, of which the smaller one's stays, and cleaned."""
+    options = request.options
+    if request.crop_layers:
+        smallness = [1 / find.crop.area for find in finds]
+        finds = _without_duplicates(finds, smallness, request.crop_nms_iou, omissions)
+    if options.max_hole_area or options.min_part_area > 1:
+        cleaned = [_cleaned(find, options) for find in finds]
+        # Cleaning may make two masks one: the one that needed none stays.
+        untouched = [float(new.mask.counts == old.mask.counts) for new, old in zip(cleaned, finds, strict=True)]
+        finds = _without_duplicates(cleaned, untouched, max(request.box_nms_iou, request.crop_nms_iou), omissions)
+    return list(finds)
+
+
+def _cleaned(find: _Find, options: Options) -> _Find:
+    cleaned = masks.clean(masks.from_rle(find.mask), options.max_hole_area, options.min_part_area)
+    mask = masks.to_rle(cleaned)
+    return replace(find, mask=mask, box=masks.tight_box(mask))
+
+
+def _without_duplicates(
+    finds: Sequence[_Find], scores: Sequence[float], iou_threshold: float, omissions: Omissions
+) -> list[_Find]:
+    kept = box_nms(inner_boxes([find.box for find in finds]), scores, iou_threshold)
+    _duplicates(len(finds) - len(kept), omissions)
+    return [finds[i] for i in kept]
+
+
+def _duplicates(count: int, omissions: Omissions) -> None:
+    for _ in range(count):
+        omissions.add(OmissionReason.DUPLICATE, 0)
+
+
+def _sieve(request: EverythingRequest, segmenter: ModelSpec) -> Sieve:
+    family, iou, stability = segmenter.family, request.predicted_iou_threshold, request.stability_threshold
+    return Sieve(
+        mask_threshold=request.options.mask_threshold,
+        predicted_iou=family.predicted_iou_threshold if iou is None else iou,
+        stability_score=family.stability_threshold if stability is None else stability,
+        stability_offset=request.stability_offset,
+    )
