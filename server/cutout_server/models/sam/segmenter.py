@@ -1,0 +1,99 @@
+"""The model at work, without a predictor's state: whatever an answer needs is in its own query."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.models.sam import frame
+from cutout_server.types import RgbImage
+
+
+@dataclass(frozen=True, eq=False)
+class SamEmbedding:
+    """A picture after the encoder, on the model's device.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        features: (1, C, 64, 64) float32.
+    """
+
+    image_size: tuple[int, int]
+    features: Tensor = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes."""
+        return self.features.untyped_storage().nbytes()
+
+
+class Sam(PromptedSegmenter):
+    """A `Segmenter` and `Sifter` that answers as `SamPredictor` and `SamAutomaticMaskGenerator` do.
+
+    Its logits are (C, 256, 256), over the padded square that the encoder looks at.
+
+    Args:
+        model: A `segment_anything.modeling.Sam` in eval mode, on its device. Nothing of it changes afterwards.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._side: int = model.image_encoder.img_size
+        with torch.inference_mode():
+            self._image_pe: Tensor = model.prompt_encoder.get_dense_pe()
+
+    def _embed(self, images: Sequence[RgbImage]) -> list[SamEmbedding]:
+        model = self._model
+        pixels = torch.cat([model.preprocess(self._pixels(image).to(self._device)) for image in images])
+        features = model.image_encoder(pixels)
+        return [
+            SamEmbedding(image_size=(image.shape[0], image.shape[1]), features=features[i : i + 1].clone())
+            for i, image in enumerate(images)
+        ]
+
+    def _pixels(self, image: RgbImage) -> Tensor:
+        """(1, 3, h, w) uint8, the longer side at the square's; to the bit what `ResizeLongestSide` makes."""
+        height, width = frame.resized((image.shape[0], image.shape[1]), self._side)
+        picture = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+
+    def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
+        model, embedding, prompts = self._model, _own(queries[0].embedding), [query.prompt for query in queries]
+        size, side = embedding.image_size, self._side
+        points = boxes = masks = None
+        if len(prompts[0].points):
+            coords = self._stack([frame.points(prompt, size, side) for prompt in prompts])
+            points = (coords, self._stack([prompt.labels for prompt in prompts]))
+        if prompts[0].box:
+            boxes = self._stack([frame.corners(prompt, size, side) for prompt in prompts])
+        given = [prompt.logits for prompt in prompts if prompt.logits is not None]
+        if given:
+            masks = self._stack(given)[:, None]
+        sparse, dense = model.prompt_encoder(points=points, boxes=boxes, masks=masks)
+        logits, predicted_iou = model.mask_decoder(
+            image_embeddings=embedding.features,
+            image_pe=self._image_pe,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=queries[0].multimask,
+        )
+        return logits, predicted_iou
+
+    def _upscale(self, logits: Tensor, embedding: Embedding) -> Tensor:
+        return frame.upscale(logits, _own(embedding).image_size, self._side)
+
+    def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(self._device)
+
+
+def _own(embedding: Embedding) -> SamEmbedding:
+    if not isinstance(embedding, SamEmbedding):
+        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
+    return embedding

@@ -1,0 +1,181 @@
+"""SAM 1 answers as the official predictor does on the same weights."""
+
+# ruff: noqa: F811 - a fixture is imported
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from cutout_server.models.base import Candidates, DecodeQuery, MaskQuery, ModelFiles, Segmenter, Sifter
+from cutout_server.models.sam import Sam, load
+from cutout_server.types import Box, ObjectPrompt
+from sam2_cases import KINDS, PICTURES, Case, points
+from sam_checkpoints import official_model, official_predictor, sam_checkpoint, write_sam  # noqa: F401
+from segment_anything import SamPredictor, sam_model_registry
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One picture in both implementations."""
+
+    embedding: object
+    predictor: SamPredictor
+    earlier: np.ndarray
+
+    def case(self, kind: str) -> Case:
+        return KINDS[kind](self.embedding.image_size, self.earlier)
+
+
+@pytest.fixture(scope="module")
+def official(sam_checkpoint) -> torch.nn.Module:
+    return official_model(sam_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def ours(sam_checkpoint) -> Sam:
+    return load(ModelFiles(sam_checkpoint), "cpu")
+
+
+@pytest.fixture(scope="module")
+def benches(official, ours) -> dict[str, Bench]:
+    made = {}
+    for name, make in PICTURES.items():
+        predictor = official_predictor(official, make())
+        arguments = points(make().shape[:2], (0.5, 0.5, 1)).arguments
+        earlier = predictor.predict(**arguments, multimask_output=False)[2][0]
+        made[name] = Bench(ours.encode([make()])[0], predictor, earlier)
+    return made
+
+
+def full_size(model: Sam, query: DecodeQuery, candidates: Candidates, threshold: float = 0.0) -> np.ndarray:
+    return np.stack(model.masks([MaskQuery(query.embedding, logits, threshold) for logits in candidates.logits]))
+
+
+def assert_same(model: Sam, query: DecodeQuery, candidates: Candidates, expected) -> None:
+    """`expected` is what `predict` gives with return_logits, so that its masks are `expected[0] > 0`."""
+    upscaled, scores, logits = expected
+    assert candidates.predicted_iou.dtype == candidates.logits.dtype == np.float32
+    np.testing.assert_allclose(candidates.predicted_iou, scores, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(candidates.logits, logits, rtol=1e-5, atol=1e-4)
+    differs = full_size(model, query, candidates) != (upscaled > 0)
+    # Where the last bits are rounded otherwise a pixel on the threshold may turn.
+    assert np.abs(upscaled[differs]).max(initial=0) < 2e-3
+    assert np.count_nonzero(differs) <= 3
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize(
+    ("picture", "kind"),
+    [("square", kind) for kind in KINDS]
+    + [(name, kind) for name in list(PICTURES)[1:] for kind in ("point", "box and points", "mask")],
+)
+def test_a_prompt_is_answered_as_by_the_predictor(ours, benches, picture, kind, multimask):
+    """Masks are the same but for 3 pixels at most; scores and logits agree to 1e-4, and are not clamped."""
+    bench, case = benches[picture], benches[picture].case(kind)
+    query = DecodeQuery(bench.embedding, case.prompt, multimask)
+    expected = bench.predictor.predict(**case.arguments, multimask_output=multimask, return_logits=True)
+    assert_same(ours, query, ours.decode([query])[0], expected)
+
+
+def test_embeddings_are_the_predictors_to_the_bit(ours, benches):
+    """Preprocessing is the same, whatever the picture's size; alone or in company."""
+    together = ours.encode([make() for make in PICTURES.values()])
+    for embedding, bench in zip(together, benches.values(), strict=True):
+        assert torch.equal(embedding.features, bench.predictor.features)
+        assert torch.equal(embedding.features, bench.embedding.features)
+        assert embedding.nbytes == embedding.features.nbytes
+
+
+def test_prompts_matter(ours, benches):
+    """The weights under test are no constant: every kind of prompt gets other masks."""
+    bench = benches["square"]
+    queries = [DecodeQuery(bench.embedding, bench.case(kind).prompt, multimask=True) for kind in KINDS]
+    masks = [full_size(ours, query, answer) for query, answer in zip(queries, ours.decode(queries), strict=True)]
+    assert all((one != other).mean() > 0.002 for i, one in enumerate(masks) for other in masks[:i])
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+def test_several_boxes_are_answered_as_by_the_predictor(ours, benches, multimask):
+    """Boxes on one picture share a call, as in `predict_torch`."""
+    bench = benches["wide"]
+    boxes = np.array([[20, 30, 200, 150], [100, 10, 400, 90], [0, 0, 640, 160]], np.float32)
+    queries = [DecodeQuery(bench.embedding, ObjectPrompt(box=Box(*map(float, b))), multimask) for b in boxes]
+    moved = torch.from_numpy(bench.predictor.transform.apply_boxes(boxes, bench.embedding.image_size)).float()
+    expected = bench.predictor.predict_torch(None, None, moved, multimask_output=multimask, return_logits=True)
+    for query, candidates, *each in zip(queries, ours.decode(queries), *(e.numpy() for e in expected), strict=True):
+        assert_same(ours, query, candidates, each)
+
+
+def test_prompts_of_all_kinds_and_pictures_may_share_a_call(ours, benches):
+    """Answers come in the order of the questions, and each is what it is alone."""
+    queries = [
+        DecodeQuery(bench.embedding, bench.case(kind).prompt, multimask)
+        for kind in KINDS
+        for multimask in (True, False)
+        for bench in (benches["square"], benches["tall"])
+    ]
+    for query, candidates in zip(queries, ours.decode(queries), strict=True):
+        assert candidates.logits.shape == (3 if query.multimask else 1, 256, 256)
+        (alone,) = ours.decode([query])
+        np.testing.assert_allclose(candidates.logits, alone.logits, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(candidates.predicted_iou, alone.predicted_iou, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [-3.5, 2.0])
+def test_the_threshold_is_the_callers(ours, benches, threshold):
+    """Masks are what exceeds the threshold in the predictor's own upscaled logits."""
+    bench = benches["wide"]
+    query = DecodeQuery(bench.embedding, bench.case("box").prompt, multimask=False)
+    masks = full_size(ours, query, ours.decode([query])[0], threshold)
+    logits = bench.predictor.predict(**bench.case("box").arguments, multimask_output=False, return_logits=True)[0]
+    assert np.count_nonzero(masks != (logits > threshold)) <= 1
+    assert np.count_nonzero(masks != (logits > 0)) > 10
+
+
+@pytest.mark.parametrize("shape", [(1, 5000, 3), (5000, 2, 3), (1, 1, 3)])
+def test_the_narrowest_pictures_are_answered(ours, shape):
+    """Where the reference finds no pixel left on the short side there is one."""
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    (embedding,) = ours.encode([picture])
+    prompt = ObjectPrompt(box=Box(0, 0, shape[1], shape[0]))
+    query = DecodeQuery(embedding, prompt, multimask=True)
+    assert full_size(ours, query, ours.decode([query])[0]).shape == (3, *shape[:2])
+
+
+def test_foreign_embeddings_and_empty_prompts_are_refused(ours, benches):
+    """What cannot be answered is said, not guessed."""
+
+    class Foreign:
+        image_size = (5, 5)
+        nbytes = 0
+
+    with pytest.raises(TypeError, match="Foreign"):
+        ours.decode([DecodeQuery(Foreign(), ObjectPrompt(box=Box(0, 0, 4, 4)), multimask=False)])
+    with pytest.raises(ValueError, match="points, a box or logits"):
+        ours.decode([DecodeQuery(benches["tiny"].embedding, ObjectPrompt(), multimask=False)])
+
+
+def test_it_is_a_segmenter_and_a_sifter(ours):
+    """It fills in both Protocols."""
+    assert isinstance(ours, Segmenter)
+    assert isinstance(ours, Sifter)
+
+
+@pytest.mark.slow
+def test_the_official_vit_b_is_answered_as_by_the_predictor(tmp_path):
+    """The full-size architecture, told apart by its weights: 93.7 M parameters, equal to the predictor."""
+    torch.manual_seed(1)
+    checkpoint = write_sam(tmp_path / "sam_vit_b.pth", sam_model_registry["vit_b"]())
+    picture = PICTURES["wide"]()
+    predictor = official_predictor(sam_model_registry["vit_b"](str(checkpoint)), picture)
+    model = load(ModelFiles(checkpoint, "vit_b"), "cpu")
+    assert sum(parameter.numel() for parameter in model._model.parameters()) == 93_735_472
+    assert model.nbytes == 4 * (93_735_472 + 2 * 128 + 6)
+    (embedding,) = model.encode([picture])
+    for kind in ("point", "box and points"):
+        case = KINDS[kind](embedding.image_size, np.zeros((256, 256), np.float32))
+        query = DecodeQuery(embedding, case.prompt, multimask=True)
+        expected = predictor.predict(**case.arguments, return_logits=True)
+        assert 0 < (expected[0] > 0).mean() < 1, kind
+        assert_same(model, query, model.decode([query])[0], expected)
