@@ -11,7 +11,7 @@ from cutout_server.models.paligemma2 import PaliGemma2
 from cutout_server.models.paligemma2.answers import Outline
 from cutout_server.models.paligemma2.mask_decoder import read_mask_decoder
 from cutout_server.models.paligemma2.segmenter import place
-from paligemma_checkpoints import PaliGemmaFiles, paligemma, paligemma_files  # noqa: F401 - fixtures
+from paligemma_checkpoints import PaliGemmaFiles, one_thread, paligemma, paligemma_files  # noqa: F401 - fixtures
 from paligemma_reference import decode, paste, paste_as_shown
 
 BOXES = [(0, 0, 1023, 1023), (100, 200, 600, 700), (5, 900, 1020, 910), (511, 511, 513, 513)]

@@ -78,23 +78,23 @@ def read_mask_decoder(path: Path | None) -> MaskDecoder:
     """
     if path is None or not path.is_file():
         raise FailedPreconditionError(f"mask_decoder {path} is not a file: {_SOURCE}, or correct the path")
+    arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise FailedPreconditionError(f"mask_decoder {path} is a single array: {_SOURCE}")
-            arrays = {
-                key.replace(_CODEBOOK_KEY, "codebook"): archive[key]
-                for key in archive.files
-                if key == _CODEBOOK_KEY or key.startswith("decoder.")
-            }
+            for key in archive.files:
+                if key == _CODEBOOK_KEY or key.startswith("decoder."):
+                    arrays[key.replace(_CODEBOOK_KEY, "codebook")] = archive[key]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise FailedPreconditionError(f"mask_decoder {path} is damaged, or no npz file: {_SOURCE}") from error
     return _fitted(path, arrays)
 
 
 def _fitted(path: Path, arrays: dict[str, NDArray[np.generic]]) -> MaskDecoder:
-    codebook = arrays.get("codebook", np.zeros((0, 0)))
-    decoder = MaskDecoder(codebook.shape[-1] if codebook.ndim == 2 else 0)
+    codebook = arrays.get("codebook")
+    decoder = MaskDecoder(codebook.shape[1] if codebook is not None and codebook.ndim == 2 and codebook.size else 1)
     expected = decoder.state_dict()
     faults = differences(
         missing=expected.keys() - arrays.keys(),

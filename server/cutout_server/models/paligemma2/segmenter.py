@@ -174,7 +174,9 @@ class PaliGemma2:
     def _until_end(self, tokens: list[int], probabilities: list[float]) -> _Answer:
         end = self._tokenizer.eos_token_id
         length = tokens.index(end) if end in tokens else len(tokens)
-        return _Answer(self._tokenizer.convert_ids_to_tokens(tokens[:length]), probabilities[:length])
+        # The vocabulary is padded: the last of its tokens have no piece.
+        pieces = [piece or "" for piece in self._tokenizer.convert_ids_to_tokens(tokens[:length])]
+        return _Answer(pieces, probabilities[:length])
 
     def _finds(self, query: TextQuery, phrase_index: int, answer: _Answer) -> list[TextFind]:
         outlines = read_answer(answer.pieces)
