@@ -1,0 +1,143 @@
+"""The model at work: pictures of one size together, each with its own phrases. Both runtimes answer through this."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert  # type: ignore[import-untyped]
+
+from cutout_server.models.base import Detection, DetectQuery
+from cutout_server.models.grounding_dino.prompts import NOBODY, Prompt, Prompter
+from cutout_server.types import Box, RgbImage
+
+_PER_PASS = 4  # Pictures; bounds the memory.
+
+
+class Network(Protocol):
+    """A runtime of the model."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        ...
+
+    def __call__(self, pixels: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        """Looks for what the prompts say.
+
+        Args:
+            pixels: (N, 3, h, w) float32 on its device.
+            prompts: N of them.
+
+        Returns:
+            logits: (N, Q, T) of each query for each token, T at least as many as the longest prompt has.
+            boxes: (N, Q, 4), centre and size, relative to the picture.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One prompt on one picture."""
+
+    query: int
+    pixels: Tensor
+    prompt: Prompt
+
+
+class GroundingDino:
+    """A `Detector` whose boxes and scores are those of the reference.
+
+    The phrases of a query go into one prompt, or into as few as the model's limit of tokens allows. Each of the model's
+    queries proposes a box and says how well each token of the prompt fits it, as a logit:
+
+    - The score is the sigmoid of the highest logit over all tokens, marks included, as in the reference.
+    - The box is kept when its score exceeds `box_threshold`, as in the reference, and `text_threshold` as well: for
+      others the reference gives no words.
+    - Its phrase is the one whose own tokens, marks excluded, hold the highest logit.
+
+    So one phrase alone gets every box of the reference whose score exceeds both thresholds; several phrases share
+    those of the reference out among them, where the reference would join the words of all that match. Boxes are in the
+    order of the model's queries, not clipped to the picture, and several may lie on one object, as in the reference.
+
+    Only pictures that have the same size once prepared share a pass: padding would change the answers, as the
+    backbone's windows reach across the border. On a CPU each has its own, which is as fast.
+
+    Args:
+        network: In eval mode, on its device. Nothing of it changes afterwards.
+        prompter: For its tokenizer and limit.
+        prepare: A picture, (H, W, 3) uint8 RGB, as the (3, h, w) float32 that the network looks at.
+    """
+
+    def __init__(self, network: Network, prompter: Prompter, prepare: Callable[[RgbImage], Tensor]) -> None:
+        self._network = network
+        self._prompter = prompter
+        self._prepare = prepare
+        self._per_pass = 1 if network.device.type == "cpu" else _PER_PASS
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        return self._network.nbytes
+
+    @torch.inference_mode()
+    def detect(self, queries: Sequence[DetectQuery]) -> list[list[Detection]]:
+        """Finds the phrases; nothing found is an empty list.
+
+        Raises:
+            InvalidRequestError: A phrase holds no word that the model knows or more than it can read, or a picture is
+                too narrow.
+        """
+        prompts = [self._prompter.prompts(query.phrases) for query in queries]
+        answers: list[list[Detection]] = [[] for _ in queries]
+        for passes in self._joined(queries, prompts):
+            pixels = torch.stack([each.pixels for each in passes]).to(self._network.device)
+            logits, boxes = self._network(pixels, [each.prompt for each in passes])
+            for each, own_logits, own_boxes in zip(passes, logits.float().cpu(), boxes.float().cpu(), strict=True):
+                answers[each.query] += _detections(own_logits, own_boxes, each.prompt, queries[each.query])
+        return answers
+
+    def _joined(self, queries: Sequence[DetectQuery], prompts: Sequence[Sequence[Prompt]]) -> Iterator[list[_Pass]]:
+        waiting: dict[torch.Size, list[_Pass]] = {}
+        for index, query in enumerate(queries):
+            pixels = self._prepare(query.pixels) if prompts[index] else None
+            for prompt in prompts[index]:
+                assert pixels is not None  # noqa: S101 - for the type checker
+                together = waiting.setdefault(pixels.shape, [])
+                together.append(_Pass(index, pixels, prompt))
+                if len(together) == self._per_pass:
+                    yield waiting.pop(pixels.shape)
+        yield from waiting.values()
+
+
+def _detections(logits: Tensor, boxes: Tensor, prompt: Prompt, query: DetectQuery) -> list[Detection]:
+    height, width = query.pixels.shape[:2]
+    logits = logits[:, : len(prompt.ids)]
+    scores = logits.amax(dim=-1).sigmoid()
+    kept = scores > max(query.box_threshold, query.text_threshold)
+    owned = [place for place, owner in enumerate(prompt.owners) if owner != NOBODY]
+    best = logits[kept][:, owned].argmax(dim=-1)
+    corners = box_convert(boxes[kept], "cxcywh", "xyxy") * torch.tensor([width, height, width, height])
+    return [
+        Detection(Box(*box), score, prompt.owners[owned[token]])
+        for box, score, token in zip(corners.tolist(), scores[kept].tolist(), best.tolist(), strict=True)
+    ]
+
+
+def padded(prompts: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The prompts as one batch, padded with 0.
+
+    Returns:
+        ids: (N, T) int64.
+        mask: (N, T) int64, 1 for tokens and 0 for padding.
+    """
+    length = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.tensor([[*prompt.ids, *[0] * (length - len(prompt.ids))] for prompt in prompts], device=device)
+    lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=device)
+    return ids, (torch.arange(length, device=device) < lengths[:, None]).long()
