@@ -1,10 +1,15 @@
-"""The published way from an answer to masks, in numpy: big_vision's mask decoder and the demonstration's grammar."""
+"""The documented way from words to masks: transformers, the demonstration's grammar, big_vision's decoder in numpy."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
+from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 _OBJECT = re.compile(
     r"(.*?)" + r"<loc(\d{4})>" * 4 + r"\s*(?:" + r"<seg(\d{3})>" * 16 + r")?\s*([^;<>]+)? ?(?:; )?"
@@ -89,3 +94,48 @@ def paste_as_shown(mask: np.ndarray, locations: tuple[int, ...], height: int, wi
         grey = Image.fromarray((np.clip(mask * 0.5 + 0.5, 0, 1) * 255).astype("uint8"))
         full[y1:y2, x1:x2] = np.array(grey.resize([x2 - x1, y2 - y1])) / 255.0 > 0.5
     return full
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An object by the reference: box relative to the picture, score, (64, 64) logits, (H, W) mask."""
+
+    box: tuple[float, ...]
+    score: float
+    logits: np.ndarray
+    mask: np.ndarray
+
+
+Reference = Callable[[np.ndarray, str], list[Expected]]
+
+
+def reference_of(folder: Path, mask_decoder: Path) -> Reference:
+    """The documented way, one picture and one phrase at a time."""
+    processor = PaliGemmaProcessor.from_pretrained(folder)
+    model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    with np.load(mask_decoder) as archive:
+        checkpoint = dict(archive)
+
+    def find(pixels: np.ndarray, phrase: str) -> list[Expected]:
+        image = Image.fromarray(pixels)
+        inputs = processor(text=f"<image>segment {phrase}", images=image, return_tensors="pt")
+        with torch.inference_mode():
+            written = model.generate(
+                **inputs, max_new_tokens=512, do_sample=False, return_dict_in_generate=True, output_scores=True
+            )
+        tokens = written.sequences[0, inputs["input_ids"].shape[1] :]
+        text = processor.decode(tokens, skip_special_tokens=True)
+        pieces = [processor.decode([token]) for token in tokens]
+        assert "".join(pieces).removesuffix("<eos>") == text
+        starts = np.cumsum([0, *map(len, pieces)]).tolist()
+        objects = []
+        for box, codes, offset in read(text):
+            places = range(starts.index(offset), starts.index(offset) + 4)
+            probabilities = [written.scores[place][0].softmax(-1)[tokens[place]].item() for place in places]
+            (logits,) = decode(checkpoint, np.array([codes]))
+            relative = tuple(box[index] / 1024 for index in (1, 0, 3, 2))
+            mask = paste(logits, box, *pixels.shape[:2])
+            objects.append(Expected(relative, sum(probabilities) / 4, logits, mask))
+        return objects
+
+    return find

@@ -2,12 +2,10 @@
 
 # ruff: noqa: F811 - fixtures are imported
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 from cutout_server.errors import InvalidRequestError
 from cutout_server.models.base import MaskQuery, TextFind, TextQuery
 from cutout_server.models.paligemma2 import PaliGemma2, load
@@ -21,61 +19,14 @@ from paligemma_checkpoints import (
     write_mask_decoder,
     write_paligemma,
 )
-from paligemma_reference import decode, paste, read
-from PIL import Image
-from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+from paligemma_reference import Expected, Reference, reference_of
 
 PHRASES = ("cat", "the woman in the orange suit", "a cup")
 
 
-@dataclass(frozen=True)
-class Expected:
-    """An object by the reference: box relative to the picture, score, (64, 64) logits, (H, W) mask."""
-
-    box: tuple[float, ...]
-    score: float
-    logits: np.ndarray
-    mask: np.ndarray
-
-
-Reference = Callable[[np.ndarray, str], list[Expected]]
-
-
-def reference_of(files: PaliGemmaFiles) -> Reference:
-    """The documented way, one picture and one phrase at a time."""
-    processor = PaliGemmaProcessor.from_pretrained(files.folder)
-    model = PaliGemmaForConditionalGeneration.from_pretrained(files.folder, dtype=torch.float32).eval()
-    with np.load(files.mask_decoder) as archive:
-        checkpoint = dict(archive)
-
-    def find(pixels: np.ndarray, phrase: str) -> list[Expected]:
-        image = Image.fromarray(pixels)
-        inputs = processor(text=f"<image>segment {phrase}", images=image, return_tensors="pt")
-        with torch.inference_mode():
-            written = model.generate(
-                **inputs, max_new_tokens=512, do_sample=False, return_dict_in_generate=True, output_scores=True
-            )
-        tokens = written.sequences[0, inputs["input_ids"].shape[1] :]
-        text = processor.decode(tokens, skip_special_tokens=True)
-        pieces = [processor.decode([token]) for token in tokens]
-        assert "".join(pieces).removesuffix("<eos>") == text
-        starts = np.cumsum([0, *map(len, pieces)]).tolist()
-        objects = []
-        for box, codes, offset in read(text):
-            places = range(starts.index(offset), starts.index(offset) + 4)
-            probabilities = [written.scores[place][0].softmax(-1)[tokens[place]].item() for place in places]
-            (logits,) = decode(checkpoint, np.array([codes]))
-            relative = tuple(box[index] / 1024 for index in (1, 0, 3, 2))
-            mask = paste(logits, box, *pixels.shape[:2])
-            objects.append(Expected(relative, sum(probabilities) / 4, logits, mask))
-        return objects
-
-    return find
-
-
 @pytest.fixture(scope="module")
 def reference(paligemma_files: PaliGemmaFiles) -> Reference:
-    return reference_of(paligemma_files)
+    return reference_of(paligemma_files.folder, paligemma_files.mask_decoder)
 
 
 def check_finds(model: PaliGemma2, pixels: np.ndarray, finds: Sequence[TextFind], expected: Sequence[Expected]) -> None:
@@ -140,7 +91,7 @@ def test_the_first_paligemma(tmp_path, photos):
     files = PaliGemmaFiles(folder, write_mask_decoder(tmp_path / "vae-oid.npz"))
     model = load(files.model_files, "cpu")
     queries = [TextQuery(photos[name].pixels, PHRASES, 0.0) for name in ("coffee", "chelsea")]
-    assert check(model, reference_of(files), queries) > 0
+    assert check(model, reference_of(files.folder, files.mask_decoder), queries) > 0
 
 
 def test_order_and_company_do_not_matter(paligemma: PaliGemma2, photos):
