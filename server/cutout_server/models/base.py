@@ -400,6 +400,7 @@ class Family:
             FailedPreconditionError, with a text that says what to do, when the files cannot be used.
         needs_checkpoint: Whether settings must name one.
         companions: Further files that settings must name.
+        optional_companions: Further files that settings may name, for some checkpoints of the family.
         extra: The extra of the `cutout` distribution that brings its packages.
         exemplars: Whether it takes boxes around examples of what is wanted.
         proposes: Whether its models are Proposers too.
@@ -417,6 +418,7 @@ class Family:
     load: Callable[[ModelFiles, str], Model]
     needs_checkpoint: bool = True
     companions: tuple[str, ...] = ()
+    optional_companions: tuple[str, ...] = ()
     extra: str = "server"
     exemplars: bool = False
     proposes: bool = False

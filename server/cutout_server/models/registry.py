@@ -47,7 +47,13 @@ FAMILIES: dict[str, Family] = {
             max_batch=4,
             box_threshold=0.5,
         ),
-        Family(name="grounding-dino", tasks=_DETECTOR, load=_from("grounding_dino"), max_batch=4),
+        Family(
+            name="grounding-dino",
+            tasks=_DETECTOR,
+            load=_from("grounding_dino"),
+            optional_companions=("text_encoder",),
+            max_batch=4,
+        ),
         Family(
             name="grounding-dino-official",
             tasks=_DETECTOR,
