@@ -34,6 +34,7 @@ async def _run(settings: Settings) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopping.set)
     app = App(settings)
+    app.announce()
     try:
         await app.start()
         serving = asyncio.ensure_future(app.serve())

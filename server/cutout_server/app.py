@@ -24,6 +24,7 @@ from prometheus_client import start_http_server
 
 from cutout_server.catalogue import Catalogue
 from cutout_server.convert.requests import RequestReader
+from cutout_server.daemon import in_daemon_thread
 from cutout_server.gate import Gate
 from cutout_server.imaging.decode import ImageLimits
 from cutout_server.imaging.fetch import FetchPolicy
@@ -45,6 +46,7 @@ from cutout_server.services.segmentation import SegmentationServicer
 from cutout_server.services.session import Sessions
 from cutout_server.settings import Settings
 from cutout_server.status import ServerStatus, State, StatusBoard
+from cutout_server.zoo import KNOWN, PROFILES
 
 log = structlog.get_logger()
 
@@ -100,6 +102,18 @@ class App:
         """The server at this moment; safe from any thread."""
         return self._board.read()
 
+    def announce(self) -> None:
+        """Says which models serve, and how to get better ones while no neural network is among them."""
+        for spec in self._catalogue.specs.values():
+            tasks = [f"{task.value}{' (default)' if task in spec.default_for else ''}" for task in spec.family.tasks]
+            log.info("model", name=spec.name, what=spec.description or spec.family.name, does=", ".join(sorted(tasks)))
+        if not any(spec.family.needs_checkpoint for spec in self._catalogue.specs.values()):
+            for profile in ("small", "quality"):
+                size = sum(KNOWN[name].size_bytes for name in PROFILES[profile]) / 1e9
+                log.info(
+                    f"for any words and better masks: cutout serve --profile {profile}", downloads=f"{size:.1f} GB"
+                )
+
     async def start(self) -> None:
         """Binds every port and answers from then on; health says NOT_SERVING until `serve` has returned.
 
@@ -124,11 +138,13 @@ class App:
         await server.start()
 
     async def serve(self) -> None:
-        """Loads the models, then says that it is serving.
+        """Downloads what is missing and loads the models, then says that it is serving.
 
         Raises:
-            CutoutError: A model cannot be loaded.
+            CutoutError: A model cannot be had or loaded.
         """
+        for spec in self._catalogue.specs.values():
+            await in_daemon_thread(spec.fetch, f"fetch-{spec.name}")
         if self._settings.preload:
             await self._pools.preload()
         if self.draining:

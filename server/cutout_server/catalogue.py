@@ -1,14 +1,19 @@
 """The models that the operator allowed: settings joined with what their families can do."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 
 from cutout_common.config import ConfigError
 
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
-from cutout_server.models.base import Family, Model, Task
+from cutout_server.models.base import Family, Model, ModelFiles, Task
 from cutout_server.models.registry import FAMILIES
 from cutout_server.settings import ModelSettings, Settings
+from cutout_server.weights import Wanted, Weights, parse
+from cutout_server.zoo import KNOWN, KnownModel, Source, WebFile
 
 
 @dataclass(frozen=True)
@@ -20,17 +25,45 @@ class ModelSpec:
         family: What it is built on.
         devices: Devices that may hold it.
         default_for: Tasks for which it is taken when a request names no model.
+        wanted: What it is made of, wherever that lies.
+        weights: Where it lies; None for a model that is made of nothing.
+        known: What Cutout itself knows of it.
     """
 
     settings: ModelSettings
     family: Family
     devices: tuple[str, ...]
     default_for: frozenset[Task]
+    wanted: Wanted | None = None
+    weights: Weights | None = None
+    known: KnownModel | None = None
 
     @property
     def name(self) -> str:
         """The name that requests use."""
         return self.settings.name
+
+    @property
+    def description(self) -> str:
+        """For people."""
+        return self.settings.description or (self.known.description if self.known else "")
+
+    def files(self) -> ModelFiles:
+        """What it is made of, on this machine.
+
+        Raises:
+            FailedPreconditionError: It was not downloaded yet.
+        """
+        return self.weights.files(self.wanted) if self.weights and self.wanted else ModelFiles()
+
+    def fetch(self) -> None:
+        """Downloads what is not on this machine; takes minutes, so never on the event loop.
+
+        Raises:
+            FailedPreconditionError: It cannot be had.
+        """
+        if self.weights and self.wanted:
+            self.weights.fetch(self.wanted)
 
     def load(self, device: str) -> Model:
         """Loads it; takes seconds, so never on the event loop.
@@ -39,7 +72,7 @@ class ModelSpec:
             FailedPreconditionError: Its files cannot be used, or its packages are not installed.
         """
         try:
-            return self.family.load(self.settings.files(), device)
+            return self.family.load(self.files(), device)
         except ImportError as error:
             if (error.name or "").startswith("cutout"):
                 raise
@@ -62,19 +95,7 @@ class Catalogue:
         Raises:
             ConfigError: A setting names an unknown family, lacks a checkpoint, or names a default that cannot serve.
         """
-        for model in settings.models:
-            family = FAMILIES.get(model.family)
-            if family is None:
-                raise ConfigError(
-                    f"models: {model.name}: family {model.family!r} is unknown; expected {sorted(FAMILIES)}"
-                )
-            if family.needs_checkpoint and model.checkpoint is None:
-                raise ConfigError(f"models: {model.name}: family {model.family!r} needs a checkpoint")
-            if set(model.companions) != set(family.companions):
-                raise ConfigError(
-                    f"models: {model.name}: family {model.family!r} needs companions {sorted(family.companions)}, "
-                    f"got {sorted(model.companions)}"
-                )
+        families = {model.name: _family(model) for model in settings.models}
         names = {
             Task.SEGMENT: ("default_segmenter", settings.default_segmenter),
             Task.DETECT: ("default_detector", settings.default_detector),
@@ -82,15 +103,25 @@ class Catalogue:
             Task.CLASSIFY: ("default_classifier", settings.default_classifier),
             Task.GENERATE: ("default_generator", settings.default_generator),
         }
-        defaults = {task: _default(settings, name, task, field) for task, (field, name) in names.items()}
+        defaults = {task: _default(families, name, task, field) for task, (field, name) in names.items()}
         defaults[Task.EVERYTHING] = defaults[Task.SEGMENT]
+        weights = Weights(
+            settings.weights_dir,
+            offline=settings.offline,
+            token=settings.hub_token.get_secret_value(),
+            endpoint=settings.hub_endpoint,
+            progress=sys.stderr.isatty(),
+        )
         return cls(
             {
                 model.name: ModelSpec(
                     settings=model,
-                    family=(family := FAMILIES[model.family]),
+                    family=(family := families[model.name]),
                     devices=model.devices or settings.devices,
                     default_for=frozenset(t for t, n in defaults.items() if n == model.name and t in family.tasks),
+                    wanted=wanted(model),
+                    weights=weights,
+                    known=KNOWN.get(model.name),
                 )
                 for model in settings.models
             }
@@ -135,8 +166,51 @@ class Catalogue:
         return self.specs[name]
 
 
-def _default(settings: Settings, name: str, task: Task, field: str) -> str | None:
-    able = [model.name for model in settings.models if task in FAMILIES[model.family].tasks]
+def wanted(model: ModelSettings) -> Wanted:
+    """What a model is made of: as the settings say, and for the rest as Cutout knows it."""
+    known = KNOWN.get(model.name) if not model.family else None
+    checkpoint: Source | Path | None = parse(model.checkpoint) if model.checkpoint else None
+    companions: dict[str, Source | Path] = {name: parse(source) for name, source in model.companions.items()}
+    if known is None:
+        return Wanted(model.name, checkpoint, model.config, companions)
+    page = (
+        f"https://huggingface.co/{known.source.repo}" if known.gated and not isinstance(known.source, WebFile) else ""
+    )
+    return Wanted(
+        model.name,
+        checkpoint or known.source,
+        model.config or (None if checkpoint else known.config),
+        {**known.companions, **companions},
+        page,
+    )
+
+
+def _family(model: ModelSettings) -> Family:
+    known = KNOWN.get(model.name)
+    name = model.family or (known.family if known else "")
+    if not name:
+        close = get_close_matches(model.name, KNOWN, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ConfigError(
+            f"models: {model.name}: no known model has that name{hint} "
+            "(`cutout models list --known` shows them; any other needs a family and a checkpoint)"
+        )
+    family = FAMILIES.get(name)
+    if family is None:
+        raise ConfigError(f"models: {model.name}: family {name!r} is unknown; expected {sorted(FAMILIES)}")
+    made_of = wanted(model)
+    if family.needs_checkpoint and made_of.checkpoint is None:
+        raise ConfigError(f"models: {model.name}: family {name!r} needs a checkpoint")
+    if set(made_of.companions) - set(family.optional_companions) != set(family.companions):
+        raise ConfigError(
+            f"models: {model.name}: family {name!r} needs companions {sorted(family.companions)}, "
+            f"got {sorted(made_of.companions)}"
+        )
+    return family
+
+
+def _default(families: Mapping[str, Family], name: str, task: Task, field: str) -> str | None:
+    able = [model for model, family in families.items() if task in family.tasks]
     if name and name not in able:
         raise ConfigError(f"{field}: {name!r} cannot {task.value}; expected one of {able}")
     return name or (able[0] if able else None)

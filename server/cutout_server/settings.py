@@ -2,15 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import httpx
 from annotated_types import Len
 from cutout_common.config import Config
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from cutout_server.models.base import ModelFiles
+from cutout_server.weights import parse
+from cutout_server.zoo import PROFILES
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -22,18 +23,36 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Name that requests use.")
-    family: str = Field(description="What it is built on: builtin, sam2, grounding-dino ...")
-    checkpoint: Path | None = Field(None, description="The weights' file or folder on this machine.")
-    companions: dict[str, Path] = Field(
-        default_factory=dict, description="Further files that the family needs, by the names that it gives them."
+    family: str = Field("", description="What it is built on; empty for one that `cutout models list --known` shows.")
+    checkpoint: str | None = Field(
+        None, description="The weights: a path, hub:owner/name[/file][@revision], or an address with #sha256=..."
+    )
+    companions: dict[str, str] = Field(
+        default_factory=dict, description="Further files of the family, by the names that it gives them; likewise."
     )
     config: str | None = Field(None, description="Architecture: an official name, or a YAML file in the official form.")
     description: str = Field("", description="For people; shown by ListModels.")
     devices: tuple[str, ...] = Field((), description="Devices that may hold it. Default: every configured one.")
 
-    def files(self) -> ModelFiles:
-        """What the family loads it from."""
-        return ModelFiles(self.checkpoint, self.config, self.companions)
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_name(cls, given: Any) -> Any:
+        """A bare name stands for a known model."""
+        return {"name": given} if isinstance(given, str) else given
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _source(cls, checkpoint: str | None) -> str | None:
+        if checkpoint is not None:
+            parse(checkpoint)
+        return checkpoint
+
+    @field_validator("companions")
+    @classmethod
+    def _sources(cls, companions: dict[str, str]) -> dict[str, str]:
+        for source in companions.values():
+            parse(source)
+        return companions
 
 
 class ApiKey(BaseModel):
@@ -71,9 +90,16 @@ class Settings(Config):
     tls_client_ca: Path | None = Field(None, description="PEM authorities; with it, callers must show a certificate.")
     api_keys: tuple[ApiKey, ...] = Field((), description="Keys that are let in; none means that everyone is.")
 
-    models: Annotated[tuple[ModelSettings, ...], Len(min_length=1)] = Field(
-        (BUILTIN,), description="Models that requests may name."
+    profile: Literal["", "builtin", "small", "quality"] = Field(
+        "", description="A set of models: builtin (no download), small, quality; `models` come on top of it."
     )
+    models: Annotated[tuple[ModelSettings, ...], Len(min_length=1)] = Field(
+        (BUILTIN,), description="Models that requests may name, in full, or by a name that Cutout knows."
+    )
+    weights_dir: Path = Field(Path("~/.cache/cutout"), description="Where downloaded weights are kept.")
+    offline: bool = Field(False, description="Download nothing; HF_HUB_OFFLINE says the same.")
+    hub_token: SecretStr = Field(SecretStr(""), description="Token for gated models. Default: HF_TOKEN.")
+    hub_endpoint: str = Field("", description="Address of the model hub. Default: HF_ENDPOINT, or the official one.")
     default_segmenter: str = Field("", description="Segmenter of requests that name none. Default: the first one.")
     default_detector: str = Field("", description="Detector of requests that name none. Default: the first one.")
     default_text_segmenter: str = Field(
@@ -123,6 +149,22 @@ class Settings(Config):
 
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_profile(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The profile's models go first, the built-in one last; those that are given beside them take their place."""
+        profile = given.get("profile")
+        if not isinstance(profile, str) or profile not in PROFILES:
+            return given
+        models = [
+            each if isinstance(each, ModelSettings) else ModelSettings.model_validate(each)
+            for each in given.get("models", ())
+        ]
+        named = {model.name for model in models}
+        first = [ModelSettings(name=name) for name in PROFILES[profile] if name not in named]
+        last = [BUILTIN] if BUILTIN.name not in named else []
+        return given | {"models": (*first, *models, *last)}
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

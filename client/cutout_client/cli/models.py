@@ -1,22 +1,29 @@
-"""`cutout models`: which there are, loading and unloading."""
+"""`cutout models`: which a server has, loading and unloading; which there are to be had, and fetching them."""
 
 import argparse
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from cutout_client.cli import connection, console
+from cutout_client.cli import connection, console, weights
 from cutout_client.status import Model
 from cutout_client.transport import LOAD_TIMEOUT_S
 
-ACTIONS = ("list", "show", "load", "unload")
+ACTIONS = ("list", "show", "load", "unload", "pull")
 
 
 def add_to(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("models", help="list, show, load and unload models", allow_abbrev=False)
+    parser = commands.add_parser(
+        "models",
+        help="list, show, load, unload and download models",
+        allow_abbrev=False,
+        description="Asks a server about its models; with --known, or to pull, looks at this machine instead.",
+    )
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="default: list")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="of the model; not for list")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the model, or of a profile to pull; not for list")
+    parser.add_argument("--known", action="store_true", help="list or show what can be pulled, without a server")
+    weights.add_to(parser)
     parser.add_argument("--device", default="", help="to load onto or unload from: cpu, cuda:0 ... (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     connection.add_to(parser)
@@ -27,6 +34,12 @@ def run(args: argparse.Namespace) -> int:
     """Does it and prints the models that it concerned."""
     if (args.action == "list") != (args.name is None):
         args.parser.error(f"{args.action} takes {'no' if args.name else 'a'} NAME")
+    if args.action == "pull":
+        return weights.pull(args)
+    if args.known:
+        if args.action not in {"list", "show"}:
+            args.parser.error(f"{args.action} has no use for --known")
+        return weights.show_known(args)
     with connection.connect(args) as client:
         match args.action:
             case "list":

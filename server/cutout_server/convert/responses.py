@@ -165,7 +165,7 @@ def model(spec: ModelSpec, loaded: dict[str, int]) -> model_service_pb2.Model:
         name=spec.name,
         family=spec.family.name,
         tasks=sorted(TASKS[task] for task in spec.family.tasks),
-        description=spec.settings.description,
+        description=spec.description,
         loaded_on=sorted(loaded),
         memory_bytes=max(loaded.values(), default=0),
         vocabulary=spec.family.vocabulary,

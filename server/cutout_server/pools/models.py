@@ -9,6 +9,7 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import Model
 from cutout_server.models.memory import give_back
+from cutout_server.weights import size_bytes
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ class LoadedModels:
             self._models.move_to_end(spec.name)  # In one step: whoever looks from another thread sees it all the time.
             return model
         # The files' size foretells the model's, so that room is made before both lie in memory.
-        self._make_room(_size_of_files(spec))
+        self._make_room(size_bytes(spec.files()))
         model = spec.load(self.device)
         if self.budget_bytes and model.nbytes > self.budget_bytes:
             size = model.nbytes
@@ -62,10 +63,3 @@ class LoadedModels:
     def _make_room(self, nbytes: int) -> None:
         while self.budget_bytes and self._models and sum(self.sizes().values()) + nbytes > self.budget_bytes:
             self.unload(next(iter(self._models)))
-
-
-def _size_of_files(spec: ModelSpec) -> int:
-    """Bytes of its weights on disk: files, and the safetensors of folders, whatever else lies there."""
-    paths = [path for path in (spec.settings.checkpoint, *spec.settings.companions.values()) if path is not None]
-    files = [file for path in paths for file in (path.rglob("*.safetensors") if path.is_dir() else [path])]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,184 @@
+"""From a word to models: profiles, known names, downloads at start, and `cutout models pull`."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+from checkpoints import Sam2Files, sam2_files  # noqa: F401 - a fixture
+from conftest import run_server, wait_until
+from cutout.v1 import model_service_pb2, model_service_pb2_grpc
+from cutout_common.config import ConfigError
+from cutout_server.catalogue import Catalogue
+from cutout_server.models.base import Task
+from cutout_server.models.registry import FAMILIES
+from cutout_server.settings import Settings
+from cutout_server.zoo import KNOWN, PROFILES
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hub_server import run_hub
+from test_process import start
+
+
+@pytest.mark.parametrize("profile", ["small", "quality"])
+def test_a_profile_is_a_set_of_models(profile: str):
+    """Its models are the defaults, the built-in one stays to be named, and others can be added."""
+    extra = {"name": "mine", "family": "sam2", "checkpoint": "mine.pt"}
+    settings = Settings(profile=profile, models=[extra])
+    assert [model.name for model in settings.models] == [*PROFILES[profile], "mine", "builtin"]
+    catalogue = Catalogue.of(settings)
+    sam, dino, clip = PROFILES[profile]
+    chosen = {task: catalogue.choose("", task, "x").name for task in (Task.SEGMENT, Task.DETECT, Task.CLASSIFY)}
+    assert chosen == {Task.SEGMENT: sam, Task.DETECT: dino, Task.CLASSIFY: clip}
+
+
+def test_a_model_that_is_given_takes_the_place_of_the_profiles():
+    """Who has the file already says where."""
+    settings = Settings(profile="small", models=[{"name": "sam2.1-tiny", "checkpoint": "here.pt"}])
+    assert [model.name for model in settings.models].count("sam2.1-tiny") == 1
+    assert Catalogue.of(settings).get("sam2.1-tiny").files().checkpoint == Path("here.pt")
+
+
+def test_a_bare_name_is_a_known_model():
+    """On the command line, in a list, and in YAML."""
+    assert Settings.load(["--models", "sam2.1-tiny", "--models", "clip-vit-b-32"]).models[1].name == "clip-vit-b-32"
+    assert Settings(models=["sam-vit-b"]).models[0].name == "sam-vit-b"
+
+
+def test_an_unknown_name_is_refused_with_its_likes():
+    """A slip of the pen is told from a model of one's own."""
+    with pytest.raises(ConfigError, match=r"did you mean sam2\.1-tiny"):
+        Catalogue.of(Settings(models=["sam2.1-tny"]))
+
+
+def test_every_known_model_can_be_configured():
+    """Its family exists and needs no more than what is known; sizes and licences are told."""
+    catalogue = Catalogue.of(Settings(models=list(KNOWN)))
+    for name, known in KNOWN.items():
+        spec = catalogue.get(name)
+        assert spec.family is FAMILIES[known.family]
+        assert spec.description
+        assert known.licence
+        assert known.size_bytes > 1_000_000
+
+
+def test_a_server_fetches_what_it_serves_before_it_says_ready(sam2_files: Sam2Files, tmp_path: Path):  # noqa: F811
+    """Health is NOT_SERVING while the download lasts; then the model answers, and it stays when offline."""
+    with run_hub() as hub:
+        hub.slow_s = 1.0
+        hub.repos = {"models/me/sam": {"sam.pt": sam2_files.checkpoint.read_bytes()}}
+        options = {
+            "models": [
+                {"name": "sam", "family": "sam2", "checkpoint": "hub:me/sam/sam.pt", "config": str(sam2_files.config)}
+            ],
+            "weights_dir": tmp_path,
+            "hub_endpoint": hub.url,
+        }
+        with run_server(wait_until_serving=False, **options) as server, server.channel() as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            status = model_service_pb2_grpc.ModelServiceStub(channel).GetStatus(model_service_pb2.GetStatusRequest())
+            assert check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert status.state == model_service_pb2.GetStatusResponse.STATE_STARTING
+            assert _until_serving(channel)
+    with run_server(**options | {"offline": True}) as server:
+        assert server.app.status().devices[0].models["sam"] > 0
+
+
+def _until_serving(channel: grpc.Channel) -> bool:
+    watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+    for each in watched:
+        if each.status == health_pb2.HealthCheckResponse.SERVING:
+            watched.cancel()
+            return True
+    return False
+
+
+def test_sigterm_ends_a_download(tmp_path: Path):
+    """A server that still downloads stops at once."""
+    with run_hub() as hub:
+        hub.slow_s = 3.0
+        hub.plain = {"/sam.pth": b"x" * 1000}
+        source = f"{hub.url}/sam.pth#sha256={'0' * 64}"
+        model = json.dumps({"name": "sam", "family": "sam2", "checkpoint": source})
+        with start("--models", model, "--weights-dir", str(tmp_path)) as process:
+            wait_until(lambda: process.events("downloading"))
+            process.popen.send_signal(signal.SIGTERM)
+            assert process.popen.wait(2.5) == 0
+
+
+class _Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {os.environ['CUTOUT_TEST_TRACE']}",)
+
+
+@pytest.mark.parametrize(
+    ("family", "make"),
+    [
+        (family, make)
+        for family in ("sam", "sam2", "grounding-dino-official")
+        for make in ("malicious", "truncated", "empty", "page", "other", "text")
+    ],
+)
+def test_a_checkpoint_that_is_none_is_refused(
+    family: str,
+    make: str,
+    tmp_path: Path,
+    sam2_files: Sam2Files,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Through the real loading: the error says what to do, and no code of the file is run."""
+    trace = tmp_path / "trace"
+    monkeypatch.setenv("CUTOUT_TEST_TRACE", str(trace))
+    file = tmp_path / "model.pth"
+    match make:
+        case "malicious":
+            torch.save({"model": _Malicious()}, file)
+        case "truncated":
+            file.write_bytes(sam2_files.checkpoint.read_bytes()[:5000])
+        case "empty":
+            file.touch()
+        case "page":
+            file.write_text("<!DOCTYPE html><title>Sign in</title>")
+        case "other":
+            torch.save({"model": {"weight": torch.zeros(3)}}, file)
+        case _:
+            file.write_bytes(pickle.dumps(_Malicious()))
+    model = {"name": "m", "family": family, "checkpoint": str(file)}
+    if family == "grounding-dino-official":
+        model["companions"] = {"text_encoder": str(tmp_path)}
+    spec = Catalogue.of(Settings(models=[model])).get("m")
+    with pytest.raises(Exception, match=r"checkpoint|text_encoder") as caught:
+        spec.load("cpu")
+    assert type(caught.value).__name__ == "FailedPreconditionError"
+    assert not trace.exists()
+
+
+def test_pulling_from_the_command_line(tmp_path: Path):
+    """A configured model is downloaded, its path printed; a second pull finds it; `--known` says that it is there."""
+    with run_hub() as hub:
+        hub.repos = {"models/facebook/sam2-hiera-tiny": {"sam2_hiera_tiny.pt": b"weights"}}
+        environment = {**os.environ, "CUTOUT_HUB_ENDPOINT": hub.url, "CUTOUT_WEIGHTS_DIR": str(tmp_path)}
+
+        def cutout(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "cutout_client", "models", *arguments]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+        first, second = cutout("pull", "sam2-tiny", "--json"), cutout("pull", "sam2-tiny", "--json")
+        assert Path(json.loads(first.stdout)[0]["checkpoint"]).read_bytes() == b"weights"
+        assert first.stdout == second.stdout
+        assert len(hub.gets) == 1
+        (shown,) = json.loads(cutout("show", "sam2-tiny", "--known", "--json").stdout)
+        assert (shown["on_disk"], shown["licence"]) == (True, "Apache-2.0")
+        known = cutout("list", "--known").stdout
+        assert max(map(len, known.splitlines())) <= 80
+        assert "paligemma2-3b-224" in known
+        missing = cutout("pull", "clip-vit-b-32")
+        assert missing.returncode == 1
+        assert "does not exist, or is private" in missing.stderr
+        unknown = cutout("pull", "sam2-tyni")
+        assert "did you mean sam2-tiny" in unknown.stderr
