@@ -88,11 +88,20 @@ def liven(model: nn.Module, seed: int = 0) -> None:
         for name, parameter in model.named_parameters():
             if name.endswith(("decoder.norm.weight", "decoder.layer_norm.weight")):
                 parameter.fill_(0.3)  # What the scores are made of.
+            elif name.endswith(("tgt_embed.weight", "query_position_embeddings.weight")):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
             elif parameter.ndim > 1:
-                spread = (4 if re.search(r"bbox_embed.*layers.2.weight", name) else 1) / math.sqrt(parameter[0].numel())
+                spread = (2 if re.search(r"bbox_embed.*layers.2.weight", name) else 1) / math.sqrt(parameter[0].numel())
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
             elif name.endswith("bias"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+def middle(scores: torch.Tensor) -> float:
+    """A threshold that about half of the scores exceed, as far from any of them as can be."""
+    ordered = scores.sort().values[len(scores) // 4 : 3 * len(scores) // 4]
+    gap = int(ordered.diff().argmax())
+    return float(ordered[gap : gap + 2].mean())
 
 
 def write_folder(folder: Path, *, mm: bool = False, seed: int = 0) -> Path:
@@ -149,7 +158,7 @@ class OfficialFiles:
         return ModelFiles(self.checkpoint, str(self.config) if config else None, companions)
 
 
-def write_official(folder: Path, seed: int = 0, **changes: object) -> OfficialFiles:
+def write_official(folder: Path, seed: int = 10, **changes: object) -> OfficialFiles:
     """Writes a file as the official ones are, with what only training needs, and what describes it."""
     folder.mkdir(exist_ok=True)
     text_encoder = folder / "bert"

@@ -10,12 +10,10 @@ from cutout_server.models.grounding_dino import GroundingDino
 from cutout_server.models.registry import FAMILIES
 from grounding_dino_checkpoints import (  # noqa: F401 - fixtures
     QUERIES,
-    config,
     grounding_dino_folder,
-    liven,
+    middle,
     mm_grounding_dino_folder,
     one_thread,
-    tokenizer,
 )
 from PIL import Image
 from sam2_cases import PICTURES
@@ -109,13 +107,6 @@ def assert_equal(detections: list[Detection], expected: dict, query: DetectQuery
     np.testing.assert_allclose(boxes_of(detections) / sides, expected["boxes"] / torch.tensor(sides), atol=1e-5)
 
 
-def middle(scores: torch.Tensor) -> float:
-    """A threshold that about half of the scores exceed, as far from any of them as can be."""
-    ordered = scores.sort().values[len(scores) // 4 : 3 * len(scores) // 4]
-    gap = int(ordered.diff().argmax())
-    return float(ordered[gap : gap + 2].mean())
-
-
 @pytest.mark.parametrize("phrases", [PHRASES, ("a fluffhy cat",)], ids=["many phrases", "one phrase"])
 @pytest.mark.parametrize("name", PICTURES)
 def test_equal_to_the_reference(detector: GroundingDino, reference: Reference, name: str, phrases: tuple[str, ...]):
@@ -158,7 +149,7 @@ def test_pictures_as_a_gpu_takes_them(detector: GroundingDino, reference: Refere
     batches = []
 
     class Counted:
-        device = torch.device("cpu")
+        device, mixes_prompts = torch.device("cpu"), True
 
         def __call__(self, pixels: torch.Tensor, prompts: list) -> tuple[torch.Tensor, torch.Tensor]:
             batches.append(tuple(pixels.shape))

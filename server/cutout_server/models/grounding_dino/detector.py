@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -28,6 +29,11 @@ class Network(Protocol):
         """Where it is."""
         ...
 
+    @property
+    def mixes_prompts(self) -> bool:
+        """Whether a pass may hold other prompts for other pictures."""
+        ...
+
     def __call__(self, pixels: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """Looks for what the prompts say.
 
@@ -44,9 +50,10 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class _Pass:
-    """One prompt on one picture."""
+    """One prompt on one picture: which query's, and which of its prompts."""
 
     query: int
+    part: int
     pixels: Tensor
     prompt: Prompt
 
@@ -67,7 +74,8 @@ class GroundingDino:
     order of the model's queries, not clipped to the picture, and several may lie on one object, as in the reference.
 
     Only pictures that have the same size once prepared share a pass: padding would change the answers, as the
-    backbone's windows reach across the border. On a CPU each has its own, which is as fast.
+    backbone's windows reach across the border. On a CPU each has its own, which is as fast. With the official package
+    they must have the same prompt as well.
 
     Args:
         network: In eval mode, on its device. Nothing of it changes afterwards.
@@ -95,24 +103,27 @@ class GroundingDino:
                 too narrow.
         """
         prompts = [self._prompter.prompts(query.phrases) for query in queries]
-        answers: list[list[Detection]] = [[] for _ in queries]
+        answers: list[list[list[Detection]]] = [[[] for _ in own] for own in prompts]
         for passes in self._joined(queries, prompts):
             pixels = torch.stack([each.pixels for each in passes]).to(self._network.device)
             logits, boxes = self._network(pixels, [each.prompt for each in passes])
             for each, own_logits, own_boxes in zip(passes, logits.float().cpu(), boxes.float().cpu(), strict=True):
-                answers[each.query] += _detections(own_logits, own_boxes, each.prompt, queries[each.query])
-        return answers
+                found = _detections(own_logits, own_boxes, each.prompt, queries[each.query])
+                answers[each.query][each.part] = found
+        return [list(chain.from_iterable(parts)) for parts in answers]
 
     def _joined(self, queries: Sequence[DetectQuery], prompts: Sequence[Sequence[Prompt]]) -> Iterator[list[_Pass]]:
-        waiting: dict[torch.Size, list[_Pass]] = {}
+        waiting: dict[object, list[_Pass]] = {}
         for index, query in enumerate(queries):
-            pixels = self._prepare(query.pixels) if prompts[index] else None
-            for prompt in prompts[index]:
-                assert pixels is not None  # noqa: S101 - for the type checker
-                together = waiting.setdefault(pixels.shape, [])
-                together.append(_Pass(index, pixels, prompt))
+            if not prompts[index]:
+                continue
+            pixels = self._prepare(query.pixels)
+            for part, prompt in enumerate(prompts[index]):
+                key = (pixels.shape, None if self._network.mixes_prompts else prompt.ids)
+                together = waiting.setdefault(key, [])
+                together.append(_Pass(index, part, pixels, prompt))
                 if len(together) == self._per_pass:
-                    yield waiting.pop(pixels.shape)
+                    yield waiting.pop(key)
         yield from waiting.values()
 
 

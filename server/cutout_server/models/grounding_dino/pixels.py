@@ -1,5 +1,6 @@
 """Pictures as Grounding DINO looks at them: as a processor of transformers says, or as the official package does."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -74,23 +75,28 @@ def _official_size(height: int, width: int) -> tuple[int, int]:
     return (int(size * height / width), size) if width < height else (size, int(size * width / height))
 
 
-def places(stride: int, levels: int, queries: int) -> Check:
+def room_for(queries: int, stride: int, levels: int) -> Check:
     """A check that a picture has a place for each query to start from; the reference breaks down without.
 
     Args:
+        queries: Of the model.
         stride: Pixels from place to place at the finest level.
         levels: Each is half as fine as the one before it.
-        queries: Of the model.
     """
 
     def check(size: tuple[int, int]) -> None:
-        height, width = size
-        have = sum(-(-height // side) * -(-width // side) for side in (stride * 2**level for level in range(levels)))
+        have = places(size, stride, levels)
         if have < queries:
             raise InvalidRequestError.of(
                 "image",
                 "expected a picture that is less narrow: the detector looks for objects in "
-                f"{queries} places, and has {have} at {width} x {height} pixels",
+                f"{queries} places, and has {have} at {size[1]} x {size[0]} pixels",
             )
 
     return check
+
+
+def places(size: tuple[int, int], stride: int, levels: int) -> int:
+    """In how many places of all levels the model looks at a picture of this size, (height, width) in pixels."""
+    sides = [stride * 2**level for level in range(levels)]
+    return sum(math.ceil(size[0] / side) * math.ceil(size[1] / side) for side in sides)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cutout_server.models.grounding_dino.detector import padded
-from cutout_server.models.grounding_dino.pixels import Check, places
+from cutout_server.models.grounding_dino.pixels import Check, room_for
 from cutout_server.models.grounding_dino.prompts import Prompt, Prompter
 from cutout_server.models.pretrained import nbytes
 
@@ -18,6 +18,8 @@ class TransformersNetwork:
     Args:
         model: In eval mode, on its device.
     """
+
+    mixes_prompts = True
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -57,4 +59,4 @@ def room(model: Any) -> Check:
     config = model.config
     backbone = config.backbone_config
     stride = getattr(backbone, "patch_size", 4) * 2 ** (min(backbone.out_indices) - 1)
-    return places(stride, config.num_feature_levels, config.num_queries if config.two_stage else 1)
+    return room_for(config.num_queries if config.two_stage else 1, stride, config.num_feature_levels)

@@ -11,7 +11,7 @@ from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, fit, place, read
 from cutout_server.models.grounding_dino.detector import GroundingDino
 from cutout_server.models.grounding_dino.names import official
-from cutout_server.models.grounding_dino.pixels import official_pixels, places
+from cutout_server.models.grounding_dino.pixels import official_pixels, room_for
 from cutout_server.models.grounding_dino.prompts import Prompt, Prompter
 from cutout_server.models.grounding_dino.text_encoder import text_encoder
 from cutout_server.models.grounding_dino_official.architecture import guess, read_config
@@ -50,7 +50,7 @@ def load(files: ModelFiles, device: str) -> GroundingDino:
         ) from error
     fit(model, weights)
     place(model.eval().requires_grad_(requires_grad=False), where)
-    room = places(4 * 2 ** min(config.return_interm_indices), config.num_feature_levels, config.num_queries)
+    room = room_for(config.num_queries, 4 * 2 ** min(config.return_interm_indices), config.num_feature_levels)
     return GroundingDino(OfficialNetwork(model, where), prompter, official_pixels(room))
 
 
@@ -61,6 +61,9 @@ class OfficialNetwork:
         model: In eval mode, on its device.
         device: That device.
     """
+
+    # The package's text layers give the heads of each prompt the masks of all prompts in turn.
+    mixes_prompts = False
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._model = model
