@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from cutout_server.models.base import Candidates, DecodeQuery, MaskQuery, ModelFiles, Segmenter, Sifter
+from cutout_server.models.base import (
+    Candidates,
+    DecodeQuery,
+    MaskQuery,
+    ModelFiles,
+    Segmenter,
+    Sieve,
+    Sifter,
+    SiftQuery,
+)
 from cutout_server.models.sam import Sam, load
 from cutout_server.types import Box, ObjectPrompt
 from sam2_cases import KINDS, PICTURES, Case, points
@@ -141,6 +150,43 @@ def test_the_narrowest_pictures_are_answered(ours, shape):
     prompt = ObjectPrompt(box=Box(0, 0, shape[1], shape[0]))
     query = DecodeQuery(embedding, prompt, multimask=True)
     assert full_size(ours, query, ours.decode([query])[0]).shape == (3, *shape[:2])
+
+
+def test_few_masks_are_at_full_size_at_once(ours, benches, monkeypatch):
+    """However many points are sifted, no more than 8 megapixels of logits are in hand; each is what it is alone."""
+    bench = benches["large"]
+    height, width = bench.embedding.image_size
+    sieve = Sieve(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
+    spots = [(width * x / 4, height * y / 4) for x in (1, 2, 3) for y in (1, 2, 3)]
+    queries = [SiftQuery(bench.embedding, spot, sieve) for spot in spots]
+    sizes = []
+    upscale = ours._upscale
+    monkeypatch.setattr(ours, "_upscale", lambda logits, e: sizes.append(len(logits)) or upscale(logits, e))
+    together = ours.sift(queries)
+    assert sum(sizes) == 3 * 9
+    assert 1 <= max(sizes) <= (1 << 23) / (height * width)
+    for query, found in zip(queries, together, strict=True):
+        (alone,) = ours.sift([query])
+        for one, other in zip(found, alone, strict=True):
+            assert abs(one.predicted_iou - other.predicted_iou) < 1e-5
+            # An empty mask has none.
+            assert one.stability_score == pytest.approx(other.stability_score, abs=1e-3, nan_ok=True)
+            assert one.logits is None
+
+
+def test_a_sieve_keeps_what_passes(ours, benches):
+    """Questions with other thresholds share a call; each gets what passes its own."""
+    bench = benches["square"]
+    spots = [(x, y) for x in (60.0, 250.0, 440.0) for y in (60.0, 250.0, 440.0)]
+    every = Sieve(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
+    strict = Sieve(mask_threshold=0.0, predicted_iou=0.45, stability_score=0.8, stability_offset=1.0)
+    queries = [SiftQuery(bench.embedding, spot, sieve) for spot in spots for sieve in (every, strict)]
+    found = ours.sift(queries)
+    assert all(len(each) == 3 for each in found[::2])
+    for all_three, some in zip(found[::2], found[1::2], strict=True):
+        passing = [each for each in all_three if each.predicted_iou > 0.45 and each.stability_score >= 0.8]
+        assert [each.predicted_iou for each in some] == pytest.approx([e.predicted_iou for e in passing], abs=1e-5)
+    assert 0 < sum(map(len, found[1::2])) < 3 * len(spots)
 
 
 def test_foreign_embeddings_and_empty_prompts_are_refused(ours, benches):
