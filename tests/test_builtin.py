@@ -102,6 +102,7 @@ def test_weights_are_refused(checkpoint: Path | None, config: str | None):
         load(ModelFiles(checkpoint, config), "cpu")
 
 
+@pytest.mark.slow
 def test_a_loose_box_beats_grabcut(model: Builtin):
     """With boxes a tenth too large on each side masks are near the truth, and on the mean nearer than GrabCut's."""
     ours, floor = [], []
@@ -197,6 +198,7 @@ def test_large_pictures_keep_their_size(model: Builtin):
     assert iou(mask, truth) > 0.95
 
 
+@pytest.mark.slow
 def test_calls_do_not_disturb_each_other(model: Builtin):
     """The same prompts give the same answers alone, again, together, and from several threads."""
     photographs = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()]
@@ -275,6 +277,7 @@ def test_nothing_found_is_no_error(model: Builtin):
     assert found_boxes(model, skimage.data.coffee(), "face", "cat", "plate") == []
 
 
+@pytest.mark.slow
 def test_the_threshold_is_kept(model: Builtin):
     """A higher threshold never gives more."""
     pixels = skimage.data.astronaut()

@@ -8,6 +8,7 @@ from conftest import RunningServer
 from cutout_client.cli import main
 
 
+@pytest.mark.slow
 def test_models(server: RunningServer) -> None:
     """Models are listed, shown, loaded and unloaded."""
 

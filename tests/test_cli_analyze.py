@@ -58,6 +58,7 @@ def test_one_picture_in_full(analysis: Analysis, folder: Path, tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} == files
 
 
+@pytest.mark.slow
 def test_several_pictures(analysis: Analysis, folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """A row for each picture with its best concept; one that fails is named, and the status is 1."""
     flags = ["--max-objects", "3", "--format", "coco", "--out", tmp_path]
@@ -73,6 +74,7 @@ def test_several_pictures(analysis: Analysis, folder: Path, tmp_path: Path) -> N
     assert {category["name"] for category in dataset["categories"]} <= {"a cat", "a rocket", "a cup of coffee"}
 
 
+@pytest.mark.slow
 def test_many_objects_are_not_all_listed(analysis: Analysis, folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """A long table is cut off, and says so."""
     flags = ["--box", *["60,40,90,70"] * 30, "--format", "rle", "--out", tmp_path]
@@ -92,6 +94,7 @@ def test_json(analysis: Analysis, folder: Path, tmp_path: Path) -> None:  # noqa
     assert answer["timings"]["classify_ms"] > 0
 
 
+@pytest.mark.slow
 def test_rewriting(analysis: Analysis, words: LanguageModel, folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """What was looked for is printed; when nothing was rewritten a warning says why."""
     flags = ["--text", "the colour of ripe bananas", "--rewrite", "--out", tmp_path]

@@ -45,6 +45,7 @@ def test_one_file_by_box(server: RunningServer, folder: Path, tmp_path: Path) ->
         np.testing.assert_array_equal(np.asarray(mask), expected)
 
 
+@pytest.mark.slow
 def test_folder_with_a_broken_file(server: RunningServer, folder: Path, tmp_path: Path) -> None:
     """A folder is searched to the bottom; a file that fails is named, the others are done, and the status is 1."""
     broken = tmp_path / "broken.jpg"

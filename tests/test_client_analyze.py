@@ -134,6 +134,7 @@ def test_template(client: Client, analysis: Analysis, cat: Photo):  # noqa: F811
 
 
 @pytest.mark.parametrize("more", [{"regions": [CAT, CHEST]}, {"regions": [CAT], "mask_formats": ["png"]}, {}])
+@pytest.mark.slow
 def test_streams(client: Client, cat: Photo, more: dict):
     """A stream says what the picture shows before its first object, and is the whole answer in the end."""
     whole = client.analyze(cat.jpeg, CONCEPTS, classifier="clip", **more)

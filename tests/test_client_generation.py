@@ -77,6 +77,7 @@ def test_leaving_early_ends_the_work(client: Client, painter: RunningServer):  #
     assert painter.app.status().devices[0].requests == 0
 
 
+@pytest.mark.slow
 def test_cut_out_at_once(client: Client):
     """What is found in a picture comes with it, and is what asking for it afterwards gives."""
     options = {"predicted_iou_threshold": 0.0, "stability_threshold": 0.0, "max_objects": 3}

@@ -297,6 +297,7 @@ def test_deadline(client: Client, scene: bytes) -> None:
     assert caught.value.request_id == "short"
 
 
+@pytest.mark.slow
 async def test_asyncio(server: RunningServer, scene: bytes, noise: np.ndarray) -> None:
     """The asyncio client does all of it, several things at a time."""
     with Client(server.address) as sync:

@@ -211,6 +211,7 @@ def test_envoy_writes_the_same_masks(stubs: Stubs, astronaut: Photo, descriptors
     assert in_float32(mine) == in_float32(other["segmentation"])  # Envoy knows no response_body
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_work(
     analysis: Analysis,  # noqa: F811
     words: LanguageModel,  # noqa: F811

@@ -245,6 +245,7 @@ def test_settings_that_cannot_be_used_are_refused(flags: list[str], text: str):
         GatewaySettings.load(flags)
 
 
+@pytest.mark.slow
 def test_the_program_explains_what_it_refuses(tmp_path: Path):
     """Exit code 2 and one line: a wrong setting, a taken port, a TLS file that is not there."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

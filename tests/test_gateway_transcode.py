@@ -346,6 +346,7 @@ json_values = st.recursive(
 
 @given(value=json_values)
 @settings(max_examples=300, deadline=None)
+@pytest.mark.slow
 def test_any_json_is_read_or_refused(contract: Contract, value: Any):
     """Whatever JSON comes, it is either a message or an error that names a field; nothing else is raised."""
     refused = None

@@ -71,6 +71,7 @@ def health_of(channel: grpc.Channel, service: str) -> int:
     return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service)).status
 
 
+@pytest.mark.slow
 def test_sigterm_drains(photos: dict[str, Photo]):
     """Work that was accepted before SIGTERM is answered, the process ends with 0, and every call was logged."""
     boxes = [mask_pb2.Box(x_min=x, y_min=10, x_max=x + 300, y_max=290) for x in range(0, 120, 6)]
@@ -89,6 +90,7 @@ def test_sigterm_drains(photos: dict[str, Photo]):
     assert call["stages"]["prompt"] > 0
 
 
+@pytest.mark.slow
 def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo]):
     """What is not done within the drain time is cut off."""
     boxes = [mask_pb2.Box(x_min=x, y_min=10, x_max=x + 200, y_max=290) for x in range(250)]
@@ -111,6 +113,7 @@ def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo]):
         (("--devices", "cpu", "--devices", "cpu"), 2, "devices: each once"),
     ],
 )
+@pytest.mark.slow
 def test_a_server_that_cannot_start_says_why(flags: tuple[str, ...], code: int, complaint: str):
     """Wrong settings end with 2, what cannot be loaded or bound with 1; one line names it, without a traceback."""
     with start(*flags) as process:

@@ -158,6 +158,7 @@ def test_a_checkpoint_that_is_none_is_refused(
     assert not trace.exists()
 
 
+@pytest.mark.slow
 def test_pulling_from_the_command_line(tmp_path: Path):
     """A configured model is downloaded, its path printed; a second pull finds it; `--known` says that it is there."""
     with run_hub() as hub:

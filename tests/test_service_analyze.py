@@ -98,6 +98,7 @@ def test_regions_are_cut_out_and_described(analyzing: Stubs, photos: dict[str, P
     assert answer.timings.classify_ms > 0
 
 
+@pytest.mark.slow
 def test_without_regions_everything_is_described(analyzing: Stubs, photos: dict[str, Photo], reference):
     """The masks are those of SegmentEverything."""
     photo = photos["coffee"]

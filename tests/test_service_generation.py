@@ -114,6 +114,7 @@ def test_a_stream_tells_each_step(stub: Stub):
     assert all(chunk.last for chunk in chunks)
 
 
+@pytest.mark.slow
 def test_large_pictures_travel_in_pieces(stub: Stub):
     """No message outgrows 512 KiB by much, and the pieces make the file."""
     asked = request(width=704, height=704, steps=1)
@@ -131,6 +132,7 @@ def without_times(answer: segmentation_pb2.Segmentation) -> segmentation_pb2.Seg
     return answer
 
 
+@pytest.mark.slow
 def test_everything_in_it_at_once(stub: Stub, others: Stubs):
     """`then.everything` gives what SegmentEverything gives for the picture's file; so does the stream."""
     then = segmentation.SegmentEverythingRequest(

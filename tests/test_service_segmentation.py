@@ -152,6 +152,7 @@ def test_everything_finds_several_things_and_says_what_it_left_out(stubs: Stubs,
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_strategies(stubs: Stubs, photos: dict[str, Photo]):
     """ALL gives three candidates a prompt, BEST the one with the best score, LARGEST the largest, MERGE their union."""
     boxes = (ASTRONAUT, FACE)
@@ -245,6 +246,7 @@ def test_a_picture_is_encoded_once(stubs: Stubs, photos: dict[str, Photo]):
     assert stubs.segmentation.SegmentByBox(request).segmentation.timings.embedding_cached
 
 
+@pytest.mark.slow
 def test_requests_at_once_do_not_disturb_each_other(stubs: Stubs, photos: dict[str, Photo]):
     """Many callers at once, with other pictures and boxes, get what each gets alone."""
     tasks = [

@@ -133,6 +133,7 @@ def test_the_most_and_the_surest_come_back(words: Stubs, photos: dict[str, Photo
     assert (len(none.objects), list(none.models)) == (0, ["dino"])
 
 
+@pytest.mark.slow
 def test_detector_and_segmenter_are_chosen_by_name(words: Stubs, photos: dict[str, Photo]):
     """Each by its own field."""
     answer = words.segmentation.SegmentByText(
@@ -163,6 +164,7 @@ def test_what_is_not_to_be_had_is_refused(words: Stubs, photos: dict[str, Photo]
     assert [v.field for v in unpack(rpc_status.from_call(caught.value)).violations] == [field]
 
 
+@pytest.mark.slow
 def test_sentences_are_rewritten(photos: dict[str, Photo]):
     """The answer shows what was looked for instead; when the model fails, that the plain words were used."""
     with run_language_model() as model:

@@ -97,6 +97,7 @@ def test_a_refused_upload_leaves_nothing(
     assert server.app.status().stored_images == before
 
 
+@pytest.mark.slow
 def test_the_store_is_bounded_in_number_and_age(photos: dict[str, Photo]):
     """The least recently used uploads make room, and unused ones are forgotten after their time."""
     data = photos["chelsea"].jpeg
@@ -168,6 +169,7 @@ def test_a_hundred_megapixels_go_up_and_come_down_in_small_messages(stubs: Stubs
     assert (bits & truth).sum() / (bits | truth).sum() > 0.95
 
 
+@pytest.mark.slow
 def test_a_slow_reader_holds_its_own_call_back():
     """While a reader takes nothing, the server stops making masks for it: nothing piles up."""
     probe = Probe()
