@@ -16,6 +16,7 @@ from conftest import run_server, wait_until
 from cutout.v1 import model_service_pb2, model_service_pb2_grpc
 from cutout_common.config import ConfigError
 from cutout_server.catalogue import Catalogue
+from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import Task
 from cutout_server.models.registry import FAMILIES
 from cutout_server.settings import Settings
@@ -96,6 +97,16 @@ def _until_serving(channel: grpc.Channel) -> bool:
             watched.cancel()
             return True
     return False
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch):
+    """Whoever installed the built-in model alone learns what to install, whether to download or to load."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", None)
+    spec = Catalogue.of(Settings(profile="small")).get("clip-vit-b-32")
+    for act in (spec.fetch, spec.files, lambda: spec.load("cpu")):
+        with pytest.raises(FailedPreconditionError, match=r"pip install 'cutout\[server\]'"):
+            act()
 
 
 def test_sigterm_ends_a_download(tmp_path: Path):

@@ -1,7 +1,8 @@
 """The models that the operator allowed: settings joined with what their families can do."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -54,7 +55,8 @@ class ModelSpec:
         Raises:
             FailedPreconditionError: It was not downloaded yet.
         """
-        return self.weights.files(self.wanted) if self.weights and self.wanted else ModelFiles()
+        with self._packages():
+            return self.weights.files(self.wanted) if self.weights and self.wanted else ModelFiles()
 
     def fetch(self) -> None:
         """Downloads what is not on this machine; takes minutes, so never on the event loop.
@@ -62,8 +64,9 @@ class ModelSpec:
         Raises:
             FailedPreconditionError: It cannot be had.
         """
-        if self.weights and self.wanted:
-            self.weights.fetch(self.wanted)
+        with self._packages():
+            if self.weights and self.wanted:
+                self.weights.fetch(self.wanted)
 
     def load(self, device: str) -> Model:
         """Loads it; takes seconds, so never on the event loop.
@@ -71,8 +74,14 @@ class ModelSpec:
         Raises:
             FailedPreconditionError: Its files cannot be used, or its packages are not installed.
         """
-        try:
+        with self._packages():
             return self.family.load(self.files(), device)
+
+    @contextmanager
+    def _packages(self) -> Iterator[None]:
+        """Says which extra is missing when a package is."""
+        try:
+            yield
         except ImportError as error:
             if (error.name or "").startswith("cutout"):
                 raise
