@@ -9,12 +9,16 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, differences, place
 
 M = TypeVar("M", bound=PreTrainedModel)
+
+# A server's stderr is its log; what is wrong with the files is told by our own errors.
+logging.disable_progress_bar()
 
 
 def folder_of(files: ModelFiles, model_types: Iterable[str]) -> Path:
