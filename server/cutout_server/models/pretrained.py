@@ -18,7 +18,7 @@ from cutout_server.models.checkpoint import check_device, differences, place
 M = TypeVar("M", bound=PreTrainedModel)
 
 # A server's stderr is its log; what is wrong with the files is told by our own errors.
-logging.disable_progress_bar()
+logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def folder_of(files: ModelFiles, model_types: Iterable[str]) -> Path:
