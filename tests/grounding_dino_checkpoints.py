@@ -38,7 +38,7 @@ QUERIES = 30
 def tokenizer() -> BertTokenizer:
     """BERT's own kind, of so few words that most are split into pieces."""
     letters = [*string.ascii_lowercase, *string.digits, *"-,'!()", "\u732b"]
-    pieces = iter([*letters, *(f"##{letter}" for letter in letters), *_WORDS.split()])
+    pieces = iter(dict.fromkeys([*letters, *(f"##{letter}" for letter in letters), *_WORDS.split()]))
     names = {place: name for name, place in _PLACES.items()}
     size = max(_PLACES.values()) + 1
     vocab = {names.get(place) or next(pieces, f"[unused{place}]"): place for place in range(size)}
@@ -81,13 +81,19 @@ def config(kind: type[GroundingDinoConfig] | type[MMGroundingDinoConfig] = Groun
     )
 
 
-def liven(model: nn.Module, seed: int = 0) -> None:
-    """Makes fresh layers tell places and words apart: boxes vary, and scores are neither all high nor all low."""
+def liven(model: nn.Module, seed: int = 0, sharpness: float = 0.3) -> None:
+    """Makes fresh layers tell places and words apart: boxes vary, and scores are neither all high nor all low.
+
+    Args:
+        model: In either runtime.
+        seed: Of the weights.
+        sharpness: What the scores are scaled by.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("decoder.norm.weight", "decoder.layer_norm.weight")):
-                parameter.fill_(0.3)  # What the scores are made of.
+                parameter.fill_(sharpness)
             elif name.endswith(("tgt_embed.weight", "query_position_embeddings.weight")):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
             elif parameter.ndim > 1:
@@ -104,7 +110,7 @@ def middle(scores: torch.Tensor) -> float:
     return float(ordered[gap : gap + 2].mean())
 
 
-def write_folder(folder: Path, *, mm: bool = False, seed: int = 0) -> Path:
+def write_folder(folder: Path, *, mm: bool = False, seed: int = 4) -> Path:
     """Writes a folder of Grounding DINO, or of MM Grounding DINO."""
     kinds = (
         (MMGroundingDinoConfig, MMGroundingDinoForObjectDetection)
@@ -112,7 +118,7 @@ def write_folder(folder: Path, *, mm: bool = False, seed: int = 0) -> Path:
         else (GroundingDinoConfig, GroundingDinoForObjectDetection)
     )
     model = kinds[1](config(kinds[0]))
-    liven(model, seed)
+    liven(model, seed, 1.2 if mm else 0.3)  # MM Grounding DINO divides by the root of the width.
     model.save_pretrained(folder)
     GroundingDinoProcessor(GroundingDinoImageProcessor(size=SIZE), tokenizer()).save_pretrained(folder)
     return folder

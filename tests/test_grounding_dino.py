@@ -1,5 +1,6 @@
 """Grounding DINO and MM Grounding DINO: boxes, scores and phrases are those of transformers' models and processor."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,17 @@ def test_all_boxes(detector: GroundingDino, reference: Reference):
     assert len(found) == QUERIES
     assert len({each.phrase_index for each in found}) >= 2
     assert np.ptp(boxes_of(found), axis=0).min() > 10
+
+
+def test_text_threshold(detector: GroundingDino, reference: Reference):
+    """Above the box threshold it keeps the boxes that exceed it: all, therefore, for which the reference has words."""
+    query = ask(PICTURES["wide"](), "fluffhy")
+    threshold = middle(reference(query)["scores"])
+    (found,) = detector.detect([dataclasses.replace(query, text_threshold=threshold)])
+    assert_equal(found, reference(dataclasses.replace(query, box_threshold=threshold)), query)
+    named = [bool(words) for words in reference(dataclasses.replace(query, text_threshold=threshold))["text_labels"]]
+    assert len(found) >= sum(named) > 0
+    assert not all(named)
 
 
 def test_equal_in_a_batch(detector: GroundingDino, reference: Reference):

@@ -43,7 +43,6 @@ NARROW = {
     "tall": lambda: np.ascontiguousarray(PICTURES["tall"]()[:, 50:60]),
     "tiny": lambda: PICTURES["tiny"]()[:, 1:2].repeat(5, 0).copy(),
 }
-ALL = [*NARROW, *(pytest.param(name, marks=pytest.mark.slow) for name in PICTURES if name not in NARROW)]
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +93,46 @@ def relative(detections: list[Detection], query: DetectQuery) -> np.ndarray:
     return np.array(boxes).reshape(-1, 4) / [width, height, width, height]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_equal_to_predict(detector: GroundingDino, reference: torch.nn.Module, name: str, tmp_path: Path):
-    """Boxes within 1e-5 of the picture's sides and scores within 1e-5, with several phrases and with one."""
-    for phrases in (PHRASES, ("a fluffhy cat",)):
-        query = ask(picture(name), *phrases, threshold=0.0)
-        scores = torch.tensor([each.score for each in detector.detect([query])[0]])
-        query = dataclasses.replace(query, box_threshold=middle(scores))
-        (found,) = detector.detect([query])
-        boxes, scores, _ = predicted(reference, query, tmp_path)
-        assert QUERIES // 4 <= len(found) <= 3 * QUERIES // 4
-        np.testing.assert_allclose(relative(found, query), boxes, atol=1e-5)
-        np.testing.assert_allclose([each.score for each in found], scores, atol=1e-5)
+def assert_predicted(found: list[Detection], reference: torch.nn.Module, query: DetectQuery, folder: Path) -> None:
+    """Boxes within 1e-5 of the picture's sides, scores within 1e-5."""
+    boxes, scores, _ = predicted(reference, query, folder)
+    np.testing.assert_allclose(relative(found, query), boxes, atol=1e-5)
+    np.testing.assert_allclose([each.score for each in found], scores, atol=1e-5)
+
+
+def assert_alike(found: list[Detection], other: list[Detection], query: DetectQuery) -> None:
+    """Boxes within 1e-4 of the picture's sides, scores within 1e-4, phrases identical."""
+    np.testing.assert_allclose(relative(found, query), relative(other, query), atol=1e-4)
+    np.testing.assert_allclose([each.score for each in found], [each.score for each in other], atol=1e-4)
+    assert [each.phrase_index for each in found] == [each.phrase_index for each in other]
+
+
+@pytest.mark.parametrize("phrases", [PHRASES, ("a fluffhy cat",)], ids=["many phrases", "one phrase"])
+@pytest.mark.parametrize("name", NARROW)
+def test_equal_to_predict(
+    detector: GroundingDino, reference: torch.nn.Module, name: str, phrases: tuple[str, ...], tmp_path: Path
+):
+    """About half of the boxes are above the threshold."""
+    query = ask(picture(name), *phrases, threshold=0.0)
+    scores = torch.tensor([each.score for each in detector.detect([query])[0]])
+    query = dataclasses.replace(query, box_threshold=middle(scores))
+    (found,) = detector.detect([query])
+    assert_predicted(found, reference, query, tmp_path)
+    assert QUERIES // 4 <= len(found) <= 3 * QUERIES // 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["square", "large"])
+def test_equal_on_whole_photographs(
+    detector: GroundingDino, transformed: GroundingDino, reference: torch.nn.Module, name: str, tmp_path: Path
+):
+    """Every box, through both runtimes."""
+    query = ask(picture(name), threshold=0.0)
+    (found,) = detector.detect([query])
+    assert len(found) == QUERIES
+    assert_predicted(found, reference, query, tmp_path)
+    if name == "large":
+        assert_alike(found, transformed.detect([query])[0], query)
 
 
 def test_phrases_beside_the_packages_words(detector: GroundingDino, reference: torch.nn.Module):
@@ -134,15 +161,13 @@ def test_phrases_beside_the_packages_words(detector: GroundingDino, reference: t
     assert pieces
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NARROW)
 def test_the_same_weights_through_both_runtimes(detector: GroundingDino, transformed: GroundingDino, name: str):
-    """Boxes within 1e-4 of the picture's sides, scores within 1e-4, phrases identical."""
+    """Every box, with the same phrase."""
     query = ask(picture(name), threshold=0.0)
     (found,), (other,) = detector.detect([query]), transformed.detect([query])
-    assert len(found) == len(other) == QUERIES
-    np.testing.assert_allclose(relative(found, query), relative(other, query), atol=1e-4)
-    np.testing.assert_allclose([each.score for each in found], [each.score for each in other], atol=1e-4)
-    assert [each.phrase_index for each in found] == [each.phrase_index for each in other]
+    assert len(found) == QUERIES
+    assert_alike(found, other, query)
 
 
 def test_several_in_a_call(detector: GroundingDino):
@@ -168,9 +193,7 @@ def test_several_in_a_pass(detector: GroundingDino, monkeypatch: pytest.MonkeyPa
     assert batches == [2, 2]
     for query, found, expected in zip(queries, answers, alone, strict=True):
         assert found
-        assert [each.phrase_index for each in found] == [each.phrase_index for each in expected]
-        np.testing.assert_allclose(relative(found, query), relative(expected, query), atol=1e-4)
-        np.testing.assert_allclose([e.score for e in found], [e.score for e in expected], atol=1e-4)
+        assert_alike(found, expected, query)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +312,6 @@ def test_files_that_cannot_be_used(official_files: OfficialFiles, tmp_path: Path
 
 
 def test_a_config_beside_transformers(official_files: OfficialFiles):  # noqa: F811
-    """It is refused, as nothing would read it, and so is a companion that a folder has no use for."""
+    """It is refused, as nothing would read it."""
     with pytest.raises(FailedPreconditionError, match="config must not be set"):
         FAMILIES["grounding-dino"].load(official_files.model_files(), "cpu")
