@@ -40,6 +40,7 @@ class LoadedModels:
         # The files' size foretells the model's, so that room is made before both lie in memory.
         self._make_room(size_bytes(spec.files()))
         model = spec.load(self.device)
+        give_back(self.device)  # Of loading: the file's own copy of the weights.
         if self.budget_bytes and model.nbytes > self.budget_bytes:
             size = model.nbytes
             del model
