@@ -11,7 +11,8 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_server import calls
 from cutout_server.convert import responses
 from cutout_server.convert.checks import Checker, within
-from cutout_server.convert.requests import RequestReader, read_image
+from cutout_server.convert.images import read_image
+from cutout_server.convert.requests import RequestReader
 from cutout_server.errors import CutoutError, DeadlineError, InvalidRequestError, UnavailableError, to_status
 from cutout_server.pipelines.segment import Segmentation, Warm
 from cutout_server.pipelines.uploads import Uploads

@@ -1,0 +1,72 @@
+"""Boxes, points and masks of a request to domain types."""
+
+import numpy as np
+from cutout.v1 import mask_pb2
+from cutout.v1 import segmentation_service_pb2 as service_pb2
+
+from cutout_server.convert.checks import Checker
+from cutout_server.types import LOW_RES, Box, Logits, ObjectPrompt
+
+MAX_POINTS = 256
+
+
+def read_box(check: Checker, message: mask_pb2.Box, path: str) -> Box:
+    """A box with an area; whether it lies in the picture shows later."""
+    box = Box(message.x_min, message.y_min, message.x_max, message.y_max)
+    if check.finite(vars(box), path):
+        check.require(
+            box.x_min < box.x_max, f"{path}.x_max", f"expected more than x_min {box.x_min:g}, got {box.x_max:g}"
+        )
+        check.require(
+            box.y_min < box.y_max, f"{path}.y_max", f"expected more than y_min {box.y_min:g}, got {box.y_max:g}"
+        )
+    return box
+
+
+def read_prompt(check: Checker, message: service_pb2.ObjectPrompt, path: str) -> ObjectPrompt:
+    """Everything about one object; whether it lies in the picture shows later."""
+    has_box, has_logits = message.HasField("box"), message.HasField("logits")
+    check.require(len(message.points) <= MAX_POINTS, f"{path}.points", f"expected at most {MAX_POINTS}")
+    points = message.points[:MAX_POINTS]
+    labels = []
+    for index, point in enumerate(points):
+        check.finite({"x": point.x, "y": point.y}, f"{path}.points[{index}]")
+        label = point.label if point.HasField("label") else 1
+        check.require(label in {0, 1}, f"{path}.points[{index}].label", f"expected 0 or 1, got {label}")
+        labels.append(min(label, 1))
+    if not has_box and not has_logits:
+        check.require(1 in labels, path, "expected a point with label 1, a box or logits")
+    return ObjectPrompt(
+        points=np.array([(point.x, point.y) for point in points], np.float32).reshape(-1, 2),
+        labels=np.array(labels, np.int32),
+        box=read_box(check, message.box, f"{path}.box") if has_box else None,
+        logits=_logits(check, message.logits, f"{path}.logits") if has_logits else None,
+    )
+
+
+def read_region(check: Checker, message: service_pb2.Region, path: str) -> ObjectPrompt:
+    """A box, or a point inside; whether it lies in the picture shows later."""
+    match message.WhichOneof("place"):
+        case "box":
+            return ObjectPrompt(box=read_box(check, message.box, f"{path}.box"))
+        case "point":
+            point = message.point
+            check.finite({"x": point.x, "y": point.y}, f"{path}.point")
+            inside = not point.HasField("label") or point.label == 1
+            check.require(inside, f"{path}.point.label", f"expected 1, got {point.label}")
+            return ObjectPrompt(points=np.array([(point.x, point.y)], np.float32), labels=np.ones(1, np.int32))
+    check.refuse(path, "expected one of box, point, got none")
+    return ObjectPrompt()
+
+
+def _logits(check: Checker, message: mask_pb2.LowResLogits, path: str) -> Logits | None:
+    if (message.height, message.width) != (LOW_RES, LOW_RES):
+        check.refuse(path, f"expected {LOW_RES} x {LOW_RES}, got {message.height} x {message.width}")
+        return None
+    data = message.data
+    if len(data) != LOW_RES * LOW_RES * 4:
+        check.refuse(f"{path}.data", f"expected {LOW_RES * LOW_RES * 4} bytes, got {len(data)}")
+        return None
+    logits = np.frombuffer(data, np.dtype("<f4")).reshape(LOW_RES, LOW_RES)
+    check.require(bool(np.isfinite(logits).all()), f"{path}.data", "expected finite numbers")
+    return logits
