@@ -22,7 +22,7 @@ from language_model import KEY, MODEL, run_language_model
 from pycocotools import mask as coco
 from torchvision.ops import batched_nms
 
-PHRASES = ("a cat", "remote control", "hydrant")
+PHRASES = ("cat", "red sofa", "remote control")
 BOX_THRESHOLD, TEXT_THRESHOLD = 0.3, 0.2
 
 pytestmark = pytest.mark.usefixtures("one_thread")
