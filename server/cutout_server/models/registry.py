@@ -38,7 +38,7 @@ FAMILIES: dict[str, Family] = {
         Family(name="sam", tasks=_SEGMENTER, load=_from("sam"), predicted_iou_threshold=0.88, max_logit=inf),
         Family(name="sam2", tasks=_SEGMENTER, load=_from("sam2")),
         Family(name="sam-hq", tasks=_SEGMENTER, load=_from("sam_hq"), predicted_iou_threshold=0.88, max_logit=inf),
-        Family(name="edgetam", tasks=_SEGMENTER, load=_from("edgetam")),
+        Family(name="edgetam", tasks=_SEGMENTER, load=_from("edgetam"), max_logit=inf),
         Family(
             name="sam3",
             tasks=_SEGMENTER | {Task.SEGMENT_TEXT},
@@ -46,6 +46,7 @@ FAMILIES: dict[str, Family] = {
             exemplars=True,
             max_batch=4,
             box_threshold=0.5,
+            max_logit=inf,
         ),
         Family(
             name="grounding-dino",

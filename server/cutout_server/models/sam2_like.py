@@ -1,0 +1,136 @@
+"""What transformers' descendants of SAM 2 share for pictures: the tracker of SAM 3, EdgeTAM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cutout_server.errors import FailedPreconditionError
+from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.types import ObjectPrompt, RgbImage
+
+
+@dataclass(frozen=True, eq=False)
+class Sam2LikeEmbedding:
+    """A picture after the encoder, on the model's device.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        levels: (1, C, h, w) float32 each, from the finest to the coarsest.
+    """
+
+    image_size: tuple[int, int]
+    levels: tuple[Tensor, ...] = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes."""
+        return sum(level.untyped_storage().nbytes() for level in self.levels)
+
+
+class Sam2Like(PromptedSegmenter):
+    """A `Segmenter` and `Sifter` that answers as the model does with its processor and `post_process_masks`.
+
+    Its logits are (C, side / 4, side / 4), `side` being that of the square which pictures are stretched to times 16 and
+    divided by the patch size; mask prompts of any other size are resized by the model itself.
+
+    Args:
+        model: In eval mode, on its device. Nothing of it changes afterwards.
+        images: The folder's own image processor.
+    """
+
+    def __init__(self, model: Any, images: Any) -> None:
+        super().__init__(model)
+        self._images = images
+        self._side: int = images.size.height
+
+    def _embed(self, images: Sequence[RgbImage]) -> list[Sam2LikeEmbedding]:
+        levels = self._model.get_image_embeddings(pixels_of(images, self._images).to(self._device))
+        # Each embedding gets storage of its own, or one of them would keep the whole batch in memory.
+        return [
+            Sam2LikeEmbedding(
+                image_size=(image.shape[0], image.shape[1]),
+                levels=tuple(level[i : i + 1].clone(memory_format=torch.contiguous_format) for level in levels),
+            )
+            for i, image in enumerate(images)
+        ]
+
+    def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
+        embedding, prompts = _own(queries[0].embedding), [query.prompt for query in queries]
+        # Each prompt is an entry of the batch: beside others of one picture, the model would take no mask.
+        answer = self._model(
+            image_embeddings=[level.expand(len(queries), -1, -1, -1) for level in embedding.levels],
+            multimask_output=queries[0].multimask,
+            **self._prompts(prompts, embedding.image_size),
+        )
+        return answer.pred_masks[:, 0], answer.iou_scores[:, 0]
+
+    def _prompts(self, prompts: Sequence[ObjectPrompt], size: tuple[int, int]) -> dict[str, Tensor]:
+        """The model's arguments, (N, 1, ...) each."""
+        height, width = size
+        # As the processors do: in float32, by factors that were divided in float64.
+        scale = torch.tensor([self._side / width, self._side / height], dtype=torch.float32)
+        arguments: dict[str, Tensor] = {}
+        if len(prompts[0].points):
+            points = torch.from_numpy(np.stack([prompt.points for prompt in prompts])[:, None])
+            arguments["input_points"] = points * scale
+            arguments["input_labels"] = torch.from_numpy(np.stack([prompt.labels for prompt in prompts])[:, None])
+        boxes = [prompt.box for prompt in prompts if prompt.box]
+        if boxes:
+            corners = [[[box.x_min, box.y_min, box.x_max, box.y_max]] for box in boxes]
+            arguments["input_boxes"] = torch.tensor(corners, dtype=torch.float32) * scale.repeat(2)
+        masks = [prompt.logits for prompt in prompts if prompt.logits is not None]
+        if masks:
+            arguments["input_masks"] = torch.from_numpy(np.stack(masks)[:, None])
+        return {name: tensor.to(self._device) for name, tensor in arguments.items()}
+
+    def _upscale(self, logits: Tensor, embedding: Embedding) -> Tensor:
+        size = _own(embedding).image_size
+        return functional.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+class NoPositions(nn.Module):
+    """In place of a neck's position encodings where nothing reads them: zeros that take no memory.
+
+    transformers would keep the last ones that it made in a cache, on the device, when the model is long gone.
+    """
+
+    def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype, _mask: None = None) -> Tensor:
+        """Zeros of that shape."""
+        return torch.zeros((), device=device, dtype=dtype).expand(shape)
+
+
+def pixels_of(images: Sequence[RgbImage], processor: Any) -> Tensor:
+    """(B, 3, side, side) float32 on the CPU; one picture at a time, so that large ones are not in memory together."""
+    # Writeable copies, as torch takes no others; said to be channels last, as 3 pixels of height look like channels.
+    prepared = (
+        processor([np.array(image, order="C")], input_data_format="channels_last", return_tensors="pt")
+        for image in images
+    )
+    return torch.cat([each["pixel_values"] for each in prepared])
+
+
+def check_images(images: Any, side: int, folder: Path) -> None:
+    """Makes sure that the image processor is the model's own.
+
+    Raises:
+        FailedPreconditionError: It makes other pictures than squares of that side.
+    """
+    steps = ("do_resize", "do_rescale", "do_normalize")
+    if not all(getattr(images, step) for step in steps) or (images.size.height, images.size.width) != (side, side):
+        raise FailedPreconditionError(
+            f"checkpoint {folder} prepares pictures for another model: expected its processor's settings to say "
+            f"{', '.join(steps)} and a size of {side}; download the whole folder"
+        )
+
+
+def _own(embedding: Embedding) -> Sam2LikeEmbedding:
+    if not isinstance(embedding, Sam2LikeEmbedding):
+        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
+    return embedding
