@@ -8,7 +8,7 @@ import structlog
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import Model
-from cutout_server.models.memory import give_back
+from cutout_server.models.memory import give_back, trim
 from cutout_server.weights import size_bytes
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ class LoadedModels:
         # The files' size foretells the model's, so that room is made before both lie in memory.
         self._make_room(size_bytes(spec.files()))
         model = spec.load(self.device)
-        give_back(self.device)  # Of loading: the file's own copy of the weights.
+        trim()  # Of loading: the file's own copy of the weights.
         if self.budget_bytes and model.nbytes > self.budget_bytes:
             size = model.nbytes
             del model
