@@ -22,6 +22,8 @@ from cutout_client.cli import main
 from cutout_client.generation import PictureAssembly, generation_request
 from generation_fixtures import clip_folder, painter, sd1  # noqa: F401 - fixtures
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["the cat", "on the dog"]
 
 
@@ -77,7 +79,6 @@ def test_leaving_early_ends_the_work(client: Client, painter: RunningServer):  #
     assert painter.app.status().devices[0].requests == 0
 
 
-@pytest.mark.slow
 def test_cut_out_at_once(client: Client):
     """What is found in a picture comes with it, and is what asking for it afterwards gives."""
     options = {"predicted_iou_threshold": 0.0, "stability_threshold": 0.0, "max_objects": 3}

@@ -33,7 +33,7 @@ from transformers import (
     CLIPProcessor,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 FOLDERS = ("clip_folder", "siglip_folder", "siglip2_folder")
 # The documented arguments of each one's processor; what its documentation says matters for SigLIP.
@@ -243,7 +243,6 @@ def _edit(folder: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.slow
 def test_vit_b_32(tmp_path: Path):
     """The published size: 151 million parameters, 224 pixels, 512 features; a batch of 32 within seconds."""
     torch.manual_seed(0)

@@ -16,6 +16,8 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from segment_anything import SamAutomaticMaskGenerator
 from skimage import data
 
+pytestmark = pytest.mark.slow
+
 PICTURES = {
     "cat": data.chelsea,
     "wide": lambda: data.rocket()[100:260],
@@ -90,7 +92,6 @@ CASES = [
 
 @pytest.mark.parametrize("model", ["sam", "sam2"])
 @pytest.mark.parametrize(("picture", "side", "layers"), CASES)
-@pytest.mark.slow
 def test_everything_is_what_the_official_generator_finds(everything, model, picture, side, layers):
     """Thresholds, stability, crops and both rounds of NMS leave the same masks with the same scores."""
     pixels = PICTURES[picture]()
@@ -119,7 +120,6 @@ def test_everything_is_what_the_official_generator_finds(everything, model, pict
     assert_same(answer, records)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "fields"),
     [
@@ -156,7 +156,6 @@ def test_without_thresholds_all_come_back_but_the_empty(everything):
     }
 
 
-@pytest.mark.slow
 def test_small_regions_are_cleaned_as_by_the_official_generator(everything):
     """Holes are filled, parts removed, and of two that became alike the one that was whole before stays.
 

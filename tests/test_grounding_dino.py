@@ -23,7 +23,7 @@ from transformers import (
     AutoProcessor,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 PHRASES = ("cat", "Fluffhy astronaut", "remote control", "Red sofa!", "rocket on the launch pad")
 

@@ -30,7 +30,7 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def load(folder: Path, device: str = "cpu", **options: object) -> GroundingDino:
@@ -144,7 +144,6 @@ def test_the_files_of_the_hub(grounding_dino_folder: Path, tmp_path: Path):  # n
     assert load(copy).detect([query]) == load(grounding_dino_folder).detect([query])
 
 
-@pytest.mark.slow
 def test_tiny(tmp_path: Path):
     """The published size: 172 million parameters, 900 boxes of a photograph; equal to the reference."""
     torch.set_num_threads(2)  # Set back by the module's fixture.

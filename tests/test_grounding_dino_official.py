@@ -32,6 +32,7 @@ with warnings.catch_warnings():
 
 # The package's own layers use an old name of autocast, which ours leave alone.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:`torch.cuda.amp.autocast:FutureWarning"),
 ]
@@ -121,7 +122,6 @@ def test_equal_to_predict(
     assert QUERIES // 4 <= len(found) <= 3 * QUERIES // 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["square", "large"])
 def test_equal_on_whole_photographs(
     detector: GroundingDino, transformed: GroundingDino, reference: torch.nn.Module, name: str, tmp_path: Path

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sam2_cases import PICTURES
 from transformers import GroundingDinoForObjectDetection
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TOKENIZER = tokenizer()
 LIMIT = 256

@@ -27,7 +27,7 @@ from PIL import Image
 from sam2_cases import PICTURES
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 PHRASES = ("cat", "a photo of the astronaut", "Red sofa!", "coffee", "rocket on the launch pad at night")
 THRESHOLD = 0.3
@@ -193,7 +193,6 @@ def _edit(folder: Path, key: str, value: object) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.slow
 def test_base_patch_16(tmp_path: Path):
     """The published size: 155 million parameters, 960 pixels, 3600 boxes; equal to the reference."""
     torch.set_num_threads(2)  # Set back by the module's fixture.

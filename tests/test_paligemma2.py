@@ -21,6 +21,8 @@ from paligemma_checkpoints import (
 )
 from paligemma_reference import Expected, Reference, reference_of
 
+pytestmark = pytest.mark.slow
+
 PHRASES = ("cat", "the woman in the orange suit", "a cup")
 
 
@@ -62,7 +64,6 @@ def test_one_phrase_in_one_picture(paligemma: PaliGemma2, reference: Reference, 
     assert sum(check(paligemma, reference, [query]) for query in queries) > 0
 
 
-@pytest.mark.slow
 def test_many_phrases_in_many_pictures(paligemma: PaliGemma2, reference: Reference, photos):
     """All in one call, more than fit into one pass, of different lengths: each answer is what it is alone."""
     queries = [TextQuery(photo.pixels, PHRASES, 0.0) for photo in photos.values()]
@@ -76,7 +77,6 @@ def test_many_phrases_in_many_pictures(paligemma: PaliGemma2, reference: Referen
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 200), (400, 3), (40, 300), (1500, 70), (1800, 2400)])
-@pytest.mark.slow
 def test_pictures_of_all_shapes(paligemma: PaliGemma2, reference: Reference, photos, size):
     """Tall, wide, tiny and large; where a box is narrower than half a pixel its mask is empty."""
     pixels = photos["astronaut"].pixels
@@ -96,7 +96,6 @@ def test_the_first_paligemma(tmp_path, photos):
     assert check(model, reference_of(files.folder, files.mask_decoder), queries) > 0
 
 
-@pytest.mark.slow
 def test_order_and_company_do_not_matter(paligemma: PaliGemma2, photos):
     """The same question gives the same answer among others, in any place, and when it is asked again."""
     queries = [TextQuery(photo.pixels, PHRASES, 0.0) for photo in photos.values()]
@@ -170,7 +169,6 @@ def test_phrases_that_cannot_be_asked(paligemma: PaliGemma2, photos, phrase, say
     assert [violation.field for violation in caught.value.violations] == ["phrases[1]"]
 
 
-@pytest.mark.slow
 def test_the_longest_phrase(paligemma: PaliGemma2, reference: Reference, photos):
     """The limit that the error tells can be reached."""
     with pytest.raises(InvalidRequestError, match="at most") as caught:

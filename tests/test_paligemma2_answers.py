@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from paligemma_checkpoints import CODES, LOCATIONS
 from paligemma_reference import read
 
+pytestmark = pytest.mark.slow
+
 BOX = ["<loc0010>", "<loc0020>", "<loc0510>", "<loc1023>"]
 MASK = CODES[:16]
 OUTLINE = Outline((10, 20, 510, 1023), tuple(range(16)), 0)

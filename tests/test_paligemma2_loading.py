@@ -33,6 +33,8 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def copy(paligemma_files: PaliGemmaFiles, tmp_path: Path) -> PaliGemmaFiles:
@@ -161,7 +163,6 @@ def test_an_encoder_beside_it_is_not_needed(copy: PaliGemmaFiles):
     assert np.array_equal(read_mask_decoder(copy.mask_decoder).masks([range(16)]), whole)
 
 
-@pytest.mark.slow
 def test_full_size(paligemma_files: PaliGemmaFiles, photos):
     """PaliGemma 2 3B at 224 pixels in bfloat16: as many parameters as published, 6.1 GB, whole objects."""
     images = SiglipImageProcessor(size={"height": 224, "width": 224})

@@ -14,6 +14,8 @@ from cutout_server.models.paligemma2.segmenter import place
 from paligemma_checkpoints import PaliGemmaFiles, one_thread, paligemma, paligemma_files  # noqa: F401 - fixtures
 from paligemma_reference import decode, paste, paste_as_shown
 
+pytestmark = pytest.mark.slow
+
 BOXES = [(0, 0, 1023, 1023), (100, 200, 600, 700), (5, 900, 1020, 910), (511, 511, 513, 513)]
 SIZES = [(512, 512), (300, 451), (1200, 90), (64, 900), (3, 3), (1, 1), (2000, 1500)]
 

@@ -24,6 +24,8 @@ from sam2_cases import KINDS, PICTURES
 from sam2_like_reference import Reference, edgetam_reference, sam3_reference
 from sam3_checkpoints import sam3_folder  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Bench:

@@ -17,6 +17,8 @@ from sam3_checkpoints import sam3_folder  # noqa: F401 - a fixture
 from sam3_reference import Instance, Reference
 from transformers import Sam3Processor
 
+pytestmark = pytest.mark.slow
+
 THRESHOLD = 0.2
 PHRASES = ("cat", "a red sofa", "the astronaut in an orange suit")
 SIZES = [*PICTURES, "thin"]

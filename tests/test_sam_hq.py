@@ -26,6 +26,8 @@ from cutout_server.types import Box, ObjectPrompt, Rle
 from sam2_cases import KINDS, PICTURES
 from transformers import SamHQConfig, SamHQModel, SamHQProcessor, SamImageProcessor
 
+pytestmark = pytest.mark.slow
+
 NARROW = {
     "vision_config": {
         "hidden_size": 24,
@@ -261,7 +263,6 @@ def spoil_processor(folder: Path, **values) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.slow
 def test_the_full_size_vit_b_has_its_size_and_form(tmp_path):
     """The published ViT-B architecture with random weights: its parameters, its memory, and an answer."""
     model = SamHQModel(SamHQConfig())

@@ -14,6 +14,8 @@ from cutout_server.models.sam import architecture, load
 from sam_checkpoints import official_model, sam_checkpoint  # noqa: F401
 from segment_anything import sam_model_registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_official_architectures_are_told_apart(name):

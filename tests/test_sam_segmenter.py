@@ -23,6 +23,8 @@ from sam2_cases import KINDS, PICTURES, Case, points
 from sam_checkpoints import official_model, official_predictor, sam_checkpoint, write_sam  # noqa: F401
 from segment_anything import SamPredictor, sam_model_registry
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -208,7 +210,6 @@ def test_it_is_a_segmenter_and_a_sifter(ours):
     assert isinstance(ours, Sifter)
 
 
-@pytest.mark.slow
 def test_the_official_vit_b_is_answered_as_by_the_predictor(tmp_path):
     """The full-size architecture, told apart by its weights: 93.7 M parameters, equal to the predictor."""
     torch.manual_seed(1)

@@ -3,12 +3,15 @@
 # ruff: noqa: F811 - fixtures are imported
 
 import numpy as np
+import pytest
 from cutout.v1 import image_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from everything_fixtures import Everything, everything, sam_checkpoint  # noqa: F401
 from sam_checkpoints import official_predictor
 from skimage import data
 from test_everything_official import mask_of
+
+pytestmark = pytest.mark.slow
 
 
 def test_logits_go_out_and_come_back_unclamped(everything: Everything):

@@ -30,6 +30,8 @@ from grpc_status import rpc_status
 from PIL import Image
 from stable_diffusion_checkpoints import official
 
+pytestmark = pytest.mark.slow
+
 Stub = generation_service_pb2_grpc.GenerationServiceStub
 
 
@@ -114,7 +116,6 @@ def test_a_stream_tells_each_step(stub: Stub):
     assert all(chunk.last for chunk in chunks)
 
 
-@pytest.mark.slow
 def test_large_pictures_travel_in_pieces(stub: Stub):
     """No message outgrows 512 KiB by much, and the pieces make the file."""
     asked = request(width=704, height=704, steps=1)
@@ -132,7 +133,6 @@ def without_times(answer: segmentation_pb2.Segmentation) -> segmentation_pb2.Seg
     return answer
 
 
-@pytest.mark.slow
 def test_everything_in_it_at_once(stub: Stub, others: Stubs):
     """`then.everything` gives what SegmentEverything gives for the picture's file; so does the stream."""
     then = segmentation.SegmentEverythingRequest(

@@ -17,6 +17,8 @@ from paligemma_checkpoints import PaliGemmaFiles, one_thread, paligemma_files  #
 from paligemma_reference import Reference, reference_of
 from pycocotools import mask as coco
 
+pytestmark = pytest.mark.slow
+
 PHRASES = ("cat", "the woman in the orange suit", "a cup")
 
 

@@ -25,7 +25,7 @@ from torchvision.ops import batched_nms
 PHRASES = ("cat", "red sofa", "remote control")
 BOX_THRESHOLD, TEXT_THRESHOLD = 0.3, 0.2
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,6 @@ def test_the_most_and_the_surest_come_back(words: Stubs, photos: dict[str, Photo
     assert (len(none.objects), list(none.models)) == (0, ["dino"])
 
 
-@pytest.mark.slow
 def test_detector_and_segmenter_are_chosen_by_name(words: Stubs, photos: dict[str, Photo]):
     """Each by its own field."""
     answer = words.segmentation.SegmentByText(
@@ -164,7 +163,6 @@ def test_what_is_not_to_be_had_is_refused(words: Stubs, photos: dict[str, Photo]
     assert [v.field for v in unpack(rpc_status.from_call(caught.value)).violations] == [field]
 
 
-@pytest.mark.slow
 def test_sentences_are_rewritten(photos: dict[str, Photo]):
     """The answer shows what was looked for instead; when the model fails, that the plain words were used."""
     with run_language_model() as model:

@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from stable_diffusion_checkpoints import PNDM, official, sd1, sdxl, small_unet, text_config  # noqa: F401 - fixtures
 from transformers import CLIPTextModel
 
+pytestmark = pytest.mark.slow
+
 WORDS = "the cat on the dog"
 LONG = "the cat and the dog on the " * 15 + "end"  # 108 tokens
 
@@ -286,7 +288,6 @@ def test_parts_that_do_not_fit_each_other(sd1: Path, tmp_path: Path, unet: dict[
     refuse(folder, "parts of the checkpoint do not fit each other")
 
 
-@pytest.mark.slow
 def test_full_size(sd1: Path, tmp_path: Path):  # noqa: F811
     """Stable Diffusion 1.5 with random weights: its number of parameters, its memory, a picture of 256 pixels."""
     folder = copy(sd1, tmp_path)
