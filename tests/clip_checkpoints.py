@@ -124,12 +124,12 @@ def _text_config(tokenizer: PreTrainedTokenizerBase, length: int) -> dict[str, o
     return {**NARROW, "vocab_size": len(tokenizer), "max_position_embeddings": length, **marks}
 
 
-def write_clip(folder: Path, seed: int = 1) -> Path:
-    """Writes a CLIP folder."""
+def write_clip(folder: Path, seed: int = 1, **text: int) -> Path:
+    """Writes a CLIP folder; `text` changes the form of its text tower."""
     torch.manual_seed(seed)
     tokenizer = clip_tokenizer(model_max_length=77)
     config = CLIPConfig(
-        text_config=_text_config(tokenizer, 77),
+        text_config=_text_config(tokenizer, 77) | text,
         vision_config={**NARROW, "image_size": SIDE, "patch_size": 16},
         projection_dim=24,
         logit_scale_init_value=math.log(20),

@@ -97,6 +97,16 @@ def tame(model: Any) -> None:
     tame_decoder(model.tracker_model)
 
 
+def rename(file: Path, old: str, new: str) -> None:
+    """Changes the prefix of tensors."""
+    weights = {
+        new + key.removeprefix(old) if key.startswith(old) else key: each for key, each in load_file(file).items()
+    }
+    renamed = file.with_suffix(".renamed")
+    save_file(weights, renamed, metadata={"format": "pt"})
+    renamed.replace(file)
+
+
 def write_sam3(folder: Path, config: Sam3VideoConfig, seed: int = 15, *, tamed: bool = True) -> Path:
     """Writes a folder as the released one is laid out."""
     torch.manual_seed(seed)
@@ -104,10 +114,9 @@ def write_sam3(folder: Path, config: Sam3VideoConfig, seed: int = 15, *, tamed: 
     if tamed:
         tame(model)
     model.save_pretrained(folder)
+    del model
     # The transformers of the release wrote the tracker's prefix once, those of today write it twice.
-    weights = load_file(folder / "model.safetensors")
-    weights = {key.replace("tracker_model.tracker_model.", "tracker_model."): each for key, each in weights.items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    rename(folder / "model.safetensors", "tracker_model.tracker_model.", "tracker_model.")
     side = config.image_size
     low_res = 4 * side // 14
     Sam3VideoProcessor(
