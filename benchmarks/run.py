@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("builtin_quality", "health_under_load")
+BENCHMARKS = ("builtin_quality", "health_under_load", "overhead")
 
 
 def main() -> int:

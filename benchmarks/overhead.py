@@ -1,0 +1,226 @@
+"""The server's own time, stage by stage: everything but the model, for a 1-megapixel JPEG with one box over gRPC.
+
+    python benchmarks/overhead.py [--requests 300] [--same] [--json FILE]
+
+The server is a process of its own. Its model is the tests' probe, which fills the box and takes next to no time; what
+it takes has rows of its own and is no part of the server's time. Pictures take turns and no embedding is kept, unless
+--same is given.
+"""
+
+import argparse
+import asyncio
+import functools
+import inspect
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+import grpc
+import numpy as np
+import skimage.data
+from cutout.v1 import image_pb2, mask_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
+from cutout_common import logs
+from cutout_server import interceptors, metrics
+from cutout_server.app import App
+from cutout_server.convert import requests, responses
+from cutout_server.imaging import decode
+from cutout_server.models.memory import keep_freed_memory
+from cutout_server.pipelines import pictures, run
+from cutout_server.settings import Settings
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from probe_family import Probe, probe_family  # noqa: E402
+
+SIZE = (1024, 1024)
+PICTURES = 16
+WARM_UP = 30
+GIB = 1 << 30
+MODEL = "model"
+HANDLER = "handler"
+WIRE = "wire and transport"
+REST = "hops between threads"
+
+Times = dict[str, list[float]]
+
+
+class Stopwatch:
+    """Notes how long functions take, in milliseconds, under the name of a stage."""
+
+    def __init__(self) -> None:
+        self.times: defaultdict[str, list[float]] = defaultdict(list)
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed; time spent in a coroutine counts until it returns."""
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.times[stage].append((time.perf_counter() - started) * 1000)
+
+        @functools.wraps(function)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                self.times[stage].append((time.perf_counter() - started) * 1000)
+
+        return call_async if inspect.iscoroutinefunction(function) else call
+
+    def watch(self, owner: Any, name: str, stage: str) -> None:
+        """Puts the timed function in the place of the plain one."""
+        setattr(owner, name, self.timed(stage, getattr(owner, name)))
+
+
+def watch_server(watch: Stopwatch) -> None:
+    """Every stage of a request that is not the model's."""
+    for owner, name, stage in (
+        (requests.RequestReader, "box", "read the request"),
+        (pictures, "probe", "picture: header"),
+        (pictures, "decode", "picture: decode and digest"),
+        (decode, "digest", "picture: digest alone"),
+        (run, "_finish", "mask: clean, measure"),
+        (run, "_encode", "mask: encode"),
+        (responses, "segmentation", "build the answer"),
+        (interceptors.CallLog, "finished", "log"),
+        (metrics.Metrics, "started", "metrics: start"),
+        (metrics.Metrics, "finished", "metrics: end"),
+    ):
+        watch.watch(owner, name, stage)
+    kind, make = interceptors.HANDLERS[False, False]
+
+    def timed_handler(
+        respond: Callable[..., Any], request_deserializer: Callable[..., Any], response_serializer: Callable[..., Any]
+    ) -> Any:
+        return make(
+            watch.timed(HANDLER, respond),
+            request_deserializer=watch.timed("parse", request_deserializer),
+            response_serializer=watch.timed("serialise", response_serializer),
+        )
+
+    interceptors.HANDLERS[False, False] = (kind, timed_handler)
+
+
+def serve(pipe: Connection, embeddings_cache_bytes: int) -> None:
+    """A child process: the server, which tells its address, and its stages' times each time it is asked."""
+    keep_freed_memory()
+    sys.stderr = Path(os.devnull).open("w")  # The log is written as ever, to where nobody reads it.
+    logs.configure("json", "info")
+    watch, probe = Stopwatch(), Probe()
+    probe.gate.set()
+    watch_server(watch)
+    for operation in ("encode", "decode", "masks"):
+        watch.watch(Probe, operation, f"{MODEL}: {operation}")
+
+    async def answer() -> None:
+        with probe_family(probe) as model:
+            app = App(Settings(port=0, metrics_port=0, models=[model], embeddings_cache_bytes=embeddings_cache_bytes))
+            await app.start()
+            await app.serve()
+            pipe.send(app.address)
+            while await asyncio.to_thread(pipe.recv) == "times":
+                pipe.send(dict(watch.times))
+                watch.times.clear()
+            await app.stop()
+
+    asyncio.run(answer())
+
+
+def photographs(count: int) -> list[bytes]:
+    """Distinct 1-megapixel JPEG files of a photograph."""
+    base = cv2.resize(cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR), SIZE, interpolation=cv2.INTER_CUBIC)
+    rolled = (np.roll(base, 40 * index, axis=1) for index in range(count))
+    return [cv2.imencode(".jpg", each, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes() for each in rolled]
+
+
+def call(address: str, requests: int, files: list[bytes]) -> Times:
+    """One caller, one request after the other; pictures in turn."""
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    box = mask_pb2.Box(x_min=200, y_min=120, x_max=800, y_max=900)
+    with grpc.insecure_channel(address) as channel:
+        stub = segmentation_service_pb2_grpc.SegmentationServiceStub(channel)
+        for index in range(requests):
+            content = files[index % len(files)]
+            started = time.perf_counter()
+            request = segmentation_service_pb2.SegmentByBoxRequest(image=image_pb2.Image(content=content), boxes=[box])
+            request.SerializeToString()
+            built = time.perf_counter()
+            stub.SegmentByBox(request, timeout=60)
+            times["build and encode"].append((built - started) * 1000)
+            times["round trip"].append((time.perf_counter() - built) * 1000)
+    return times
+
+
+def summed(times: Times, requests: int) -> Times:
+    """Each request's sum of a stage that runs several times in it."""
+    return {
+        stage: [sum(part) for part in zip(*[iter(values)] * (len(values) // requests), strict=True)]
+        for stage, values in times.items()
+    }
+
+
+def report(client: Times, server: Times) -> dict[str, dict[str, float]]:
+    """p50 and p99 of each stage, in milliseconds, with what lies between the stages."""
+    parts = {stage: values for stage, values in server.items() if stage not in {HANDLER, "picture: digest alone"}}
+    inside = [values for stage, values in parts.items() if stage not in {"parse", "serialise"}]
+    outside = [server[HANDLER], server["parse"], server["serialise"]]
+    model = [values for stage, values in parts.items() if stage.startswith(MODEL)]
+    rows = {
+        "client: build and encode": client["build and encode"],
+        WIRE: [whole - sum(other) for whole, *other in zip(client["round trip"], *outside, strict=True)],
+        **server,
+        REST: [whole - sum(other) for whole, *other in zip(server[HANDLER], *inside, strict=True)],
+        "round trip": client["round trip"],
+        "the server's own time": [
+            whole - sum(other) for whole, *other in zip(client["round trip"], *model, strict=True)
+        ],
+    }
+    return {
+        stage: {"p50": statistics.median(values), "p99": float(np.percentile(values, 99))}
+        for stage, values in rows.items()
+    }
+
+
+def main() -> None:
+    """Starts a server, measures, prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--same", action="store_true", help="the same picture each time")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    server = spawn.Process(target=serve, args=(theirs, GIB if args.same else 0))
+    server.start()
+    files = photographs(1 if args.same else PICTURES)
+    address = ours.recv()
+    call(address, WARM_UP, files)
+    ours.send("times")
+    ours.recv()
+    client = call(address, args.requests, files)
+    ours.send("times")
+    rows = report(client, summed(ours.recv(), args.requests))
+    ours.send("stop")
+    server.join()
+    print(f"{args.requests} requests, {SIZE[0]} x {SIZE[1]} JPEG of {len(files[0]) / 1e3:.0f} kB, one box")
+    print(f"{'stage, ms':>28} {'p50':>8} {'p99':>8}")
+    for stage, row in rows.items():
+        print(f"{stage:>28} {row['p50']:>8.2f} {row['p99']:>8.2f}")
+    if args.json:
+        args.json.write_text(json.dumps({"requests": args.requests, "same": args.same, "stages": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
