@@ -38,7 +38,7 @@ from cutout_server.pipelines import pictures, run
 from cutout_server.settings import Settings
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from probe_family import Probe, probe_family  # noqa: E402
+from probe_family import Probe, probe_family
 
 SIZE = (1024, 1024)
 PICTURES = 16
@@ -116,7 +116,7 @@ def watch_server(watch: Stopwatch) -> None:
 def serve(pipe: Connection, embeddings_cache_bytes: int) -> None:
     """A child process: the server, which tells its address, and its stages' times each time it is asked."""
     keep_freed_memory()
-    sys.stderr = Path(os.devnull).open("w")  # The log is written as ever, to where nobody reads it.
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
     logs.configure("json", "info")
     watch, probe = Stopwatch(), Probe()
     probe.gate.set()

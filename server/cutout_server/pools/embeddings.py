@@ -1,12 +1,11 @@
 """The embeddings cache of one device: bounded in bytes, and one encode however many ask at once."""
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from cutout_server.models.base import Embedding
+from cutout_server.pools.flights import Flights
 
 
 @dataclass(frozen=True)
@@ -15,12 +14,6 @@ class EmbeddingKey:
 
     model: str
     pixels_sha256: str
-
-
-@dataclass
-class _Flight:
-    task: asyncio.Task[Embedding]
-    waiters: int = 0
 
 
 class EmbeddingsCache:
@@ -32,7 +25,7 @@ class EmbeddingsCache:
         self.hits = 0
         self.misses = 0
         self._entries: OrderedDict[EmbeddingKey, Embedding] = OrderedDict()
-        self._flights: dict[EmbeddingKey, _Flight] = {}
+        self._flights: Flights[EmbeddingKey, Embedding] = Flights()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -51,39 +44,21 @@ class EmbeddingsCache:
             self.hits += 1
             self._entries.move_to_end(key)
             return self._entries[key], True
-        flight = self._flights.get(key)
-        joined = flight is not None
-        if flight is None:
-            self.misses += 1
-            flight = self._flights[key] = _Flight(asyncio.ensure_future(self._fly(key, encode)))
-        else:
-            self.hits += 1
-        flight.waiters += 1
-        try:
-            return await asyncio.shield(flight.task), joined
-        finally:
-            flight.waiters -= 1
-            if flight.waiters == 0 and not flight.task.done():
-                flight.task.cancel()
-                # Gone at once, so that nobody boards a flight that is about to be cancelled.
-                self._land(key, flight.task)
+
+        async def encode_and_keep() -> Embedding:
+            embedding = await encode()
+            self._keep(key, embedding)
+            return embedding
+
+        joined = key in self._flights
+        self.hits += joined
+        self.misses += not joined
+        return await self._flights.join(key, encode_and_keep), joined
 
     def drop_model(self, model: str) -> None:
         """Forgets every embedding of a model."""
         for key in [key for key in self._entries if key.model == model]:
             self.bytes -= self._entries.pop(key).nbytes
-
-    async def _fly(self, key: EmbeddingKey, encode: Callable[[], Awaitable[Embedding]]) -> Embedding:
-        try:
-            embedding = await encode()
-            self._keep(key, embedding)
-            return embedding
-        finally:
-            self._land(key, asyncio.current_task())
-
-    def _land(self, key: EmbeddingKey, task: asyncio.Task[Any] | None) -> None:
-        if key in self._flights and self._flights[key].task is task:
-            del self._flights[key]
 
     def _keep(self, key: EmbeddingKey, embedding: Embedding) -> None:
         if embedding.nbytes > self.capacity_bytes:
