@@ -199,7 +199,7 @@ async def test_joining_stops_where_it_gains_nothing(gains: bool, passes: int):
     probe.gate.set()
 
     def work(self: Probe, queries: list[DecodeQuery]) -> list[Candidates]:
-        time.sleep(0.02 if gains else 0.02 * len(queries))
+        time.sleep(0.02 if gains else 0.01 * len(queries) ** 2)  # So far apart that a busy machine tells them apart.
         return decode(self, queries)
 
     decode = Probe.decode
