@@ -46,6 +46,7 @@ from cutout_client.prompts import (
     Prompt,
     StreamOptions,
     TextOptions,
+    Tiling,
 )
 from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
 from cutout_client.sessions import AsyncSession, Session
@@ -100,6 +101,7 @@ __all__ = [
     "Session",
     "StreamOptions",
     "TextOptions",
+    "Tiling",
     "Timings",
     "TooLargeError",
     "UnauthenticatedError",

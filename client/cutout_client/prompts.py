@@ -66,6 +66,19 @@ Exemplars = Exemplar | Sequence[Exemplar | Sequence[float]] | Sequence[float] | 
 Regions = Sequence[float] | Sequence[Sequence[float]] | NDArray[Any]  # boxes of four numbers, points of two
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture is cut into tiles that are looked at too, so that small objects are found.
+
+    Attributes:
+        tile_size: Side of a tile in pixels, in [256, 4096]; 0 is the server's default.
+        overlap: How much of a tile its neighbour shows too, as a fraction of its side, in [0.05, 0.5].
+    """
+
+    tile_size: int = 0
+    overlap: float | None = None
+
+
 class Options(TypedDict, total=False):
     """What to make of the masks; what is left out is the server's default. See SegmentationOptions in the contract.
 
@@ -81,6 +94,7 @@ class Options(TypedDict, total=False):
         min_part_area: Connected parts of fewer pixels are removed.
         nms_iou: Of two masks of one label that overlap by more, the one with the lower score is left out.
         max_objects: At most this many come back, the best by score.
+        tiling: Look at overlapping tiles of a large picture too; a number is their side in pixels.
     """
 
     multimask: bool
@@ -94,6 +108,7 @@ class Options(TypedDict, total=False):
     min_part_area: int
     nms_iou: float | None
     max_objects: int
+    tiling: Tiling | int | None
 
 
 class TextOptions(Options, total=False):

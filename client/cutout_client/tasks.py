@@ -18,6 +18,7 @@ from cutout_client.prompts import (
     Regions,
     StreamOptions,
     TextOptions,
+    Tiling,
 )
 
 Task = (
@@ -208,6 +209,9 @@ def _options(given: dict[str, Any]) -> segmentation_pb2.SegmentationOptions:
         given["strategy"] = _enum(message.Strategy, "STRATEGY_", given["strategy"])
     if "overlay" in given:
         given["overlay"] = _enum(message.OverlayFormat, "OVERLAY_FORMAT_", given["overlay"])
+    if "tiling" in given:
+        tiling = given["tiling"] if isinstance(given["tiling"], Tiling) else Tiling(given["tiling"])
+        given["tiling"] = segmentation_pb2.Tiling(tile_size=tiling.tile_size, overlap=tiling.overlap)
     if "mask_formats" in given:
         formats = given["mask_formats"]
         names = [formats] if isinstance(formats, str) else formats

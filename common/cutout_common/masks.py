@@ -21,6 +21,7 @@ from cutout_common.rle import (
     rle_encode,
     rle_iou,
     rle_union,
+    rle_window,
     union_runs,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "rle_encode",
     "rle_iou",
     "rle_union",
+    "rle_window",
 ]
 
 

@@ -77,6 +77,34 @@ def rle_union(height: int, width: int, masks: Iterable[bytes | str]) -> bytes:
     return _write(*union_runs(runs), height * width)
 
 
+def rle_window(height: int, width: int, counts: bytes | str, left: int, top: int, rows: int, columns: int) -> bytes:
+    """Counts of what a window shows of a mask: a part of it, or the mask's place in something larger.
+
+    Args:
+        height: Of the mask.
+        width: Likewise.
+        counts: The mask.
+        left: The window's first column, in the mask's pixels; may be negative.
+        top: Its first row; likewise.
+        rows: The window's height; what it shows beyond the mask is outside.
+        columns: Its width.
+
+    Raises:
+        ValueError: As `rle_decode`.
+    """
+    starts, ends = rle_runs(height, width, counts)
+    first = starts // height
+    crossed = (ends - 1) // height - first + 1
+    run = np.repeat(np.arange(len(starts)), crossed)
+    column = np.arange(len(run)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[run]
+    upper = np.clip(np.maximum(starts[run] - column * height, 0) - top, 0, rows)
+    lower = np.clip(np.minimum(ends[run] - column * height, height) - top, 0, rows)
+    column -= left
+    seen = (upper < lower) & (column >= 0) & (column < columns)
+    shift = column[seen] * rows
+    return _write(*union_runs([(upper[seen] + shift, lower[seen] + shift)]), rows * columns)
+
+
 def rle_iou(
     height: int, width: int, masks: Sequence[bytes | str], others: Sequence[bytes | str]
 ) -> NDArray[np.float64]:

@@ -222,7 +222,9 @@ class App:
             fetching=self._fetch_policy(),
             observer=self._metrics,
         )
-        segmentation = Segmentation(self._catalogue, self._pools, pictures, self._imaging, self._rewriter)
+        segmentation = Segmentation(
+            self._catalogue, self._pools, pictures, self._imaging, self._rewriter, max_tiles=settings.max_tiles
+        )
         uploads = Uploads(self._store, self._imaging, uploaded)
         reader = RequestReader(settings.max_prompts, settings.max_objects)
         sessions = Sessions(

@@ -143,6 +143,14 @@ class Options:
 
     multimask: bool = False
     strategy: Strategy = Strategy.ALL
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture is cut into tiles; see the contract's message of the same name."""
+
+    tile_size: int = 1024
+    overlap: float = 0.25
+
+
     mask_formats: tuple[MaskFormat, ...] = (MaskFormat.RLE,)
     overlay: OverlayFormat | None = None
     return_logits: bool = False
@@ -158,6 +166,7 @@ class Options:
 class Exemplar:
     """An example of what is wanted, or of what is not.
 
+    tiling: Tiling | None = None
     Attributes:
         box: In pixels of the picture.
         positive: Whether it is wanted.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cutout_client.cli.batch import Ask
-from cutout_client.prompts import Exemplar, Options, Prompt, Strategy
+from cutout_client.prompts import Exemplar, Options, Prompt, Strategy, Tiling
 from cutout_client.tasks import OPTIONS
 
 VISUAL = "visual"  # The phrase that means what the exemplars show and no more.
@@ -53,6 +53,15 @@ def add_mask_flags(how: Any) -> None:
     how.add_argument("--min-part-area", type=int, metavar="PIXELS", help="remove smaller parts of a mask")
     how.add_argument("--nms-iou", type=float, metavar="0..1", help="leave out what overlaps a better one by more")
     how.add_argument("--max-objects", type=int, metavar="N", help="the best N alone")
+    how.add_argument(
+        "--tile",
+        dest="tiling",
+        type=_tiling,
+        nargs="?",
+        const=Tiling(),
+        metavar="PIXELS[,OVERLAP]",
+        help="look at tiles of a large picture too, of this size (default 1024) and overlap (default 0.25)",
+    )
 
 
 def mask_options(args: argparse.Namespace, *, outlines: bool) -> dict[str, Any]:
@@ -120,6 +129,13 @@ def box(text: str) -> tuple[float, ...]:
 def spot(text: str) -> tuple[float, ...]:
     """Reads a flag's x, y."""
     return _numbers(text, (2,), "x,y")
+
+
+def _tiling(text: str) -> Tiling:
+    size, *overlap = _numbers(text, (1, 2), "pixels or pixels,overlap")
+    if size < 1 or size % 1:
+        raise argparse.ArgumentTypeError(f"expected whole pixels, got {text!r}")
+    return Tiling(int(size), *overlap)
 
 
 def _counterexample(text: str) -> Exemplar:

@@ -11,6 +11,7 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 from cutout_server.convert.checks import Checker
 from cutout_server.convert.images import read_image
 from cutout_server.convert.prompts import read_box, read_prompt, read_region
+from cutout_server.convert.tiling import check_tiled, read_tiling
 from cutout_server.errors import InvalidRequestError
 from cutout_server.types import (
     AnalyzeRequest,
@@ -86,6 +87,7 @@ class RequestReader:
             )
             phrases.extend(words)
         check.count("phrases", len(phrases) or len(message.phrases), self.max_prompts)
+        check_tiled(check, message, "exemplars")
         request = TextRequest(
             phrases=tuple(phrases),
             box_threshold=check.optional(message, "box_threshold", 0, 1),
@@ -117,6 +119,12 @@ class RequestReader:
         check = Checker()
         check.count("prompts", len(message.prompts), self.max_prompts)
         prompts = [read_prompt(check, p, f"prompts[{i}]") for i, p in enumerate(message.prompts[: self.max_prompts])]
+        for index, prompt in enumerate(prompts):
+            check.require(
+                prompt.logits is None or not message.options.HasField("tiling"),
+                f"prompts[{index}].logits",
+                "expected none with options.tiling: they are about the whole picture",
+            )
         request = PromptsRequest(prompts=tuple(prompts), kind="prompts", **self._common(check, message, in_session))
         check.done()
         return request
@@ -145,6 +153,7 @@ class RequestReader:
             "options.return_logits",
             "expected false with crop_layers: the logits of a crop are no prompt for the picture",
         )
+        check_tiled(check, message, "crop_layers")
         offset = check.optional(message, "stability_offset", 0, MAX_LOGIT)
         check.require(offset != 0, "stability_offset", f"expected a number in (0, {MAX_LOGIT:g}], got 0")
         grid: dict[str, Any] = {
@@ -286,6 +295,7 @@ class RequestReader:
             min_part_area=message.min_part_area,
             nms_iou=_nms_iou(check, message, "nms_iou", "options."),
             max_objects=message.max_objects or self.max_objects,
+            tiling=read_tiling(check, message),
         )
 
 

@@ -12,6 +12,7 @@ from cutout_server.types import (
     Box,
     Logits,
     ObjectPrompt,
+    SegmentedObject,
     Strategy,
 )
 
@@ -86,6 +87,12 @@ async def ready(proposals: Sequence[Proposal]) -> AsyncIterator[list[Proposal]]:
     """Those that need no decoder, chunk by chunk."""
     for start in range(0, len(proposals), CHUNK):
         yield list(proposals[start : start + CHUNK])
+
+
+async def made(objects: Sequence[SegmentedObject]) -> AsyncIterator[SegmentedObject]:
+    """Those that need nothing more."""
+    for each in objects:
+        yield each
 
 
 async def _decode(place: Workplace, prompts: Sequence[ObjectPrompt], *, multimask: bool) -> Sequence[Candidates]:

@@ -1,6 +1,6 @@
 """Prepares a request: seats it, reads its picture, embeds it, finds its prompts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.models.base import Embedding, Task
+from cutout_server.imaging.tiles import Tile
 from cutout_server.pipelines import everything, proposals
 from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.geometry import fit
@@ -19,6 +20,7 @@ from cutout_server.pipelines.run import Plan, Run
 from cutout_server.pipelines.selection import Omissions
 from cutout_server.pipelines.words import as_written, check_detector, check_text_segmenter, detect, find
 from cutout_server.pools.placement import Pools, Seat
+from cutout_server.pipelines.tiles import Views, WantedMasks, views_of
 from cutout_server.types import (
     AnalyzeRequest,
     EverythingRequest,
@@ -30,8 +32,7 @@ from cutout_server.types import (
     SegmentRequest,
     TextRequest,
 )
-
-WantedMasks = TextRequest | PromptsRequest | EverythingRequest
+    Strategy,
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,14 @@ class Segmentation:
     """Opens runs."""
 
     def __init__(
-        self, catalogue: Catalogue, pools: Pools, pictures: Pictures, executor: Executor, rewriter: Rewriter | None
+        self,
+        catalogue: Catalogue,
+        pools: Pools,
+        pictures: Pictures,
+        executor: Executor,
+        rewriter: Rewriter | None,
+        *,
+        max_tiles: int,
     ) -> None:
         self._catalogue = catalogue
         self._pools = pools
@@ -76,6 +84,7 @@ class Segmentation:
         self._concepts = Concepts()
 
     def check(self, request: SegmentRequest) -> None:
+        self._max_tiles = max_tiles
         """Makes sure that there are models for a request, before others do long work for it.
 
         Raises:
@@ -108,7 +117,11 @@ class Segmentation:
                 self._pools.settle(
                     seat, picture, cast.segmenter, *(spec for spec in (cast.detector, cast.classifier) if spec)
                 )
-            plan = await self._plan(wanted, cast, seats, picture, warm)
+            views = views_of(wanted, picture, self._max_tiles)
+            if len(views) > 1:
+                plan = await self._tiled(wanted, cast, seats, picture, views, warm)
+            else:
+                plan = await self._plan(wanted, cast, seats, picture, warm, Omissions())
             if isinstance(request, AnalyzeRequest) and cast.classifier is not None:
                 describer = await self._concepts.describer(seats.classifier, cast.classifier, request)
                 concepts = (await describer.describe([picture.pixels]))[0]
@@ -156,8 +169,15 @@ class Segmentation:
             return seat
         return await stack.enter_async_context(self._pools.seat(spec))
 
-    async def _plan(self, wanted: WantedMasks, cast: Cast, seats: Seats, picture: Picture, warm: Warm | None) -> Plan:
-        omissions = Omissions()
+    async def _plan(
+        self,
+        wanted: WantedMasks,
+        cast: Cast,
+        seats: Seats,
+        picture: Picture,
+        warm: Warm | None,
+        omissions: Omissions,
+    ) -> Plan:
         rewriting = None
         models = [cast.segmenter.name]
         found: list[Found] = []
@@ -224,3 +244,47 @@ def _nms_iou(wanted: WantedMasks, cast: Cast) -> float:
     if isinstance(wanted, EverythingRequest) and cast.segmenter.family.proposes:
         return 0.7
     return 1.0
+    async def _tiled(
+        self,
+        wanted: WantedMasks,
+        cast: Cast,
+        seats: Seats,
+        picture: Picture,
+        tiles: Sequence[Tile],
+        warm: Warm | None,
+    ) -> Plan:
+        """The plan of a picture that is looked at tile by tile: by then all of its masks are made."""
+        rewriting = await self._rewriting(wanted) if isinstance(wanted, TextRequest) else None
+        asked = wanted
+        if rewriting is not None and isinstance(wanted, TextRequest):
+            asked = replace(wanted, phrases=tuple(each.phrase for each in rewriting.phrases), rewrite=False)
+        plans: list[Plan] = []
+
+        async def look(part: WantedMasks, view: Picture, omissions: Omissions) -> list[SegmentedObject]:
+            seats.segmenter.step_back()
+            plan = await self._plan(part, cast, seats, view, warm if view is picture else None, omissions)
+            plans.append(plan)
+            every = replace(plan, options=replace(plan.options, strategy=Strategy.ALL))
+            return [each async for each in Run(every, self._executor).objects()]
+
+        views = Views(picture, tiles, look, self._executor)
+        found = await views.answer(asked)
+        omissions = Omissions()
+        written = [each.prompt_index for each in rewriting.phrases] if rewriting else None
+        omissions.extend(views.omissions, written)
+        if written is not None:
+            found = [replace(each, prompt_index=written[each.prompt_index]) for each in found]
+        return Plan(
+            picture=picture,
+            options=wanted.options,
+            nms_iou=_nms_iou(wanted, cast),
+            by_prompt=isinstance(wanted, PromptsRequest),
+            most=len(found),
+            seat=seats.segmenter,
+            segmenter=cast.segmenter,
+            proposals=proposals.made(found),
+            omissions=omissions,
+            models=tuple(dict.fromkeys(name for plan in plans for name in plan.models)),
+            rewriting=rewriting,
+        )
+

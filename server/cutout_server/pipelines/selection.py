@@ -18,6 +18,16 @@ class Omissions:
         """One mask of a prompt was left out."""
         self._prompts[reason].append(prompt_index)
 
+    def extend(self, other: "Omissions", prompt_indices: Sequence[int] | None = None) -> None:
+        """Adds what another request of the same caller left out.
+
+        Args:
+            other: Its omissions.
+            prompt_indices: This one's index of each of its prompts; None when they are the same.
+        """
+        for reason, indices in other._prompts.items():  # noqa: SLF001 - of the same class
+            self._prompts[reason] += indices if prompt_indices is None else [prompt_indices[index] for index in indices]
+
     def all(self) -> tuple[Omission, ...]:
         """In the order of the reasons."""
         return tuple(
