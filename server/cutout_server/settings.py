@@ -127,11 +127,11 @@ class Settings(Config):
     )
     max_prompts: int = Field(256, ge=1, description="Bound on phrases, boxes or prompts in one request.")
     max_objects: int = Field(1000, ge=1, description="Bound on objects in one answer.")
+    max_tiles: int = Field(64, ge=1, description="Bound on the tiles of one picture, for requests that ask for them.")
     max_concurrent_streams: int = Field(256, ge=1, description="Bound on the calls of one connection.")
     default_deadline_s: float = Field(60.0, gt=0, description="Deadline of calls that bring none.")
     session_idle_s: float = Field(300.0, gt=0, description="A session without a message for so long is ended.")
     drain_s: float = Field(30.0, ge=0, description="Time that accepted work has to finish after SIGTERM.")
-    max_tiles: int = Field(64, ge=1, description="Bound on the tiles of one picture, for requests that ask for them.")
 
     image_store_bytes: int = Field(2 * GIB, ge=0, description="Bound on the uploaded pictures' files.")
     image_store_images: int = Field(10_000, ge=0, description="Bound on their number.")

@@ -138,12 +138,6 @@ class ObjectPrompt:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to make of the masks; see SegmentationOptions in the contract for each field's meaning."""
-
-    multimask: bool = False
-    strategy: Strategy = Strategy.ALL
-@dataclass(frozen=True)
 class Tiling:
     """How a picture is cut into tiles; see the contract's message of the same name."""
 
@@ -151,6 +145,12 @@ class Tiling:
     overlap: float = 0.25
 
 
+@dataclass(frozen=True)
+class Options:
+    """What to make of the masks; see SegmentationOptions in the contract for each field's meaning."""
+
+    multimask: bool = False
+    strategy: Strategy = Strategy.ALL
     mask_formats: tuple[MaskFormat, ...] = (MaskFormat.RLE,)
     overlay: OverlayFormat | None = None
     return_logits: bool = False
@@ -160,13 +160,13 @@ class Tiling:
     min_part_area: int = 0
     nms_iou: float | None = None
     max_objects: int = 1000
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True)
 class Exemplar:
     """An example of what is wanted, or of what is not.
 
-    tiling: Tiling | None = None
     Attributes:
         box: In pixels of the picture.
         positive: Whether it is wanted.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import Embedding, Task
 from cutout_server.imaging.tiles import Tile
+from cutout_server.models.base import Embedding, Task
 from cutout_server.pipelines import everything, proposals
 from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.geometry import fit
@@ -18,9 +18,9 @@ from cutout_server.pipelines.proposals import Found, Proposal, Workplace
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.run import Plan, Run
 from cutout_server.pipelines.selection import Omissions
+from cutout_server.pipelines.tiles import Views, WantedMasks, views_of
 from cutout_server.pipelines.words import as_written, check_detector, check_text_segmenter, detect, find
 from cutout_server.pools.placement import Pools, Seat
-from cutout_server.pipelines.tiles import Views, WantedMasks, views_of
 from cutout_server.types import (
     AnalyzeRequest,
     EverythingRequest,
@@ -30,9 +30,9 @@ from cutout_server.types import (
     Rewriting,
     SegmentedObject,
     SegmentRequest,
+    Strategy,
     TextRequest,
 )
-    Strategy,
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class Segmentation:
         self._pictures = pictures
         self._executor = executor
         self._rewriter = rewriter
+        self._max_tiles = max_tiles
         self._concepts = Concepts()
 
     def check(self, request: SegmentRequest) -> None:
-        self._max_tiles = max_tiles
         """Makes sure that there are models for a request, before others do long work for it.
 
         Raises:
@@ -220,30 +220,6 @@ class Segmentation:
             rewriting=rewriting,
         )
 
-    async def _rewriting(self, wanted: TextRequest) -> Rewriting | None:
-        if not wanted.rewrite:
-            return None
-        if self._rewriter is None:
-            raise InvalidRequestError.of("rewrite", "expected false: the operator set no language model up")
-        with calls.stage("rewrite"):
-            return await self._rewriter.rewrite(wanted.phrases)
-
-    @staticmethod
-    async def _embedding(seat: Seat, segmenter: ModelSpec, picture: Picture, warm: Warm | None) -> Embedding:
-        if warm is not None and warm.device == seat.pool.device:
-            calls.current().stages.embedding_cached = True
-            return warm.embedding
-        return await seat.embed(segmenter, picture)
-
-
-def _nms_iou(wanted: WantedMasks, cast: Cast) -> float:
-    if wanted.options.nms_iou is not None:
-        return wanted.options.nms_iou
-    if isinstance(wanted, TextRequest) and cast.detector is not None:
-        return 0.7
-    if isinstance(wanted, EverythingRequest) and cast.segmenter.family.proposes:
-        return 0.7
-    return 1.0
     async def _tiled(
         self,
         wanted: WantedMasks,
@@ -288,3 +264,27 @@ def _nms_iou(wanted: WantedMasks, cast: Cast) -> float:
             rewriting=rewriting,
         )
 
+    async def _rewriting(self, wanted: TextRequest) -> Rewriting | None:
+        if not wanted.rewrite:
+            return None
+        if self._rewriter is None:
+            raise InvalidRequestError.of("rewrite", "expected false: the operator set no language model up")
+        with calls.stage("rewrite"):
+            return await self._rewriter.rewrite(wanted.phrases)
+
+    @staticmethod
+    async def _embedding(seat: Seat, segmenter: ModelSpec, picture: Picture, warm: Warm | None) -> Embedding:
+        if warm is not None and warm.device == seat.pool.device:
+            calls.current().stages.embedding_cached = True
+            return warm.embedding
+        return await seat.embed(segmenter, picture)
+
+
+def _nms_iou(wanted: WantedMasks, cast: Cast) -> float:
+    if wanted.options.nms_iou is not None:
+        return wanted.options.nms_iou
+    if isinstance(wanted, TextRequest) and cast.detector is not None:
+        return 0.7
+    if isinstance(wanted, EverythingRequest) and cast.segmenter.family.proposes:
+        return 0.7
+    return 1.0
