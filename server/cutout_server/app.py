@@ -14,6 +14,7 @@ from cutout.v1 import (
     image_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    segmentation_pb2,
     segmentation_service_pb2,
     segmentation_service_pb2_grpc,
 )
@@ -31,6 +32,7 @@ from cutout_server.imaging.fetch import FetchPolicy
 from cutout_server.imaging.store import ImageStore
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
+from cutout_server.pipelines.answers import Answers
 from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.pipelines.generate import Generation
 from cutout_server.pipelines.pictures import Pictures
@@ -39,6 +41,7 @@ from cutout_server.pipelines.segment import Segmentation
 from cutout_server.pipelines.uploads import Uploads
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.placement import Pools
+from cutout_server.services.answers import Kept
 from cutout_server.services.generation import GenerationServicer
 from cutout_server.services.images import ImageServicer
 from cutout_server.services.models import ModelServicer
@@ -78,7 +81,11 @@ class App:
         )
         self._pools = Pools({device: self._pool(device) for device in settings.devices}, self._catalogue)
         self._rewriter = Rewriter.of(settings)
-        self._board = StatusBoard(self._pools, self._store)
+        self._answers: Kept = Answers(
+            settings.answers_cache_bytes, settings.answers_cache_ttl_s, segmentation_pb2.Segmentation.ByteSize
+        )
+        self._pools.on_unload(self._answers.forget)
+        self._board = StatusBoard(self._pools, self._store, self._answers)
         self._metrics.watch(self._board)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = self._grpc_server()
@@ -236,7 +243,7 @@ class App:
             prompt_deadline_s=settings.default_deadline_s,
         )
         segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(
-            SegmentationServicer(segmentation, reader, sessions), server
+            SegmentationServicer(segmentation, reader, sessions, self._answers), server
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(uploads, segmentation, reader), server)
         generation = Generation(self._catalogue, self._pools, self._imaging)

@@ -126,6 +126,9 @@ class _StatusCollector(Collector):
             for device in status.devices:
                 counter.add_metric([device.name], getattr(device.embeddings, name))
             yield counter
+        yield _gauge("cutout_answers_cache_bytes", "Answers held.", status.answers.bytes)
+        yield CounterMetricFamily("cutout_answers_cache_hits", "Answers found.", status.answers.hits)
+        yield CounterMetricFamily("cutout_answers_cache_misses", "Answers that had to be made.", status.answers.misses)
         models = GaugeMetricFamily("cutout_model_bytes", "Memory of a loaded model.", labels=["device", "model"])
         for device in status.devices:
             for model, nbytes in device.models.items():

@@ -113,6 +113,10 @@ class Settings(Config):
     )
     memory_budget_bytes: int = Field(0, ge=0, description="Bound on the models' memory per device; 0 is none.")
     embeddings_cache_bytes: int = Field(GIB, ge=0, description="Bound on the embeddings kept per device.")
+    answers_cache_bytes: int = Field(
+        0, ge=0, description="Bound on the answers kept for equal requests of a caller; 0 is off."
+    )
+    answers_cache_ttl_s: float = Field(300.0, gt=0, description="An answer is kept so long.")
     max_requests_per_device: int = Field(64, ge=1, description="Requests admitted at once; more are turned away.")
     max_batch: int = Field(64, ge=1, description="Most prompts, or phrases' pictures, joined into one pass.")
     max_encode_batch: int = Field(4, ge=1, description="Most pictures joined into one pass of an encoder.")

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import cutout_common
 
@@ -18,6 +19,19 @@ class State(Enum):
     STARTING = "starting"
     SERVING = "serving"
     DRAINING = "draining"
+
+
+class Cache(Protocol):
+    """Anything that keeps what may be asked for again."""
+
+    bytes: int
+    capacity_bytes: int
+    hits: int
+    misses: int
+
+    def __len__(self) -> int:
+        """Entries."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,7 @@ class ServerStatus:
     state: State
     uptime_s: float
     devices: tuple[DeviceStatus, ...]
+    answers: CacheStatus
     stored_images: int
     stored_bytes: int
     store_capacity_bytes: int
@@ -64,10 +79,11 @@ class ServerStatus:
 class StatusBoard:
     """Knows the state of the server and reads the rest from where it is."""
 
-    def __init__(self, pools: Pools, store: ImageStore) -> None:
+    def __init__(self, pools: Pools, store: ImageStore, answers: Cache) -> None:
         self.state = State.STARTING
         self._pools = pools
         self._store = store
+        self._answers = answers
         self._started_s = time.monotonic()
 
     def read(self) -> ServerStatus:
@@ -77,6 +93,7 @@ class StatusBoard:
             state=self.state,
             uptime_s=time.monotonic() - self._started_s,
             devices=tuple(self._device(pool) for pool in self._pools.by_device.values()),
+            answers=_status(self._answers),
             stored_images=len(self._store),
             stored_bytes=self._store.bytes,
             store_capacity_bytes=self._store.max_bytes,
@@ -96,11 +113,9 @@ class StatusBoard:
             memory_budget_bytes=pool.models.budget_bytes,
             memory_used_bytes=used,
             memory_total_bytes=total,
-            embeddings=CacheStatus(
-                entries=len(pool.embeddings),
-                bytes=pool.embeddings.bytes,
-                capacity_bytes=pool.embeddings.capacity_bytes,
-                hits=pool.embeddings.hits,
-                misses=pool.embeddings.misses,
-            ),
+            embeddings=_status(pool.embeddings),
         )
+
+
+def _status(cache: Cache) -> CacheStatus:
+    return CacheStatus(len(cache), cache.bytes, cache.capacity_bytes, cache.hits, cache.misses)

@@ -77,9 +77,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class FileImage:
-    """A picture file as it came."""
+    """A picture file as it came.
+
+    Attributes:
+        content: The file.
+        field: Which of the contract's fields it came in, so that errors can name it.
+    """
 
     content: bytes = field(repr=False)
+    field: str = "image.content"
 
 
 @dataclass(frozen=True)

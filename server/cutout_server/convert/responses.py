@@ -78,6 +78,15 @@ def segmentation(
     )
 
 
+def kept(answer: segmentation_pb2.Segmentation, stages: Stages) -> segmentation_pb2.Segmentation:
+    """An answer that was made for an equal request, with the times of this one."""
+    again = segmentation_pb2.Segmentation()
+    again.CopyFrom(answer)
+    again.timings.CopyFrom(timings(stages))
+    again.cached = True
+    return again
+
+
 def segmented_object(found: SegmentedObject) -> segmentation_pb2.SegmentedObject:
     """One object with its masks inside."""
     return segmentation_pb2.SegmentedObject(
@@ -197,6 +206,7 @@ def status(status: ServerStatus) -> model_service_pb2.GetStatusResponse:
             )
             for device in status.devices
         ],
+        answers=model_service_pb2.CacheStatus(**vars(status.answers)),
         image_store=model_service_pb2.ImageStoreStatus(
             images=status.stored_images,
             bytes=status.stored_bytes,

@@ -1,11 +1,13 @@
 """What pictures show: each of the caller's concepts with a score."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 
 from cutout_server.catalogue import ModelSpec
+from cutout_server.pools.flights import Flights
 from cutout_server.pools.placement import Seat
 from cutout_server.types import AnalyzeRequest, ConceptScore, Features, RgbImage
 
@@ -41,6 +43,7 @@ class Concepts:
 
     def __init__(self) -> None:
         self._texts: OrderedDict[tuple[str, str], Features] = OrderedDict()
+        self._flights: Flights[tuple[str, tuple[str, ...]], Sequence[Features]] = Flights()
 
     async def describer(self, seat: Seat, classifier: ModelSpec, request: AnalyzeRequest) -> Describer:
         """A describer for the request's concepts.
@@ -50,12 +53,28 @@ class Concepts:
         """
         texts = [request.template.replace("{}", concept) for concept in request.concepts]
         known = {text: self._texts[classifier.name, text] for text in texts if (classifier.name, text) in self._texts}
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        if new:
-            known.update(zip(new, await seat.ask_all(classifier, "embed_texts", new, stage="classify"), strict=True))
+        if new := tuple(text for text in dict.fromkeys(texts) if text not in known):
+
+            async def embed() -> Sequence[Features]:
+                return await seat.pool.ask(
+                    # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
+                    seat.turn,
+                    classifier,
+                    "embed_texts",
+                    new,
+                    stage="classify",
+                    deadline_s=math.inf,
+                )
+
+            known.update(zip(new, await self._flights.join((classifier.name, new), embed), strict=True))
         for text, features in known.items():
             self._texts[classifier.name, text] = features
             self._texts.move_to_end((classifier.name, text))
         while len(self._texts) > CACHED_TEXTS:
             self._texts.popitem(last=False)
         return Describer(seat, classifier, request.concepts, [known[text] for text in texts])
+
+    def forget(self, model: str) -> None:
+        """Forgets the features that a model made."""
+        for key in [key for key in self._texts if key[0] == model]:
+            del self._texts[key]

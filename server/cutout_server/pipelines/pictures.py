@@ -75,11 +75,36 @@ class Pictures:
             self._observer.decoded(picture.height * picture.width)
             yield picture
 
+    async def pin(self, source: UriImage) -> FileImage:
+        """What is at an address now.
+
+        Raises:
+            PermissionDeniedError: URIs are off, or the address is not one to fetch from.
+            InvalidRequestError: It cannot be fetched.
+        """
+        with calls.stage("decode"):
+            content, _, field = await self._file(source)
+        return FileImage(content, field)
+
+    def identity(self, source: FileImage | StoredImage | TensorImage) -> tuple[object, ...]:
+        """What a picture is, before any of it is decoded: values of equal content for equal pictures alone.
+
+        Raises:
+            NotFoundError: No such stored image.
+        """
+        match source:
+            case FileImage(content, field):
+                return (field, content)
+            case StoredImage(image_id):
+                return ("image.image_id", self._store.find(image_id, calls.current().caller).sha256)
+            case TensorImage(values):
+                return ("image.tensor", values)
+
     async def _file(self, source: FileImage | StoredImage | UriImage) -> tuple[bytes, ImageLimits, str]:
         """A file's bytes, their limits, and what errors call them."""
         match source:
-            case FileImage(content):
-                return content, self._inline, "image.content"
+            case FileImage(content, field):
+                return content, self._inline, field
             case StoredImage(image_id):
                 stored = self._store.find(image_id, calls.current().caller)
                 return await self._store.read(stored), self._uploaded, "image.image_id"

@@ -1,5 +1,6 @@
 """Prepares a request: seats it, reads its picture, embeds it, finds its prompts."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging.tiles import Tile
 from cutout_server.models.base import Embedding, Task
 from cutout_server.pipelines import everything, proposals
+from cutout_server.pipelines.answers import AnswerKey, digest
 from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.geometry import fit
 from cutout_server.pipelines.pictures import Pictures
@@ -32,6 +34,7 @@ from cutout_server.types import (
     SegmentRequest,
     Strategy,
     TextRequest,
+    UriImage,
 )
 
 
@@ -83,6 +86,7 @@ class Segmentation:
         self._rewriter = rewriter
         self._max_tiles = max_tiles
         self._concepts = Concepts()
+        pools.on_unload(self._concepts.forget)
 
     def check(self, request: SegmentRequest) -> None:
         """Makes sure that there are models for a request, before others do long work for it.
@@ -91,6 +95,27 @@ class Segmentation:
             InvalidRequestError: There are none.
         """
         self._cast(request, request.regions if isinstance(request, AnalyzeRequest) else request, None)
+
+    async def pin(self, request: SegmentRequest) -> tuple[SegmentRequest, AnswerKey]:
+        """The request with its picture fetched, and what its answer depends on.
+
+        Raises:
+            CutoutError: The request, its picture or its models cannot be used.
+        """
+        wanted = request.regions if isinstance(request, AnalyzeRequest) else request
+        cast = self._cast(request, wanted, None)
+        if wanted.image is None:
+            raise InvalidRequestError.of("image", "expected a picture, got none")
+        image = wanted.image
+        if isinstance(image, UriImage):  # Fetching takes long, so a full server says so before.
+            async with self._pools.seat(cast.segmenter):
+                fetched = await self._pictures.pin(image)
+            pinned, identity = _with_image(request, fetched), self._pictures.identity(fetched)
+        else:
+            pinned, identity = request, self._pictures.identity(image)
+        sha256 = await asyncio.to_thread(digest, _with_image(request, None), *identity)
+        names = (spec.name for spec in (cast.segmenter, cast.detector, cast.classifier) if spec)
+        return pinned, AnswerKey(calls.current().caller, tuple(names), sha256)
 
     @asynccontextmanager
     async def open(self, request: SegmentRequest, warm: Warm | None = None) -> AsyncIterator[Run]:
@@ -278,6 +303,12 @@ class Segmentation:
             calls.current().stages.embedding_cached = True
             return warm.embedding
         return await seat.embed(segmenter, picture)
+
+
+def _with_image(request: SegmentRequest, image: ImageSource | None) -> SegmentRequest:
+    if isinstance(request, AnalyzeRequest):
+        return replace(request, regions=replace(request.regions, image=image))
+    return replace(request, image=image)
 
 
 def _nms_iou(wanted: WantedMasks, cast: Cast) -> float:

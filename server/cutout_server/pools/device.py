@@ -69,7 +69,11 @@ class Job:
 
 
 class DevicePool:
-    """One worker for one device. Belongs to the event loop; models run in the pool's one thread."""
+    """One worker for one device. Belongs to the event loop; models run in the pool's one thread.
+
+    Attributes:
+        on_unload: Called on the event loop with the name of each model that has left.
+    """
 
     def __init__(
         self,
@@ -88,7 +92,8 @@ class DevicePool:
         self.jobs = 0
         self.batches = 0
         self.embeddings = EmbeddingsCache(embeddings_cache_bytes)
-        self.models = LoadedModels(device, memory_budget_bytes, self._forget_embeddings)
+        self.on_unload: list[Callable[[str], None]] = [self.embeddings.drop_model]
+        self.models = LoadedModels(device, memory_budget_bytes, self._unloaded)
         self._max_batch = {"encode": max_encode_batch}
         self._default_max_batch = max_batch
         self._observer = observer
@@ -178,8 +183,9 @@ class DevicePool:
         self._enqueue([Job(None, None, "manage", act, float("inf"), 1, done)])
         await done
 
-    def _forget_embeddings(self, model: str) -> None:
-        self._loop.call_soon_threadsafe(self.embeddings.drop_model, model)
+    def _unloaded(self, model: str) -> None:
+        for forget in self.on_unload:
+            self._loop.call_soon_threadsafe(forget, model)
 
     def _enqueue(self, jobs: Sequence[Job]) -> None:
         self._waiting.extend(jobs)

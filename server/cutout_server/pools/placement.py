@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -82,6 +82,11 @@ class Pools:
             yield seat
         finally:
             seat.leave()
+
+    def on_unload(self, forget: Callable[[str], None]) -> None:
+        """Has `forget` called with the name of each model that leaves a device, on the event loop."""
+        for pool in self.by_device.values():
+            pool.on_unload.append(forget)
 
     def settle(self, seat: Seat, picture: Picture, spec: ModelSpec, *others: ModelSpec) -> None:
         """Moves a seated request to the device that has the picture's embedding already, if there is room.

@@ -1,5 +1,6 @@
-"""A request's run as a whole answer, or as a stream of messages."""
+"""A request's run as a whole answer, new or kept, or as a stream of messages."""
 
+import time
 from collections.abc import AsyncGenerator
 
 from cutout.v1 import segmentation_pb2
@@ -7,8 +8,11 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 
 from cutout_server import calls
 from cutout_server.convert import responses
+from cutout_server.pipelines.answers import Answers
 from cutout_server.pipelines.segment import Segmentation, Warm
-from cutout_server.types import SegmentRequest
+from cutout_server.types import SegmentRequest, TextRequest
+
+Kept = Answers[segmentation_pb2.Segmentation]
 
 
 async def whole(
@@ -19,6 +23,23 @@ async def whole(
         objects = [found async for found in run.objects()]
         overlay = await run.overlay()
         return responses.segmentation(run.plan, objects, overlay, calls.current().stages)
+
+
+async def whole_or_kept(
+    segmentation: Segmentation, request: SegmentRequest, kept: Kept
+) -> segmentation_pb2.Segmentation:
+    """Everything in one message, which may have been made for an equal request."""
+    # What a language model says is not the same each time, and may be a failure.
+    if not kept.capacity_bytes or (isinstance(request, TextRequest) and request.rewrite):
+        return await whole(segmentation, request)
+    pinned, key = await segmentation.pin(request)
+    asked_s = time.monotonic()
+    answer, cached = await kept.get(key, lambda: whole(segmentation, pinned))
+    if not cached:
+        return answer
+    stages = calls.current().stages
+    stages.add("queue", time.monotonic() - asked_s)
+    return responses.kept(answer, stages)
 
 
 async def stream(

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+from cutout.v1 import segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout.v1 import segmentation_service_pb2_grpc as pb2_grpc
 
@@ -13,6 +14,7 @@ from cutout_server.convert.requests import RequestReader, read_chunk_bytes
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.services import answers
 from cutout_server.services.session import Sessions
+from cutout_server.types import SegmentRequest
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -20,34 +22,40 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SegmentationServicer(pb2_grpc.SegmentationServiceServicer):
     """Pictures and prompts in, masks out. Each method is described in the contract."""
 
-    def __init__(self, segmentation: Segmentation, reader: RequestReader, sessions: Sessions) -> None:
+    def __init__(
+        self, segmentation: Segmentation, reader: RequestReader, sessions: Sessions, kept: answers.Kept
+    ) -> None:
         self._segmentation = segmentation
+        self._kept = kept
         self._reader = reader
         self._sessions = sessions
 
     async def SegmentByText(self, request: pb2.SegmentByTextRequest, context: Context) -> pb2.SegmentByTextResponse:
-        answer = await answers.whole(self._segmentation, self._reader.text(request))
+        answer = await self._whole(self._reader.text(request))
         return pb2.SegmentByTextResponse(segmentation=answer)
 
     async def SegmentByBox(self, request: pb2.SegmentByBoxRequest, context: Context) -> pb2.SegmentByBoxResponse:
-        answer = await answers.whole(self._segmentation, self._reader.box(request))
+        answer = await self._whole(self._reader.box(request))
         return pb2.SegmentByBoxResponse(segmentation=answer)
 
     async def SegmentByPoints(
         self, request: pb2.SegmentByPointsRequest, context: Context
     ) -> pb2.SegmentByPointsResponse:
-        answer = await answers.whole(self._segmentation, self._reader.points(request))
+        answer = await self._whole(self._reader.points(request))
         return pb2.SegmentByPointsResponse(segmentation=answer)
 
     async def SegmentEverything(
         self, request: pb2.SegmentEverythingRequest, context: Context
     ) -> pb2.SegmentEverythingResponse:
-        answer = await answers.whole(self._segmentation, self._reader.everything(request))
+        answer = await self._whole(self._reader.everything(request))
         return pb2.SegmentEverythingResponse(segmentation=answer)
 
     async def AnalyzeImage(self, request: pb2.AnalyzeImageRequest, context: Context) -> pb2.AnalyzeImageResponse:
-        answer = await answers.whole(self._segmentation, self._reader.analyze(request))
+        answer = await self._whole(self._reader.analyze(request))
         return pb2.AnalyzeImageResponse(segmentation=answer)
+
+    async def _whole(self, request: SegmentRequest) -> segmentation_pb2.Segmentation:
+        return await answers.whole_or_kept(self._segmentation, request, self._kept)
 
     async def StreamSegmentation(
         self, request: pb2.StreamSegmentationRequest, context: Context
