@@ -249,10 +249,5 @@ def _finished(objects: Sequence[SegmentedObject], options: Options, omissions: O
 
 
 def _cleaned(found: SegmentedObject, options: Options) -> SegmentedObject:
-    """Within its box alone: what a mask encloses, and its parts, lie there."""
-    box, whole = found.box, found.mask
-    left, top = int(box.x_min), int(box.y_min)
-    part = masks.from_rle(window(whole, left, top, int(box.y_max) - top, int(box.x_max) - left))
-    cleaned = masks.to_rle(masks.clean(part, options.max_hole_area, options.min_part_area))
-    mask = window(cleaned, -left, -top, whole.height, whole.width)
-    return replace(found, mask=mask, area=masks.area(mask), box=masks.tight_box(mask) or box)
+    mask = masks.to_rle(masks.clean(masks.from_rle(found.mask), options.max_hole_area, options.min_part_area))
+    return replace(found, mask=mask, area=masks.area(mask), box=masks.tight_box(mask) or found.box)
