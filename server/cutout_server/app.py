@@ -201,6 +201,7 @@ class App:
             max_encode_batch=settings.max_encode_batch,
             memory_budget_bytes=settings.memory_budget_bytes,
             embeddings_cache_bytes=settings.embeddings_cache_bytes,
+            compact_embeddings=settings.embeddings_cache_dtype == "bf16",
             observer=self._metrics,
         )
 

@@ -113,6 +113,9 @@ class Settings(Config):
     )
     memory_budget_bytes: int = Field(0, ge=0, description="Bound on the models' memory per device; 0 is none.")
     embeddings_cache_bytes: int = Field(GIB, ge=0, description="Bound on the embeddings kept per device.")
+    embeddings_cache_dtype: Literal["model", "bf16"] = Field(
+        "model", description="How embeddings are kept: as the model makes them, or as bfloat16 in half of the memory."
+    )
     answers_cache_bytes: int = Field(
         0, ge=0, description="Bound on the answers kept for equal requests of a caller; 0 is off."
     )

@@ -12,12 +12,16 @@ import structlog
 from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import DeadlineError, OverloadedError
+from cutout_server.models.compact import compact, expand
 from cutout_server.pools.embeddings import EmbeddingsCache
 from cutout_server.pools.gains import Gains
 from cutout_server.pools.models import LoadedModels
 from cutout_server.pools.turns import Turn, Turns
 
 log = structlog.get_logger()
+
+# Operations that look into embeddings. To bring logits to the picture's size, `masks` needs no more than its size.
+EXPANDING = frozenset({"decode", "propose", "sift"})
 
 # An operation answers a sequence of questions in one pass through the model.
 Operation = Callable[[Any, Sequence[Any]], Sequence[Any]]
@@ -84,6 +88,7 @@ class DevicePool:
         max_encode_batch: int,
         memory_budget_bytes: int,
         embeddings_cache_bytes: int,
+        compact_embeddings: bool = False,
         observer: PoolObserver,
     ) -> None:
         self.device = device
@@ -94,6 +99,7 @@ class DevicePool:
         self.embeddings = EmbeddingsCache(embeddings_cache_bytes)
         self.on_unload: list[Callable[[str], None]] = [self.embeddings.drop_model]
         self.models = LoadedModels(device, memory_budget_bytes, self._unloaded)
+        self._compact_embeddings = compact_embeddings
         self._max_batch = {"encode": max_encode_batch}
         self._default_max_batch = max_batch
         self._observer = observer
@@ -262,8 +268,14 @@ class DevicePool:
             return [batch[0].question(self.models)], 0.0
         model = self.models.get(spec)
         operation: Operation = getattr(type(model), batch[0].operation)
+        questions = [job.question for job in batch]
         began_s = time.monotonic()
-        answers = operation(model, [job.question for job in batch])
+        # Even an embedding that is used at once, so that an answer does not depend on where its embedding was.
+        if self._compact_embeddings and batch[0].operation in EXPANDING:
+            questions = expand(questions)
+        answers = operation(model, questions)
+        if self._compact_embeddings and batch[0].operation == "encode":
+            answers = compact(answers)
         if len(answers) != len(batch):
             raise RuntimeError(
                 f"{spec.name}.{batch[0].operation} gave {len(answers)} answers to {len(batch)} questions"
