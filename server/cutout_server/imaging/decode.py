@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import pixels, structure
+from cutout_server.imaging.direct import decode_rgb
 from cutout_server.types import Picture, RgbImage, TensorImage
 
 # Plugins register themselves here and not at the first picture, which could be two at once on two threads.
@@ -76,22 +77,70 @@ class ImageHeader:
     content_type: str
 
 
-def probe(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> ImageHeader:
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file whose header was read and is within the limits.
+
+    Attributes:
+        header: What it says.
+    """
+
+    header: ImageHeader
+    _image: Image.Image
+    _content: bytes
+    _orientation: int
+    _field: str
+
+    def read(self, sha256: str = "") -> Picture:
+        """Decodes it, once.
+
+        Args:
+            sha256: The pixels' digest if it is known from an earlier time, which is then not made again.
+
+        Raises:
+            InvalidRequestError: The file is damaged, or of a kind that says too little about its values.
+        """
+        image, orientation = self._image, self._orientation
+        with _refusing_damage(self._field, self.header.content_type):
+            stored = decode_rgb(self._content, image)
+            if stored is None:
+                read_band = pixels.band_reader(image)
+                if read_band is None:
+                    kinds = "expected 8 or 16 unsigned bits per value, got wider, signed or floating-point ones"
+                    what = f"{kinds}; send a tensor"
+                    raise InvalidRequestError.of(self._field, what, reason="IMAGE_FORMAT_UNSUPPORTED")
+                image.load()
+                upright = pixels.assemble(image.size, orientation, read_band)
+            elif orientation == 1:
+                upright = stored
+            else:
+                upright = pixels.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
+        return Picture(upright, sha256 or digest(upright))
+
+
+def open_file(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> OpenedFile:
     """Reads a file's header and decodes nothing.
 
     Args:
         content: The file.
-        limits: What it may be at most.
+        limits: What it may be at most; its pixels are counted from the header.
         field: The field that errors name.
 
     Raises:
-        InvalidRequestError: The header cannot be read, or says that the picture is beyond the limits.
+        InvalidRequestError: The file is empty, of another format, damaged, or beyond the limits.
     """
     file_format = _identify(content, limits, field)
-    with _refusing_damage(field, file_format):
+    content_type = CONTENT_TYPES[file_format]
+    with _refusing_damage(field, content_type):
         image = _open(content, file_format, limits, field)
-        width, height = image.size[::-1] if pixels.is_turned(_orientation(image, content)) else image.size
-        return ImageHeader(width, height, CONTENT_TYPES[file_format])
+        orientation = _orientation(image, content)
+        width, height = image.size[::-1] if pixels.is_turned(orientation) else image.size
+        return OpenedFile(ImageHeader(width, height, content_type), image, content, orientation, field)
+
+
+def probe(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> ImageHeader:
+    """What a file's header says; see `open_file`."""
+    return open_file(content, limits, field=field).header
 
 
 def decode(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> Picture:
@@ -100,25 +149,10 @@ def decode(content: bytes, limits: ImageLimits, *, field: str = "image.content")
     Grey, palette, CMYK and YCbCr become RGB; of 16-bit values the high byte stays; alpha is composited on white; the
     EXIF orientation is applied. Safe to call from any thread.
 
-    Args:
-        content: The file.
-        limits: What it may be at most; its pixels are counted from the header before any is decoded.
-        field: The field that errors name.
-
     Raises:
-        InvalidRequestError: The file is empty, of another format, damaged, or beyond the limits.
+        InvalidRequestError: See `open_file` and `OpenedFile.read`.
     """
-    file_format = _identify(content, limits, field)
-    with _refusing_damage(field, file_format):
-        image = _open(content, file_format, limits, field)
-        orientation = _orientation(image, content)
-        read_band = pixels.band_reader(image)
-        if read_band is None:
-            what = "expected 8 or 16 unsigned bits per value, got wider, signed or floating-point ones; send a tensor"
-            raise InvalidRequestError.of(field, what, reason="IMAGE_FORMAT_UNSUPPORTED")
-        image.load()
-        upright = pixels.assemble(image.size, orientation, read_band)
-    return Picture(upright, digest(upright))
+    return open_file(content, limits, field=field).read()
 
 
 def from_tensor(tensor: TensorImage, limits: ImageLimits, *, field: str = "image.tensor") -> Picture:
@@ -154,9 +188,9 @@ def digest(upright: RgbImage) -> str:
 
 
 @contextlib.contextmanager
-def _refusing_damage(field: str, file_format: str) -> Iterator[None]:
+def _refusing_damage(field: str, content_type: str) -> Iterator[None]:
     """Whatever a decoder raises means that the file is no good; its text is not ours to show."""
-    name = CONTENT_TYPES[file_format].removeprefix("image/").upper()
+    name = content_type.removeprefix("image/").upper()
     try:
         yield
     except InvalidRequestError:

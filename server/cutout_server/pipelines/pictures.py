@@ -1,6 +1,7 @@
 """From whatever a request calls its image to an upright picture."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,13 +10,15 @@ from typing import Protocol, TypeVar
 
 from cutout_server import calls
 from cutout_server.errors import PermissionDeniedError
-from cutout_server.imaging.decode import ImageLimits, decode, from_tensor, probe
+from cutout_server.imaging.decode import ImageLimits, OpenedFile, from_tensor, open_file
 from cutout_server.imaging.fetch import FetchPolicy, fetch
 from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.types import FileImage, ImageSource, Picture, StoredImage, TensorImage, UriImage
 
 T = TypeVar("T")
+
+_KNOWN_FILES = 4096  # Whose pixels' digests are remembered: about 1 MB.
 
 
 class PictureObserver(Protocol):
@@ -46,6 +49,7 @@ class Pictures:
         self._uploaded = uploaded
         self._fetching = fetching
         self._observer = observer
+        self._digests: dict[bytes, str] = {}
 
     @asynccontextmanager
     async def open(self, source: ImageSource, *, for_session: bool = False) -> AsyncIterator[Picture]:
@@ -60,18 +64,18 @@ class Pictures:
         hold = self._budget.hold_for_session if for_session else self._budget.hold
         if isinstance(source, TensorImage):
             pixels = source.values.shape[0] * source.values.shape[1]
-            read = partial(from_tensor, source, self._inline, field="image.tensor")
+            read = partial(self._run, partial(from_tensor, source, self._inline, field="image.tensor"))
         else:
             with calls.stage("decode"):
                 content, limits, field = await self._file(source)
-                header = await self._run(partial(probe, content, limits, field=field))
-            pixels = header.width * header.height
-            read = partial(decode, content, limits, field=field)
+                file = await self._run(partial(open_file, content, limits, field=field))
+            pixels = file.header.width * file.header.height
+            read = partial(self._decode, file, content)
         async with AsyncExitStack() as stack:
             with calls.stage("queue"):
                 await stack.enter_async_context(hold(pixels))
             with calls.stage("decode"):
-                picture = await self._run(read)
+                picture = await read()
             self._observer.decoded(picture.height * picture.width)
             yield picture
 
@@ -99,6 +103,15 @@ class Pictures:
                 return ("image.image_id", self._store.find(image_id, calls.current().caller).sha256)
             case TensorImage(values):
                 return ("image.tensor", values)
+
+    async def _decode(self, file: OpenedFile, content: bytes) -> Picture:
+        """Equal files have equal pixels, so that only the first of them needs its pixels' digest made."""
+        key = await self._run(lambda: hashlib.sha256(content).digest())
+        picture = await self._run(partial(file.read, self._digests.get(key, "")))
+        self._digests[key] = picture.sha256
+        if len(self._digests) > _KNOWN_FILES:
+            del self._digests[next(iter(self._digests))]
+        return picture
 
     async def _file(self, source: FileImage | StoredImage | UriImage) -> tuple[bytes, ImageLimits, str]:
         """A file's bytes, their limits, and what errors call them."""
