@@ -184,7 +184,7 @@ def _measure() -> Iterator[dict[str, object]]:
             floor_ms = 1000 * (time.perf_counter() - start)
             start = time.perf_counter()
             candidates = model.decode([DecodeQuery(embedding, prompt, False)])[0]
-            mask = model.masks([MaskQuery(embedding, candidates.logits[0], 0.0)])[0]
+            mask = model.masks([MaskQuery(embedding, candidates.logits[0], 0.0)])[0].whole()
             yield {
                 "group": case.group,
                 "object": case.name,

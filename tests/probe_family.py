@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from cutout_server.models.base import Candidates, DecodeQuery, Family, MaskQuery, Task
 from cutout_server.models.registry import FAMILIES
-from cutout_server.types import BoolMask, RgbImage
+from cutout_server.types import MaskPatch, RgbImage
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Probe:
             answers.append(Candidates(inside[None], np.array([query.embedding.mean / 255], np.float32)))
         return answers
 
-    def masks(self, queries: Sequence[MaskQuery]) -> list[BoolMask]:
+    def masks(self, queries: Sequence[MaskQuery]) -> list[MaskPatch]:
         """The logits are at full size already."""
-        return [query.logits > query.threshold for query in queries]
+        return [MaskPatch.of(query.logits > query.threshold) for query in queries]
 
 
 @contextmanager

@@ -50,7 +50,8 @@ def cut(model: Builtin, pixels: np.ndarray, prompt: ObjectPrompt, *, multimask: 
     assert len(candidates.logits) == len(candidates.predicted_iou) == (3 if multimask else 1)
     assert ((candidates.predicted_iou >= 0) & (candidates.predicted_iou <= 1)).all()
     assert np.isfinite(candidates.logits).all()
-    masks = model.masks([MaskQuery(embedding, logits, 0.0) for logits in candidates.logits])
+    patches = model.masks([MaskQuery(embedding, logits, 0.0) for logits in candidates.logits])
+    masks = [patch.whole() for patch in patches]
     assert all(mask.shape == pixels.shape[:2] and mask.dtype == bool for mask in masks)
     return masks
 
@@ -154,7 +155,7 @@ def test_an_earlier_answer_is_a_prompt(model: Builtin):
     (embedding,) = model.encode([pixels])
     (first,) = model.decode([DecodeQuery(embedding, ObjectPrompt(box=around(truth, 0.05)), False)])
     prior = cv2.resize(first.logits[0], (256, 256), interpolation=cv2.INTER_AREA)
-    (before,) = model.masks([MaskQuery(embedding, first.logits[0], 0.0)])
+    before = model.masks([MaskQuery(embedding, first.logits[0], 0.0)])[0].whole()
     (alone,) = cut(model, pixels, clicks(logits=prior))
     assert iou(before, alone) > 0.75
     rows, columns = np.nonzero(before)

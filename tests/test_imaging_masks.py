@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from cutout_common.masks import bits_decode, png_decode, polygons_decode, rle_decode
 from cutout_server.imaging import masks
-from cutout_server.types import BitMask, Box, MaskFormat, PngMask, PolygonMask, Rle
+from cutout_server.types import BitMask, Box, MaskFormat, MaskPatch, PngMask, PolygonMask, Rle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks_fixtures import MASKS, SHAPES
 from scipy import ndimage
 
 EIGHT = np.ones((3, 3))
+
+
+def clean(mask, max_hole_area, min_part_area):
+    return masks.clean(MaskPatch.of(mask), max_hole_area, min_part_area).whole()
 
 
 def clean_slowly(mask, max_hole_area, min_part_area):
@@ -33,7 +37,7 @@ def clean_slowly(mask, max_hole_area, min_part_area):
 def test_cleaning_is_what_scipy_makes_of_it(mask, max_hole_area, min_part_area):
     """Holes, then parts, 8-connected; the largest part stays."""
     before = mask.copy()
-    cleaned = masks.clean(mask, max_hole_area, min_part_area)
+    cleaned = clean(mask, max_hole_area, min_part_area)
     expected = clean_slowly(mask, max_hole_area, min_part_area) or [mask]
     assert any(np.array_equal(cleaned, answer) for answer in expected)
     assert np.array_equal(mask, before)
@@ -45,20 +49,21 @@ def test_cleaning_knows_its_bounds():
     mask[1:9, 1:9] = True
     mask[3:5, 3:5] = False
     mask[2:5, 12:14] = True
-    assert np.array_equal(masks.clean(mask, 3, 6), mask)
-    assert masks.clean(mask, 4, 6).sum() == mask.sum() + 4
-    assert masks.clean(mask, 3, 7).sum() == mask.sum() - 6
-    assert masks.clean(mask, 0, 0) is mask
+    assert np.array_equal(clean(mask, 3, 6), mask)
+    assert clean(mask, 4, 6).sum() == mask.sum() + 4
+    assert clean(mask, 3, 7).sum() == mask.sum() - 6
+    patch = MaskPatch.of(mask)
+    assert masks.clean(patch, 0, 0) is patch
 
 
 def test_the_largest_part_stays_and_the_outside_is_no_hole():
     """However small it is."""
     speck = np.zeros((5, 5), np.bool_)
     speck[2, 2] = True
-    assert np.array_equal(masks.clean(speck, 10**6, 10**6), speck)
+    assert np.array_equal(clean(speck, 10**6, 10**6), speck)
     notch = np.ones((5, 5), np.bool_)
     notch[0, 2] = False
-    assert np.array_equal(masks.clean(notch, 10**6, 0), notch)
+    assert np.array_equal(clean(notch, 10**6, 0), notch)
 
 
 def nms_slowly(pixels, scores, labels, threshold):
@@ -80,7 +85,7 @@ def test_nms_is_greedy_by_score_within_a_label(threshold):
         mask[top : top + height, left : left + width] = chance.random((min(height, 60 - top), width)) < 0.97
     scores = chance.integers(0, 20, 60) / 20
     labels = chance.choice(["cat", "dog"], 60)
-    kept = masks.nms([masks.to_rle(mask) for mask in pixels], scores, labels, threshold)
+    kept = masks.nms([masks.to_rle(MaskPatch.of(mask)) for mask in pixels], scores, labels, threshold)
     assert kept == nms_slowly(pixels, scores, labels, threshold)
     assert len(kept) == 60 if threshold == 1 else len(kept) < 60
 
@@ -89,7 +94,7 @@ def test_nms_keeps_what_only_meets_the_threshold():
     """It must be exceeded."""
     pixels = np.zeros((2, 1, 3), np.bool_)
     pixels[0, 0, :2] = pixels[1, 0, :] = True
-    rles = [masks.to_rle(mask) for mask in pixels]
+    rles = [masks.to_rle(MaskPatch.of(mask)) for mask in pixels]
     assert masks.nms(rles, [0.1, 0.2], ["", ""], 2 / 3) == [1, 0]
     assert masks.nms(rles, [0.1, 0.2], ["", ""], 0.66) == [1]
     assert masks.nms([], [], [], 0.5) == []
@@ -103,7 +108,7 @@ def test_nms_of_hundreds_of_masks_is_fast():
         mask = np.zeros((600, 900), np.bool_)
         top, left = chance.integers(0, 550), chance.integers(0, 850)
         mask[top : top + 50, left : left + 50] = True
-        rles.append(masks.to_rle(mask))
+        rles.append(masks.to_rle(MaskPatch.of(mask)))
     begin = time.perf_counter()
     masks.nms(rles, list(chance.random(400)), [0] * 400, 0.5)
     assert time.perf_counter() - begin < 1
@@ -121,7 +126,7 @@ def test_stability_is_the_iou_of_shifted_thresholds():
 def test_every_format_gives_the_mask_back(name):
     """RLE, PNG, bits and polygons of one mask agree, and so do its box and area."""
     mask = SHAPES[name]
-    rle = masks.to_rle(mask)
+    rle = masks.to_rle(MaskPatch.of(mask))
     assert (rle.height, rle.width) == mask.shape
     assert masks.area(rle) == mask.sum()
     rows, columns = np.nonzero(mask)
@@ -142,6 +147,6 @@ def test_every_format_gives_the_mask_back(name):
 def test_union_is_of_any_number():
     """One mask is itself; more are what any of them covers."""
     pixels = np.random.default_rng(4).random((5, 20, 30)) < 0.2
-    rles = [masks.to_rle(mask) for mask in pixels]
+    rles = [masks.to_rle(MaskPatch.of(mask)) for mask in pixels]
     assert masks.union(rles[:1]) == rles[0]
-    assert np.array_equal(masks.from_rle(masks.union(rles)), pixels.any(axis=0))
+    assert np.array_equal(masks.from_rle(masks.union(rles)).whole(), pixels.any(axis=0))

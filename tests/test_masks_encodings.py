@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cutout_common.masks import bits_decode, bits_encode, png_decode, png_encode, polygons_decode
 from cutout_server.imaging.masks import polygons
+from cutout_server.types import MaskPatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks_fixtures import MASKS, SHAPES
@@ -32,7 +33,7 @@ def fill_with_skimage(outlines):
 def assert_round_trips(mask):
     assert np.array_equal(png_decode(png_encode(mask)), mask)
     assert np.array_equal(bits_decode(*mask.shape, bits_encode(mask)), mask)
-    outlines = polygons(mask)
+    outlines = polygons(MaskPatch.of(mask))
     assert np.array_equal(fill(outlines), mask)
     _, count = ndimage.label(mask, np.ones((3, 3)))
     assert len(outlines.polygons) == count
@@ -62,7 +63,7 @@ def test_any_mask_round_trips_exactly(mask):
 @pytest.mark.parametrize("name", SHAPES)
 def test_outlines_are_filled_alike_by_skimage(name):
     """Another rasteriser makes the same mask of our outlines."""
-    assert np.array_equal(fill_with_skimage(polygons(SHAPES[name])), SHAPES[name])
+    assert np.array_equal(fill_with_skimage(polygons(MaskPatch.of(SHAPES[name]))), SHAPES[name])
 
 
 @settings(max_examples=100, deadline=None)
@@ -161,7 +162,7 @@ def test_outlines_enclose_the_area(name):
         x, y = ring.T
         return abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
 
-    outlines = polygons(SHAPES[name])
+    outlines = polygons(MaskPatch.of(SHAPES[name]))
     areas = [enclosed(p.exterior) - sum(enclosed(hole) for hole in p.holes) for p in outlines.polygons]
     assert sum(areas) == SHAPES[name].sum()
 
@@ -171,6 +172,6 @@ def test_a_disc_drawn_by_pillow_comes_back():
     image = Image.new("1", (1500, 1100))
     ImageDraw.Draw(image).ellipse((200, 100, 1300, 1000), fill=1)
     mask = np.asarray(image)
-    outlines = polygons(mask)
+    outlines = polygons(MaskPatch.of(mask))
     assert len(outlines.polygons) == 1
     assert np.array_equal(fill(outlines), mask)

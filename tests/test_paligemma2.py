@@ -34,7 +34,8 @@ def reference(paligemma_files: PaliGemmaFiles) -> Reference:
 def check_finds(model: PaliGemma2, pixels: np.ndarray, finds: Sequence[TextFind], expected: Sequence[Expected]) -> None:
     height, width = pixels.shape[:2]
     assert len(finds) == len(expected)
-    masks = model.masks([MaskQuery(find.embedding, find.logits, 0.0) for find in finds])
+    patches = model.masks([MaskQuery(find.embedding, find.logits, 0.0) for find in finds])
+    masks = [patch.whole() for patch in patches]
     for find, mask, each in zip(finds, masks, expected, strict=True):
         box = (find.box.x_min / width, find.box.y_min / height, find.box.x_max / width, find.box.y_max / height)
         assert box == pytest.approx(each.box, abs=1e-9)

@@ -49,7 +49,8 @@ def earlier() -> np.ndarray:
 
 
 def full_size(model: Sam2Like, query: DecodeQuery, candidates: Candidates) -> np.ndarray:
-    return np.stack(model.masks([MaskQuery(query.embedding, logits, 0.0) for logits in candidates.logits]))
+    queries = [MaskQuery(query.embedding, logits, 0.0) for logits in candidates.logits]
+    return np.stack([patch.whole() for patch in model.masks(queries)])
 
 
 def assert_same(model: Sam2Like, query: DecodeQuery, candidates: Candidates, upscaled, scores, logits) -> None:

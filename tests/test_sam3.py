@@ -63,7 +63,8 @@ def assert_same(
     model: Sam3, image: np.ndarray, finds: Sequence[TextFind], expected: Sequence[Instance], most_pixels: int = 3
 ) -> None:
     height, width = image.shape[:2]
-    masks = model.masks([MaskQuery(find.embedding, find.logits, 0.0) for find in finds])
+    patches = model.masks([MaskQuery(find.embedding, find.logits, 0.0) for find in finds])
+    masks = [patch.whole() for patch in patches]
     for find, mask, instance in zip(finds, masks, expected, strict=True):
         corners = np.array([find.box.x_min, find.box.y_min, find.box.x_max, find.box.y_max])
         sides = [width, height, width, height]
@@ -131,7 +132,8 @@ def test_the_mask_threshold_is_of_logits(ours):
     """Zero is a probability of one half; a higher one leaves a smaller mask."""
     image = PICTURES["square"]()
     (find, *_), *_ = ours.segment_text([TextQuery(image, PHRASES, THRESHOLD)])
-    low, middle, high = ours.masks([MaskQuery(find.embedding, find.logits, each) for each in (-2.0, 0.0, 2.0)])
+    patches = ours.masks([MaskQuery(find.embedding, find.logits, each) for each in (-2.0, 0.0, 2.0)])
+    low, middle, high = (patch.whole() for patch in patches)
     assert low.sum() > middle.sum() > high.sum() > 0
     assert (low >= middle).all()
     assert (middle >= high).all()

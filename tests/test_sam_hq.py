@@ -119,7 +119,8 @@ class Reference:
 
 
 def full_size(model: SamHq, query: DecodeQuery, candidates: Candidates) -> np.ndarray:
-    return np.stack(model.masks([MaskQuery(query.embedding, logits, 0.0) for logits in candidates.logits]))
+    queries = [MaskQuery(query.embedding, logits, 0.0) for logits in candidates.logits]
+    return np.stack([patch.whole() for patch in model.masks(queries)])
 
 
 def assert_same(model: SamHq, query: DecodeQuery, candidates: Candidates, upscaled, scores, logits) -> None:

@@ -2,6 +2,8 @@
 
 # ruff: noqa: F811 - a fixture is imported
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,7 @@ from cutout_server.models.base import (
     SiftQuery,
 )
 from cutout_server.models.sam import Sam, load
+from cutout_server.models.upscale import Levels
 from cutout_server.types import Box, ObjectPrompt
 from sam2_cases import KINDS, PICTURES, Case, points
 from sam_checkpoints import official_model, official_predictor, sam_checkpoint, write_sam  # noqa: F401
@@ -60,7 +63,8 @@ def benches(official, ours) -> dict[str, Bench]:
 
 
 def full_size(model: Sam, query: DecodeQuery, candidates: Candidates, threshold: float = 0.0) -> np.ndarray:
-    return np.stack(model.masks([MaskQuery(query.embedding, logits, threshold) for logits in candidates.logits]))
+    queries = [MaskQuery(query.embedding, logits, threshold) for logits in candidates.logits]
+    return np.stack([patch.whole() for patch in model.masks(queries)])
 
 
 def assert_same(model: Sam, query: DecodeQuery, candidates: Candidates, expected) -> None:
@@ -155,18 +159,25 @@ def test_the_narrowest_pictures_are_answered(ours, shape):
 
 
 def test_few_masks_are_at_full_size_at_once(ours, benches, monkeypatch):
-    """However many points are sifted, no more than 8 megapixels of logits are in hand; each is what it is alone."""
+    """However many points are sifted, no mask of another is in hand beside it; each is what it is alone."""
     bench = benches["large"]
     height, width = bench.embedding.image_size
     sieve = Sieve(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
     spots = [(width * x / 4, height * y / 4) for x in (1, 2, 3) for y in (1, 2, 3)]
     queries = [SiftQuery(bench.embedding, spot, sieve) for spot in spots]
-    sizes = []
-    upscale = ours._upscale
-    monkeypatch.setattr(ours, "_upscale", lambda logits, e: sizes.append(len(logits)) or upscale(logits, e))
+    in_hand, most = [], []
+    made = ours._levels
+
+    def watched(*arguments) -> Iterator[Levels]:
+        for levels in made(*arguments):
+            in_hand.append(weakref.ref(levels.inside))
+            most.append(sum(each() is not None for each in in_hand))
+            yield levels
+
+    monkeypatch.setattr(ours, "_levels", watched)
     together = ours.sift(queries)
-    assert sum(sizes) == 3 * 9
-    assert 1 <= max(sizes) <= (1 << 23) / (height * width)
+    assert len(in_hand) == 3 * 9
+    assert max(most) <= 2
     for query, found in zip(queries, together, strict=True):
         (alone,) = ours.sift([query])
         for one, other in zip(found, alone, strict=True):

@@ -108,7 +108,7 @@ def test_prompts_by_the_tracker(sam3: Stubs, photos: dict[str, Photo], alone: Sa
         (sam3.segmentation.SegmentByPoints(points).segmentation, clicked),
     ):
         (candidates,) = alone.decode([DecodeQuery(embedding, prompt, multimask=False)])
-        (mask,) = alone.masks([MaskQuery(embedding, candidates.logits[0], 0.0)])
+        mask = alone.masks([MaskQuery(embedding, candidates.logits[0], 0.0)])[0].whole()
         (found,) = answer.objects
         assert found.predicted_iou == pytest.approx(float(candidates.predicted_iou[0]), abs=1e-4)
         assert np.count_nonzero(mask_of(found) != mask) <= 3

@@ -18,7 +18,9 @@ from cutout_common.rle import (
     rle_area,
     rle_box,
     rle_decode,
+    rle_decode_part,
     rle_encode,
+    rle_encode_part,
     rle_iou,
     rle_union,
     rle_window,
@@ -35,7 +37,9 @@ __all__ = [
     "rle_area",
     "rle_box",
     "rle_decode",
+    "rle_decode_part",
     "rle_encode",
+    "rle_encode_part",
     "rle_iou",
     "rle_union",
     "rle_window",
@@ -44,7 +48,13 @@ __all__ = [
 
 def bits_encode(mask: BoolMask) -> bytes:
     """Packs a (H, W) mask: rows padded to bytes, the leftmost pixel in the most significant bit."""
-    return np.packbits(mask, axis=1).tobytes()
+    height, width = mask.shape
+    return bits_encode_part(height, width, 0, 0, mask)
+
+
+def bits_encode_part(height: int, width: int, top: int, left: int, part: BoolMask) -> bytes:
+    """Packs a (height, width) mask that is inside nowhere but in a part of it, whose first pixel is (top, left)."""
+    return _packed(height, width, top, left, part, lead=0).tobytes()
 
 
 def bits_decode(height: int, width: int, data: bytes) -> BoolMask:
@@ -63,14 +73,27 @@ def bits_decode(height: int, width: int, data: bytes) -> BoolMask:
 def png_encode(mask: BoolMask) -> bytes:
     """A 1-bit greyscale PNG file; white is inside."""
     height, width = mask.shape
-    rows = np.zeros((height, 1 + (width + 7) // 8), np.uint8)  # Each row begins with its filter: 0, none.
-    rows[:, 1:] = np.packbits(mask, axis=1)
+    return png_encode_part(height, width, 0, 0, mask)
+
+
+def png_encode_part(height: int, width: int, top: int, left: int, part: BoolMask) -> bytes:
+    """The file of a (height, width) mask that is inside nowhere but in a part of it, from (top, left) on."""
+    rows = _packed(height, width, top, left, part, lead=1)  # Each row begins with its filter: 0, none.
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     # Masks are long runs: higher levels take more time and save little.
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
+
+
+def _packed(height: int, width: int, top: int, left: int, part: BoolMask, *, lead: int) -> NDArray[np.uint8]:
+    """(height, lead + stride) rows of bits, behind `lead` bytes of 0."""
+    rows = np.zeros((height, lead + (width + 7) // 8), np.uint8)
+    bits = np.packbits(np.pad(part, ((0, 0), (left % 8, 0))), axis=1)
+    start = lead + left // 8
+    rows[top : top + bits.shape[0], start : start + bits.shape[1]] = bits
+    return rows
 
 
 def png_decode(data: bytes) -> BoolMask:

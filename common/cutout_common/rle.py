@@ -25,7 +25,13 @@ _MAX_GROUPS = 7  # Of 5 bits: more than the length of any run needs.
 
 def rle_encode(mask: BoolMask) -> bytes:
     """Encodes a (H, W) mask as COCO compressed counts."""
-    return _write(*_runs_of(np.asarray(mask, np.bool_)), mask.size)
+    height, width = mask.shape
+    return rle_encode_part(height, width, 0, 0, mask)
+
+
+def rle_encode_part(height: int, width: int, top: int, left: int, part: BoolMask) -> bytes:
+    """Encodes a (height, width) mask that is inside nowhere but in a part of it, whose first pixel is (top, left)."""
+    return _write(*_runs_of(np.asarray(part, np.bool_), height, top, left), height * width)
 
 
 def rle_decode(height: int, width: int, counts: bytes | str) -> BoolMask:
@@ -34,18 +40,28 @@ def rle_decode(height: int, width: int, counts: bytes | str) -> BoolMask:
     Raises:
         ValueError: The counts are not well formed, or do not add up to the size.
     """
-    starts, ends = rle_runs(height, width, counts)
+    top, left, part = rle_decode_part(height, width, counts)
     mask = np.zeros((height, width), np.bool_)
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return mask
+
+
+def rle_decode_part(height: int, width: int, counts: bytes | str) -> tuple[int, int, BoolMask]:
+    """First row, first column and pixels of the smallest box around a mask; (0, 0) pixels of an empty one.
+
+    Raises:
+        ValueError: As `rle_decode`.
+    """
+    starts, ends = rle_runs(height, width, counts)
     box = _box_of(starts, ends, height)
     if box is None:
-        return mask
+        return 0, 0, np.zeros((0, 0), np.bool_)
     x_min, y_min, x_max, y_max = box
     # Only the box is painted; a run goes over several columns only if the box has the full height.
     columns, rows = x_max - x_min, y_max - y_min
     shift = (starts // height) * (height - rows) + y_min + x_min * rows
     inside = paint_runs(starts - shift, ends - shift, columns * rows)
-    mask[y_min:y_max, x_min:x_max] = inside.reshape(columns, rows).T
-    return mask
+    return y_min, x_min, inside.reshape(columns, rows).T
 
 
 def rle_area(height: int, width: int, counts: bytes | str) -> int:
@@ -153,13 +169,13 @@ def paint_runs(starts: Positions, ends: Positions, size: int) -> NDArray[np.bool
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
 
 
-def _runs_of(mask: BoolMask) -> Runs:
-    height = mask.shape[0]
+def _runs_of(mask: BoolMask, height: int, top: int, left: int) -> Runs:
+    """Of a mask of that height, of which a part is given."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    top, left = top + int(rows[0]), left + int(columns[0])
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     # Where something begins or ends on the way down a column. Few pixels do, so they are sorted, and no pixel is moved.
     edges = np.empty((part.shape[0] + 1, part.shape[1]), np.bool_)
     edges[0], edges[-1] = part[0], part[-1]

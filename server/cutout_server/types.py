@@ -357,6 +357,54 @@ class Rle:
 
 
 @dataclass(frozen=True)
+class MaskPatch:
+    """A mask at the picture's size, of which only a part is held: outside of that, nothing is inside.
+
+    Attributes:
+        height: Rows of the picture.
+        width: Its columns.
+        top: The part's first row.
+        left: Its first column.
+        inside: (h, w) bool, the part; it may be empty.
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+    inside: BoolMask = field(repr=False)
+
+    @classmethod
+    def of(cls, mask: BoolMask) -> "MaskPatch":
+        """Keeps a copy of what is within the tight box of a (H, W) mask."""
+        height, width = mask.shape
+        return cls(height, width, 0, 0, mask).tightened()
+
+    def tightened(self) -> "MaskPatch":
+        """The same, of which no more is held than the tight box; that is a copy unless it was tight."""
+        rows, columns = (np.flatnonzero(self.inside.any(axis=axis)) for axis in (1, 0))
+        if not rows.size:
+            return MaskPatch(self.height, self.width, 0, 0, np.zeros((0, 0), np.bool_))
+        part = self.inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        if part.shape == self.inside.shape:
+            return self
+        top, left = self.top + int(rows[0]), self.left + int(columns[0])
+        return MaskPatch(self.height, self.width, top, left, part.copy())
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Height, width, top and left."""
+        return self.height, self.width, self.top, self.left
+
+    def whole(self) -> BoolMask:
+        """(H, W) bool."""
+        mask = np.zeros((self.height, self.width), np.bool_)
+        height, width = self.inside.shape
+        mask[self.top : self.top + height, self.left : self.left + width] = self.inside
+        return mask
+
+
+@dataclass(frozen=True)
 class Polygon:
     """One connected part of a mask.
 

@@ -1,12 +1,25 @@
 """What becomes of masks between the model and the wire: cleaning, ranking by overlap, encoding."""
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from cutout_common import masks as codec
 from cutout_server.imaging.outlines import polygons
-from cutout_server.types import LOW_RES, BitMask, BoolMask, Box, EncodedMask, Logits, MaskFormat, PngMask, RgbImage, Rle
+from cutout_server.types import (
+    LOW_RES,
+    BitMask,
+    BoolMask,
+    Box,
+    EncodedMask,
+    Logits,
+    MaskFormat,
+    MaskPatch,
+    PngMask,
+    RgbImage,
+    Rle,
+)
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
@@ -32,15 +45,14 @@ def crop(pixels: RgbImage, box: Box) -> RgbImage:
     return pixels[int(box.y_min) : int(box.y_max), int(box.x_min) : int(box.x_max)]
 
 
-def to_rle(mask: BoolMask) -> Rle:
-    """Encodes a (H, W) mask."""
-    height, width = mask.shape
-    return Rle(height, width, codec.rle_encode(mask))
+def to_rle(patch: MaskPatch) -> Rle:
+    """Encodes a mask."""
+    return Rle(patch.height, patch.width, codec.rle_encode_part(*patch.place, patch.inside))
 
 
-def from_rle(rle: Rle) -> BoolMask:
-    """The (H, W) mask."""
-    return codec.rle_decode(rle.height, rle.width, rle.counts)
+def from_rle(rle: Rle) -> MaskPatch:
+    """The mask, of which its tight box is held."""
+    return MaskPatch(rle.height, rle.width, *codec.rle_decode_part(rle.height, rle.width, rle.counts))
 
 
 def area(rle: Rle) -> int:
@@ -66,32 +78,31 @@ def encode(rle: Rle, mask_format: MaskFormat) -> EncodedMask:
         case MaskFormat.RLE:
             return rle
         case MaskFormat.PNG:
-            return PngMask(codec.png_encode(from_rle(rle)))
+            return _png(from_rle(rle))
         case MaskFormat.BITS:
-            return BitMask(rle.height, rle.width, codec.bits_encode(from_rle(rle)))
+            return _bits(from_rle(rle))
         case MaskFormat.POLYGONS:
             return polygons(from_rle(rle))
 
 
-def clean(mask: BoolMask, max_hole_area: int, min_part_area: int) -> BoolMask:
+def clean(patch: MaskPatch, max_hole_area: int, min_part_area: int) -> MaskPatch:
     """Fills small holes, then removes small parts.
 
     Both are 8-connected, as in segment-anything's `remove_small_regions`. Unlike there, only what the mask encloses is
     a hole, however small the background is; and the largest part always stays.
 
     Args:
-        mask: (H, W).
+        patch: The mask.
         max_hole_area: Holes of at most this many pixels are filled.
         min_part_area: Parts of fewer pixels are removed.
 
     Returns:
-        (H, W); the given mask itself when there was nothing to do.
+        The given mask itself when there was nothing to do.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size or (max_hole_area < 1 and min_part_area < 2):
-        return mask
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    part = mask[box]
+    tight = patch.tightened()
+    part = tight.inside
+    if not part.size or (max_hole_area < 1 and min_part_area < 2):
+        return patch
     if max_hole_area >= 1:
         # With a margin, everything that is open to the outside is one component, and the others are holes.
         labels, areas = _components(np.pad(~part, 1, constant_values=True))
@@ -106,9 +117,7 @@ def clean(mask: BoolMask, max_hole_area: int, min_part_area: int) -> BoolMask:
         if not keep[1:].all():
             keep[0] = False
             part = keep[labels]
-    cleaned = np.zeros_like(mask)
-    cleaned[box] = part
-    return cleaned
+    return replace(tight, inside=part)
 
 
 def nms(rles: Sequence[Rle], scores: Sequence[float], labels: Sequence[Hashable], iou_threshold: float) -> list[int]:
@@ -157,9 +166,8 @@ def paste(rle: Rle, left: int, top: int, height: int, width: int) -> Rle:
         height: Of the picture.
         width: Likewise.
     """
-    whole = np.zeros((height, width), np.bool_)
-    whole[top : top + rle.height, left : left + rle.width] = from_rle(rle)
-    return to_rle(whole)
+    patch = from_rle(rle)
+    return to_rle(MaskPatch(height, width, top + patch.top, left + patch.left, patch.inside))
 
 
 def low_res(logits: Logits, max_logit: float) -> Logits:
@@ -182,6 +190,14 @@ def stability_score(logits: Logits, threshold: float, offset: float = 1.0) -> fl
     """
     low = np.count_nonzero(logits > threshold - offset)
     return np.count_nonzero(logits > threshold + offset) / low if low else 0.0
+
+
+def _png(patch: MaskPatch) -> PngMask:
+    return PngMask(codec.png_encode_part(*patch.place, patch.inside))
+
+
+def _bits(patch: MaskPatch) -> BitMask:
+    return BitMask(patch.height, patch.width, codec.bits_encode_part(*patch.place, patch.inside))
 
 
 def _components(mask: BoolMask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -5,28 +5,23 @@ from typing import Any
 
 import cv2
 import numpy as np
-from cutout_server.types import BoolMask, Polygon, PolygonMask
+from cutout_server.types import MaskPatch, Polygon, PolygonMask
 from numpy.typing import NDArray
 
 
-def polygons(mask: BoolMask) -> PolygonMask:
+def polygons(patch: MaskPatch) -> PolygonMask:
     """Traces a mask so that filling the outlines by pixel centres gives it back.
 
     OpenCV traces through the centres of border pixels. On the mask at twice its size every border pixel lies in one
     corner of an original one, and stands for exactly that corner.
 
-    Args:
-        mask: (H, W).
-
     Returns:
         One polygon for each 8-connected part, with the holes in it; vertices are corners of pixels.
     """
-    height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    height, width, top, left = patch.place
+    part = patch.inside
+    if not part.any():
         return PolygonMask(height, width, ())
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1]
     doubled = part.view(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = _rings(contours, np.array([left, top], np.int32))

@@ -16,7 +16,7 @@ class _Drawn:
 
     @property
     def mask(self) -> BoolMask:
-        return from_rle(self.found.mask)
+        return from_rle(self.found.mask).whole()
 
     @property
     def area(self) -> int:

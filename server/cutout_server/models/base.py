@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.types import BoolMask, Box, Exemplar, Features, Logits, ObjectPrompt, RgbImage, Rle
+from cutout_server.types import Box, Exemplar, Features, Logits, MaskPatch, ObjectPrompt, RgbImage, Rle
 
 
 class Embedding(Protocol):
@@ -256,8 +256,8 @@ class Segmenter(Protocol):
         """Decodes prompts on their embeddings."""
         ...
 
-    def masks(self, queries: Sequence[MaskQuery]) -> Sequence[BoolMask]:
-        """Brings logits to the picture's size, (H, W) bool each."""
+    def masks(self, queries: Sequence[MaskQuery]) -> Sequence[MaskPatch]:
+        """Brings logits to the picture's size."""
         ...
 
 
@@ -313,8 +313,8 @@ class TextSegmenter(Protocol):
         """Finds and outlines the phrases; nothing found is an empty sequence."""
         ...
 
-    def masks(self, queries: Sequence[MaskQuery]) -> Sequence[BoolMask]:
-        """Brings the logits of finds to the picture's size, (H, W) bool each, on the embeddings that came with them."""
+    def masks(self, queries: Sequence[MaskQuery]) -> Sequence[MaskPatch]:
+        """Brings the logits of finds to the picture's size, on the embeddings that came with them."""
         ...
 
 

@@ -7,16 +7,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from cutout_common.masks import rle_encode
+from cutout_common.masks import rle_encode_part
 from torch import Tensor
 
 from cutout_server.models.base import Candidates, DecodeQuery, Embedding, MaskQuery, Sifted, SiftQuery
-from cutout_server.types import BoolMask, ObjectPrompt, RgbImage, Rle
+from cutout_server.models.stretches import Stretch
+from cutout_server.models.upscale import Levels, upscaling
+from cutout_server.types import MaskPatch, ObjectPrompt, RgbImage, Rle
 
-Q = TypeVar("Q", DecodeQuery, SiftQuery)
+Q = TypeVar("Q", DecodeQuery, MaskQuery, SiftQuery)
 
 _PROMPTS_PER_CALL = 64  # As the official automatic mask generators; bounds the decoder's memory.
-_PIXELS_AT_ONCE = 1 << 23  # Of logits at full size, float32.
 
 
 class PromptedSegmenter(ABC):
@@ -43,8 +44,8 @@ class PromptedSegmenter(ABC):
         """
 
     @abstractmethod
-    def _upscale(self, logits: Tensor, embedding: Embedding) -> Tensor:
-        """Brings (N, h, w) float32 logits to the picture's size, (N, H, W), on the device."""
+    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
+        """How logits come to the picture's size."""
 
     @property
     def nbytes(self) -> int:
@@ -77,9 +78,13 @@ class PromptedSegmenter(ABC):
         return [answers[i] for i in range(len(queries))]
 
     @torch.inference_mode()
-    def masks(self, queries: Sequence[MaskQuery]) -> list[BoolMask]:
-        """Brings logits to the picture's size, (H, W) bool each; float32 of one picture at a time in memory."""
-        return [self._mask(query) for query in queries]
+    def masks(self, queries: Sequence[MaskQuery]) -> list[MaskPatch]:
+        """Brings logits to the picture's size, as far as they are inside."""
+        answers: dict[int, MaskPatch] = {}
+        for indices, alike in _chunks(queries, lambda each: (id(each.embedding), each.threshold, each.logits.shape)):
+            logits = torch.from_numpy(np.stack([query.logits for query in alike])).to(self._device)
+            answers.update(zip(indices, self._masks(logits, alike[0].embedding, alike[0].threshold), strict=True))
+        return [answers[i] for i in range(len(queries))]
 
     @torch.inference_mode()
     def sift(self, queries: Sequence[SiftQuery]) -> list[list[Sifted]]:
@@ -93,10 +98,13 @@ class PromptedSegmenter(ABC):
             answers.update(zip(indices, self._sift_alike(alike), strict=True))
         return [answers[i] for i in range(len(queries))]
 
-    def _mask(self, query: MaskQuery) -> BoolMask:
-        logits = torch.tensor(query.logits, device=self._device)[None]
-        mask: BoolMask = (self._upscale(logits, query.embedding)[0] > query.threshold).cpu().numpy()
-        return mask
+    def _masks(self, logits: Tensor, embedding: Embedding, threshold: float) -> list[MaskPatch]:
+        """The masks of (N, h, w) float32 logits, on the device."""
+        return [levels.patch(0) for levels in self._levels(logits, embedding, [threshold])]
+
+    def _levels(self, logits: Tensor, embedding: Embedding, thresholds: Sequence[float]) -> Iterator[Levels]:
+        height, width = logits.shape[-2:]
+        return upscaling((height, width), self._stretches(embedding)).levels(logits, thresholds)
 
     def _sift_alike(self, queries: Sequence[SiftQuery]) -> list[list[Sifted]]:
         embedding, sieve = queries[0].embedding, queries[0].sieve
@@ -109,26 +117,24 @@ class PromptedSegmenter(ABC):
         if sieve.predicted_iou > 0:
             likely = likely[predicted_iou > sieve.predicted_iou]
         kept: list[list[Sifted]] = [[] for _ in queries]
-        height, width = embedding.image_size
-        for part in torch.split(likely, max(1, _PIXELS_AT_ONCE // (height * width))):
-            upscaled = self._upscale(logits[part], embedding)
-            stability = _stability(upscaled, sieve.mask_threshold, sieve.stability_offset)
-            if sieve.stability_score > 0:
-                stable = stability >= sieve.stability_score
-                part, upscaled, stability = part[stable], upscaled[stable], stability[stable]  # noqa: PLW2901
-            masks = (upscaled > sieve.mask_threshold).cpu().numpy()
-            scores = predicted_iou[part].tolist()
-            for index, mask, score, stable_by in zip(part.tolist(), masks, scores, stability.tolist(), strict=True):
-                query = queries[index // candidates]
-                low_res = logits[index].cpu().numpy().copy() if query.with_logits else None
-                rle = Rle(height, width, rle_encode(mask))
-                kept[index // candidates].append(Sifted(rle, score, stable_by, low_res))
+        middle, offset = sieve.mask_threshold, sieve.stability_offset
+        measured = self._levels(logits[likely], embedding, [middle + offset, middle, middle - offset])
+        scores = predicted_iou[likely].tolist()
+        for index, score, levels in zip(likely.tolist(), scores, measured, strict=True):
+            stability = _stability(levels)
+            if sieve.stability_score > 0 and not stability >= sieve.stability_score:
+                continue
+            query, patch = queries[index // candidates], levels.patch(1)
+            low_res = logits[index].cpu().numpy().copy() if query.with_logits else None
+            rle = Rle(patch.height, patch.width, rle_encode_part(*patch.place, patch.inside))
+            kept[index // candidates].append(Sifted(rle, score, stability.item(), low_res))
         return kept
 
 
-def _stability(logits: Tensor, threshold: float, offset: float) -> Tensor:
-    """(N,) IoU between the masks at thresholds raised and lowered by `offset` (Kirillov et al. 2023, section 5)."""
-    return (logits > threshold + offset).sum((1, 2)) / (logits > threshold - offset).sum((1, 2))
+def _stability(levels: Levels) -> Tensor:
+    """IoU between the masks at the raised and the lowered threshold (Kirillov et al. 2023, section 5), float32."""
+    small, _, large = torch.tensor(levels.areas())
+    return torch.true_divide(small, large)
 
 
 def _chunks(queries: Sequence[Q], key: Callable[[Q], Hashable]) -> Iterator[tuple[list[int], list[Q]]]:

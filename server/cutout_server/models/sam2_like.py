@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import DecodeQuery, Embedding
 from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
 
 
@@ -90,9 +90,9 @@ class Sam2Like(PromptedSegmenter):
             arguments["input_masks"] = torch.from_numpy(np.stack(masks)[:, None])
         return {name: tensor.to(self._device) for name, tensor in arguments.items()}
 
-    def _upscale(self, logits: Tensor, embedding: Embedding) -> Tensor:
+    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
         size = _own(embedding).image_size
-        return functional.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        return (Stretch(size, size),)
 
 
 class NoPositions(nn.Module):

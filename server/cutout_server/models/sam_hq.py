@@ -12,23 +12,27 @@ from transformers import SamHQModel, SamHQProcessor
 
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import DecodeQuery, Embedding, ModelFiles
+from cutout_server.models.engines import EXACT, Encoder, Runtime, prepare
+from cutout_server.models.engines.vit import of_sam_hq
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
 from cutout_server.models.prompted import PromptedSegmenter
 from cutout_server.models.sam import frame
+from cutout_server.models.stretches import Stretch
 from cutout_server.types import LOW_RES, ObjectPrompt, RgbImage
 
 _SIDE = 1024
 
 
-def load(files: ModelFiles, device: str) -> "SamHq":
+def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> "SamHq":
     """Loads a model.
 
     Args:
         files: The checkpoint is a folder as `save_pretrained` writes it, with the processor's files.
         device: "cpu", "cuda:0" ...
+        runtime: What runs the encoder.
 
     Raises:
-        FailedPreconditionError: The folder cannot be used, or there is no such device.
+        FailedPreconditionError: The folder or the export cannot be used, or there is no such device.
     """
     folder = folder_of(files, ["sam_hq"])
     images = load_processor(SamHQProcessor, folder).image_processor
@@ -44,7 +48,10 @@ def load(files: ModelFiles, device: str) -> "SamHq":
         )
     if 4 * (_SIDE // vision.patch_size) != LOW_RES:
         raise FailedPreconditionError(f"checkpoint {folder}: patch_size must be 16, got {vision.patch_size}")
-    return SamHq(model, images)
+    encoder = of_sam_hq(model.vision_encoder)
+    del model.vision_encoder  # The engine may convert its weights, or drop them.
+    example = torch.zeros(1, 3, _SIDE, _SIDE, device=model.device)
+    return SamHq(model, images, prepare(encoder, example, runtime))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +80,24 @@ class SamHq(PromptedSegmenter):
     Its logits are (C, 256, 256), over the padded square that the encoder looks at.
 
     Args:
-        model: In eval mode, on its device. Nothing of it changes afterwards.
+        model: In eval mode, on its device, without its encoder. Nothing of it changes afterwards.
         images: The folder's own image processor.
+        encoder: The encoder that was taken out of the model, in the hands of an engine.
     """
 
-    def __init__(self, model: Any, images: Any) -> None:
+    def __init__(self, model: Any, images: Any, encoder: Encoder) -> None:
         super().__init__(model)
         self._images = images
+        self._encoder = encoder
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        return super().nbytes + self._encoder.nbytes
 
     def _embed(self, images: Sequence[RgbImage]) -> list[SamHqEmbedding]:
         pixels = torch.cat([self._pixels(image) for image in images]).to(self._device)
-        features, (early, *_) = self._model.get_image_embeddings(pixels)
+        features, early = self._encoder(pixels)
         return [
             SamHqEmbedding(
                 image_size=(image.shape[0], image.shape[1]),
@@ -129,8 +143,8 @@ class SamHq(PromptedSegmenter):
             arrays["input_masks"] = [prompt.logits for prompt in prompts]
         return {name: torch.from_numpy(np.stack(each)[None]).to(self._device) for name, each in arrays.items()}
 
-    def _upscale(self, logits: Tensor, embedding: Embedding) -> Tensor:
-        return frame.upscale(logits, _own(embedding).image_size, _SIDE)
+    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
+        return frame.stretches(_own(embedding).image_size, _SIDE)
 
 
 def _own(embedding: Embedding) -> SamHqEmbedding:

@@ -20,9 +20,10 @@ from cutout_server.pipelines.proposals import CHUNK, Proposal
 from cutout_server.pipelines.selection import Omissions, needs_all, select
 from cutout_server.pools.placement import Seat
 from cutout_server.types import (
-    BoolMask,
     ConceptScore,
     EncodedOverlay,
+    MaskFormat,
+    MaskPatch,
     OmissionReason,
     Options,
     Picture,
@@ -31,10 +32,12 @@ from cutout_server.types import (
     SegmentedObject,
 )
 
+S = TypeVar("S")
 T = TypeVar("T")
 
-# Full-size masks in hand at once, in pixels: 16 of a 2-megapixel picture, one of a 100-megapixel one.
+# Of masks in hand at once, pixels of the parts of the picture that they are in; a larger mask is alone.
 PIXELS_AT_ONCE = 32_000_000
+_JOBS = 4  # Enough for the cores that decode pictures beside, few enough to cost nothing.
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,20 @@ class Run:
         plan = self.plan
         compared = needs_all(plan.options, plan.nms_iou, plan.most)
         if plan.by_prompt and not compared and plan.describer is None:
-            async for found in self._made():
-                yield await self._encoded(found)
+            async for chunk in self._made():
+                for found in await self._encoded(chunk):
+                    yield found
             return
-        made = [found async for found in self._made()]
+        made = [found async for chunk in self._made() for found in chunk]
         if not plan.by_prompt:
             made.sort(key=lambda found: -found.score)
         with calls.stage("masks"):
             selected = await self._off_loop(select, made, plan.options, plan.nms_iou, self.plan.omissions)
-        for found in await self._described(selected):
-            yield await self._encoded(found)
+        described = await self._described(selected)
+        at_once = max(1, min(CHUNK, 8 * PIXELS_AT_ONCE // self._pixels))
+        for start in range(0, len(described), at_once):
+            for found in await self._encoded(described[start : start + at_once]):
+                yield found
 
     async def overlay(self) -> EncodedOverlay | None:
         """The picture with the objects that were taken drawn on it, if the request asked for it."""
@@ -109,32 +116,46 @@ class Run:
         with calls.stage("masks"):
             return await self._off_loop(_silhouette, self.plan.picture, self._taken)
 
-    async def _made(self) -> AsyncIterator[SegmentedObject]:
-        size = self.plan.picture.height * self.plan.picture.width
-        at_once = max(1, min(CHUNK, PIXELS_AT_ONCE // size))
+    @property
+    def _pixels(self) -> int:
+        return self.plan.picture.height * self.plan.picture.width
+
+    async def _made(self) -> AsyncIterator[list[SegmentedObject]]:
         async for chunk in self.plan.proposals:
             if isinstance(chunk, SegmentedObject):
-                yield chunk
+                yield [chunk]
                 continue
-            for start in range(0, len(chunk), at_once):
-                part = chunk[start : start + at_once]
-                for proposal, found in zip(part, await self._masks(part), strict=True):
+            for part in await self._parts(chunk):
+                made = list(zip(part, await self._masks(part), strict=True))
+                for proposal, found in made:
                     if isinstance(found, OmissionReason):
                         self.plan.omissions.add(found, proposal.prompt_index)
-                    else:
-                        yield found
+                yield [found for _, found in made if isinstance(found, SegmentedObject)]
+
+    async def _parts(self, chunk: list[Proposal]) -> list[list[Proposal]]:
+        """Cuts a chunk where its masks would take too much memory together."""
+        if len(chunk) * self._pixels <= PIXELS_AT_ONCE:
+            return [chunk]
+        picture, threshold = self.plan.picture, self.plan.options.mask_threshold
+        with calls.stage("masks"):
+            needs = await self._off_loop(_needs, chunk, (picture.height, picture.width), threshold)
+        parts: list[list[Proposal]] = []
+        room = 0
+        for proposal, need in zip(chunk, needs, strict=True):
+            if need > room:
+                parts.append([])
+                room = PIXELS_AT_ONCE
+            parts[-1].append(proposal)
+            room -= need
+        return parts
 
     async def _masks(self, chunk: Sequence[Proposal]) -> Sequence[SegmentedObject | OmissionReason]:
         plan = self.plan
         queries = [MaskQuery(each.embedding, each.logits, plan.options.mask_threshold) for each in chunk]
-        bitmaps = await plan.seat.ask_all(plan.segmenter, "masks", queries, stage="masks")
+        patches = await plan.seat.ask_all(plan.segmenter, "masks", queries, stage="masks")
+        finish = partial(_finish, options=plan.options, max_logit=plan.segmenter.family.max_logit)
         with calls.stage("masks"):
-            return await asyncio.gather(
-                *(
-                    self._off_loop(_finish, proposal, bitmap, plan.options, plan.segmenter.family.max_logit)
-                    for proposal, bitmap in zip(chunk, bitmaps, strict=True)
-                )
-            )
+            return await self._each(lambda pair: finish(*pair), list(zip(chunk, patches, strict=True)))
 
     async def _described(self, objects: Sequence[SegmentedObject]) -> Sequence[SegmentedObject]:
         if self.plan.describer is None:
@@ -143,20 +164,39 @@ class Run:
         described = await self.plan.describer.describe(crops)
         return [replace(found, concepts=concepts) for found, concepts in zip(objects, described, strict=True)]
 
-    async def _encoded(self, found: SegmentedObject) -> SegmentedObject:
-        self._taken.append(found)
+    async def _encoded(self, objects: Sequence[SegmentedObject]) -> Sequence[SegmentedObject]:
+        self._taken += objects
         with calls.stage("masks"):
-            return await self._off_loop(_encode, found, self.plan.options)
+            return await self._each(partial(_encode, formats=self.plan.options.mask_formats), objects)
+
+    async def _each(self, work: Callable[[S], T], items: Sequence[S]) -> list[T]:
+        """Does the work on each in few jobs: a job for each would cost more than some of the work."""
+        size = -(-len(items) // _JOBS) or 1
+        shares = [items[start : start + size] for start in range(0, len(items), size)]
+        done = await asyncio.gather(*(self._off_loop(lambda share: [work(item) for item in share], s) for s in shares))
+        return [each for share in done for each in share]
 
     async def _off_loop(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, partial(work, *args))
 
 
+def _needs(chunk: Sequence[Proposal], image_size: tuple[int, int], threshold: float) -> list[int]:
+    """About how many pixels the part of the picture has that each mask is in, or more."""
+    height, width = image_size
+    needs = []
+    for proposal in chunk:
+        inside = proposal.logits > threshold
+        # Logits may be over the square around the picture.
+        share = np.prod([np.count_nonzero(inside.any(axis)) / inside.shape[1 - axis] for axis in (0, 1)])
+        needs.append(min(height * width, int(share * max(height, width) ** 2)))
+    return needs
+
+
 def _finish(
-    proposal: Proposal, bitmap: BoolMask, options: Options, max_logit: float
+    proposal: Proposal, patch: MaskPatch, options: Options, max_logit: float
 ) -> SegmentedObject | OmissionReason:
-    """Cleans a full-size mask and measures it, or says why it is left out."""
-    cleaned = masks.clean(bitmap, options.max_hole_area, options.min_part_area)
+    """Cleans a mask and measures it, or says why it is left out."""
+    cleaned = masks.clean(patch, options.max_hole_area, options.min_part_area)
     mask = masks.to_rle(cleaned)
     area, box = masks.area(mask), masks.tight_box(mask)
     if box is None:
@@ -177,11 +217,11 @@ def _finish(
     )
 
 
-def _encode(found: SegmentedObject, options: Options) -> SegmentedObject:
-    return replace(found, encoded=tuple(masks.encode(found.mask, form) for form in options.mask_formats))
+def _encode(found: SegmentedObject, formats: Sequence[MaskFormat]) -> SegmentedObject:
+    return replace(found, encoded=tuple(masks.encode(found.mask, form) for form in formats))
 
 
 def _silhouette(picture: Picture, objects: Sequence[SegmentedObject]) -> PngMask:
-    nothing = masks.to_rle(np.zeros((picture.height, picture.width), np.bool_))
+    nothing = masks.to_rle(MaskPatch(picture.height, picture.width, 0, 0, np.zeros((0, 0), np.bool_)))
     union = masks.union([nothing, *(found.mask for found in objects)])
-    return PngMask(codec.png_encode(masks.from_rle(union)))
+    return PngMask(codec.png_encode(codec.rle_decode(union.height, union.width, union.counts)))

@@ -20,7 +20,7 @@ from cutout_server.models.builtin.detect import Detectors
 from cutout_server.models.builtin.embedding import BuiltinEmbedding, embed
 from cutout_server.models.builtin.propose import propose
 from cutout_server.models.builtin.refine import refine
-from cutout_server.types import BoolMask, RgbImage
+from cutout_server.types import MaskPatch, RgbImage
 
 
 class Builtin:
@@ -60,9 +60,9 @@ class Builtin:
         """
         return [decode(_own(query.embedding), query.prompt, query.multimask) for query in queries]
 
-    def masks(self, queries: Sequence[MaskQuery]) -> list[BoolMask]:
+    def masks(self, queries: Sequence[MaskQuery]) -> list[MaskPatch]:
         """Brings logits to the picture's size and its edges."""
-        return [refine(_own(query.embedding).pixels, query.logits, query.threshold) for query in queries]
+        return [MaskPatch.of(refine(_own(query.embedding).pixels, query.logits, query.threshold)) for query in queries]
 
     def propose(self, queries: Sequence[ProposeQuery]) -> list[Candidates]:
         """Proposes what stands out in each picture, the likeliest first."""

@@ -16,7 +16,7 @@ from cutout_server.models.base import MaskQuery, TextFind, TextQuery
 from cutout_server.models.paligemma2.answers import LOCATIONS, Outline, read_answer
 from cutout_server.models.paligemma2.mask_decoder import MaskDecoder
 from cutout_server.models.pretrained import nbytes
-from cutout_server.types import BoolMask, Box, RgbImage
+from cutout_server.types import Box, MaskPatch, RgbImage
 
 _MAX_NEW_TOKENS = 512  # The longest texts of the training; about twenty objects.
 _PHRASES_PER_PASS = 8
@@ -121,8 +121,8 @@ class PaliGemma2:
                 finds[i] += self._finds(queries[i], phrase, answer)
         return finds
 
-    def masks(self, queries: Sequence[MaskQuery]) -> list[BoolMask]:
-        """Stretches the logits over their boxes bilinearly, (H, W) bool each, as big_vision's evaluator does."""
+    def masks(self, queries: Sequence[MaskQuery]) -> list[MaskPatch]:
+        """Stretches the logits over their boxes bilinearly, as big_vision's evaluator does."""
         return [_paste(query) for query in queries]
 
     def _check(self, phrases: Sequence[str]) -> None:
@@ -206,12 +206,11 @@ def place(outline: Outline, image_size: tuple[int, int]) -> tuple[Box, Window]:
     return box, Window(image_size, rows, columns)
 
 
-def _paste(query: MaskQuery) -> BoolMask:
+def _paste(query: MaskQuery) -> MaskPatch:
     window = query.embedding
     assert isinstance(window, Window)  # noqa: S101 - it came with the find
-    mask = np.zeros(window.image_size, np.bool_)
     (top, bottom), (left, right) = window.rows, window.columns
-    if top < bottom and left < right:
-        stretched = Image.fromarray(query.logits).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-        mask[top:bottom, left:right] = np.asarray(stretched) > query.threshold
-    return mask
+    if top >= bottom or left >= right:
+        return MaskPatch(*window.image_size, 0, 0, np.zeros((0, 0), np.bool_))
+    stretched = Image.fromarray(query.logits).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    return MaskPatch(*window.image_size, top, left, np.asarray(stretched) > query.threshold)

@@ -2,9 +2,8 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
+from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt
 
 
@@ -28,11 +27,9 @@ def corners(prompt: ObjectPrompt, size: tuple[int, int], side: int) -> NDArray[n
     return (xyxy * _scale(size, side)).astype(np.float32).reshape(4)
 
 
-def upscale(logits: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    """(N, h, w) logits over the square to (N, H, W) over the picture, as `Sam.postprocess_masks` does it."""
-    square = functional.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
-    height, width = resized(size, side)
-    return functional.interpolate(square[..., :height, :width], size, mode="bilinear", align_corners=False)[:, 0]
+def stretches(size: tuple[int, int], side: int) -> tuple[Stretch, ...]:
+    """From logits over the square to the picture, as `Sam.postprocess_masks` has it."""
+    return Stretch((side, side), resized(size, side)), Stretch(size, size)
 
 
 def _scale(size: tuple[int, int], side: int) -> NDArray[np.float64]:

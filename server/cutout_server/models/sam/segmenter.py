@@ -9,10 +9,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.engines import Encoder
 from cutout_server.models.prompted import PromptedSegmenter
 from cutout_server.models.sam import frame
+from cutout_server.models.stretches import Stretch
 from cutout_server.types import RgbImage
 
 
@@ -40,29 +43,37 @@ class Sam(PromptedSegmenter):
     Its logits are (C, 256, 256), over the padded square that the encoder looks at.
 
     Args:
-        model: A `segment_anything.modeling.Sam` in eval mode, on its device. Nothing of it changes afterwards.
+        model: A `segment_anything.modeling.Sam` in eval mode, on its device, without its encoder. Nothing of it changes
+            afterwards.
+        encoder: The encoder that was taken out of it, in the hands of an engine.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, encoder: Encoder) -> None:
         super().__init__(model)
-        self._side: int = model.image_encoder.img_size
+        self._encoder = encoder
+        self._side: int = model.prompt_encoder.input_image_size[0]
         with torch.inference_mode():
             self._image_pe: Tensor = model.prompt_encoder.get_dense_pe()
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        return super().nbytes + self._encoder.nbytes
+
     def _embed(self, images: Sequence[RgbImage]) -> list[SamEmbedding]:
-        model = self._model
-        pixels = torch.cat([model.preprocess(self._pixels(image).to(self._device)) for image in images])
-        features = model.image_encoder(pixels)
+        (features,) = self._encoder(torch.cat([self._pixels(image) for image in images]))
         return [
             SamEmbedding(image_size=(image.shape[0], image.shape[1]), features=features[i : i + 1].clone())
             for i, image in enumerate(images)
         ]
 
     def _pixels(self, image: RgbImage) -> Tensor:
-        """(1, 3, h, w) uint8, the longer side at the square's; to the bit what `ResizeLongestSide` makes."""
+        """(1, 3, side, side) float32 on the device; to the bit what `ResizeLongestSide` and `Sam.preprocess` make."""
         height, width = frame.resized((image.shape[0], image.shape[1]), self._side)
         picture = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.array(picture)).to(self._device).permute(2, 0, 1)
+        normalised = (pixels - self._model.pixel_mean) / self._model.pixel_std
+        return functional.pad(normalised, (0, self._side - width, 0, self._side - height))[None]
 
     def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
         model, embedding, prompts = self._model, _own(queries[0].embedding), [query.prompt for query in queries]
@@ -86,8 +97,8 @@ class Sam(PromptedSegmenter):
         )
         return logits, predicted_iou
 
-    def _upscale(self, logits: Tensor, embedding: Embedding) -> Tensor:
-        return frame.upscale(logits, _own(embedding).image_size, self._side)
+    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
+        return frame.stretches(_own(embedding).image_size, self._side)
 
     def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self._device)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from cutout_server.models.base import DecodeQuery, Embedding
 from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
 
 # Of ImageNet's channels, as in SAM2Transforms.
@@ -97,9 +98,9 @@ class Sam2(PromptedSegmenter):
         )
         return logits, predicted_iou
 
-    def _upscale(self, logits: Tensor, embedding: Embedding) -> Tensor:
+    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
         size = _own(embedding).image_size
-        return functional.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        return (Stretch(size, size),)
 
 
 def _preprocess(image: RgbImage, side: int) -> Tensor:

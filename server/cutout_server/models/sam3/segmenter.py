@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional
+from torch import Tensor
 
-from cutout_server.models.base import MaskQuery, TextFind, TextQuery
+from cutout_server.models.base import Embedding, TextFind, TextQuery
 from cutout_server.models.sam2_like import Sam2Like
 from cutout_server.models.sam3.concepts import ConceptFrame, Concepts
-from cutout_server.types import BoolMask
+from cutout_server.models.stretches import Stretch
+from cutout_server.types import MaskPatch
 
 
 class Sam3(Sam2Like):
@@ -45,12 +46,13 @@ class Sam3(Sam2Like):
         """
         return self._concepts.find(queries)
 
-    def _mask(self, query: MaskQuery) -> BoolMask:
-        if not isinstance(query.embedding, ConceptFrame):
-            return super()._mask(query)
+    def _masks(self, logits: Tensor, embedding: Embedding, threshold: float) -> list[MaskPatch]:
+        if not isinstance(embedding, ConceptFrame):
+            return super()._masks(logits, embedding, threshold)
         # The detector's reference scales probabilities, not logits.
-        logits = torch.tensor(query.logits, device=self._device)
-        size, threshold = query.embedding.image_size, torch.tensor(query.threshold).sigmoid().item()
-        likely = functional.interpolate(logits.sigmoid()[None, None], size, mode="bilinear", align_corners=False)
-        mask: BoolMask = (likely[0, 0] > threshold).cpu().numpy()
-        return mask
+        return super()._masks(logits.sigmoid(), embedding, torch.tensor(threshold).sigmoid().item())
+
+    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
+        if not isinstance(embedding, ConceptFrame):
+            return super()._stretches(embedding)
+        return (Stretch(embedding.image_size, embedding.image_size),)

@@ -1,0 +1,153 @@
+"""Masks at a picture's size, made only where they can be: pixel for pixel those of the interpolation of everything.
+
+A value between others does not exceed them, so that nothing is inside but in the cells around logits above the
+threshold. There, what torch would read is weighed as torch would weigh it; only roundings may come in another order, so
+that a value is known up to a bound. Rows with a pixel that is nearer to the threshold are made by torch's own kernel.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cutout_server.models.stretches import NARROW, Stretch, Taps, stretch_rows
+from cutout_server.types import MaskPatch
+
+_SMALL = 1 << 17  # Pixels of a picture that is not worth the trouble.
+_STRIP = 1 << 17  # Pixels in hand at once: they stay in a core's cache.
+_WHOLE = 1 << 23  # Likewise, where everything is interpolated.
+_MOST_ROWS_IN_DOUBT = 16
+_ROUNDINGS = 16  # That both ways to a value take together, by half a unit in the last place each, per stretch.
+_HALF_ULP = 2.0**-24
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The masks of one object at several thresholds: outside of a part, nothing is inside any of them.
+
+    Attributes:
+        size: (height, width) of the picture.
+        top: The part's first row.
+        left: Its first column.
+        inside: (T, h, w) bool, on the device.
+    """
+
+    size: tuple[int, int]
+    top: int
+    left: int
+    inside: Tensor
+
+    def areas(self) -> list[int]:
+        """Pixels inside each."""
+        areas: list[int] = self.inside.sum((1, 2)).tolist()
+        return areas
+
+    def patch(self, index: int) -> MaskPatch:
+        """One of them."""
+        return MaskPatch(*self.size, self.top, self.left, self.inside[index].cpu().numpy())
+
+
+class Upscaling:
+    """From logits of one size to pictures of one size.
+
+    Args:
+        source: (height, width) of the logits.
+        stretches: One after the other.
+    """
+
+    def __init__(self, source: tuple[int, int], stretches: tuple[Stretch, ...]) -> None:
+        self._stretches = stretches
+        self._size = stretches[-1].kept
+        sources = (source, *(stretch.kept for stretch in stretches[:-1]))
+        self._rows, self._columns = (
+            [
+                Taps.of(size[axis], stretch.size[axis], stretch.kept[axis])
+                for size, stretch in zip(sources, stretches, strict=True)
+            ]
+            for axis in (0, 1)
+        )
+
+    def levels(self, logits: Tensor, thresholds: Sequence[float]) -> Iterator[Levels]:
+        """What exceeds each threshold in each of (N, h, w) float32 logits, brought to the picture's size."""
+        pixels = self._size[0] * self._size[1]
+        # An accelerator is done with everything before it could be told what to leave out.
+        if logits.device.type != "cpu" or pixels <= _SMALL or self._size[1] < NARROW:
+            for part in torch.split(logits, max(1, _WHOLE // pixels)):
+                yield from self._everywhere(part, thresholds)
+            return
+        largest = max(abs(threshold) for threshold in thresholds) + logits.abs().amax((1, 2))
+        doubts = _ROUNDINGS * _HALF_ULP * len(self._stretches) * largest
+        rows, columns = _spans(logits > (min(thresholds) - doubts)[:, None, None])
+        for each in zip(logits, rows, columns, doubts.tolist(), strict=True):
+            yield self._within(*each, thresholds)
+
+    def _everywhere(self, logits: Tensor, thresholds: Sequence[float]) -> Iterator[Levels]:
+        values = logits
+        for stretch in self._stretches:
+            values = stretch(values)
+        rows, columns = _spans(values > min(thresholds))
+        for each, (top, bottom), (left, right) in zip(values, rows, columns, strict=True):
+            part = each[top:bottom, left:right]
+            yield Levels(self._size, top, left, torch.stack([part > threshold for threshold in thresholds]))
+
+    def _within(self, logits: Tensor, rows: Span, columns: Span, doubt: float, thresholds: Sequence[float]) -> Levels:
+        for down, across in zip(self._rows, self._columns, strict=True):
+            rows, columns = down.reached(*rows), across.reached(*columns)
+        (top, bottom), (left, right) = rows, columns
+        inside = torch.zeros((len(thresholds), max(0, bottom - top), max(0, right - left)), dtype=torch.bool)
+        in_doubt: set[int] = set()
+        strip = max(1, _STRIP // max(1, right - left))
+        for start in range(top, bottom, strip) if right > left else ():
+            stop = min(bottom, start + strip)
+            values = self._part(logits, len(self._stretches), (start, stop), columns)
+            for level, threshold in zip(inside, thresholds, strict=True):
+                surely = torch.gt(values, threshold + doubt, out=level[start - top : stop - top])
+                maybe = values > threshold - doubt
+                if not torch.equal(surely, maybe):
+                    in_doubt.update((start + (surely != maybe).any(1).nonzero()[:, 0]).tolist())
+        if len(in_doubt) > _MOST_ROWS_IN_DOUBT:
+            return next(self._everywhere(logits[None], thresholds))
+        for row in in_doubt:
+            values = self._row(logits, len(self._stretches), row)[left:right]
+            for level, threshold in zip(inside, thresholds, strict=True):
+                torch.gt(values, threshold, out=level[row - top])
+        return Levels(self._size, top, left, inside)
+
+    def _part(self, logits: Tensor, count: int, rows: Span, columns: Span) -> Tensor:
+        """Rows and columns of what the first `count` stretches make, up to rounding."""
+        if count == 0:
+            return logits[slice(*rows), slice(*columns)]
+        down, across = self._rows[count - 1], self._columns[count - 1]
+        needed_rows, needed_columns = down.needed(*rows), across.needed(*columns)
+        values = self._part(logits, count - 1, needed_rows, needed_columns)
+        return down.apply(across.apply(values, 1, columns, needed_columns[0]), 0, rows, needed_rows[0])
+
+    def _row(self, logits: Tensor, count: int, row: int) -> Tensor:
+        """A whole row of what the first `count` stretches make, (w,), to the bit."""
+        if count == 0:
+            return logits[row]
+        taps, stretch = self._rows[count - 1], self._stretches[count - 1]
+        pair = torch.stack([self._row(logits, count - 1, int(side[row])) for side in (taps.first, taps.second)])
+        # Torch looks for the first row at 0.5 * scale - 0.5 between the two.
+        scale = 2 * float(taps.share[row]) + 1
+        return stretch_rows(pair, 1, stretch.size[1], scale)[0, : stretch.kept[1]]
+
+
+@lru_cache(maxsize=16)
+def upscaling(source: tuple[int, int], stretches: tuple[Stretch, ...]) -> Upscaling:
+    """The last ones are kept: pictures are asked about more than once, and cameras have one size."""
+    return Upscaling(source, stretches)
+
+
+def _spans(inside: Tensor) -> Iterator[list[Span]]:
+    """For rows, then columns: the first and past the last that hold anything, for each of (N, h, w)."""
+    for axis in (2, 1):
+        found: NDArray[np.bool_] = inside.any(axis).cpu().numpy()
+        ends = zip(found, found.argmax(1).tolist(), found[:, ::-1].argmax(1).tolist(), strict=True)
+        yield [(first, len(each) - after) if each.any() else (0, 0) for each, first, after in ends]
