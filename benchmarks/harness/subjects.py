@@ -1,0 +1,112 @@
+"""Models under test: published sizes with random weights, made once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CACHE = Path(__file__).parent.parent / "out" / "cache"
+# Name -> family and architecture, as the official packages spell it.
+PUBLISHED = {
+    "sam2.1-tiny": ("sam2", "sam2.1_hiera_t"),
+    "sam2.1-small": ("sam2", "sam2.1_hiera_s"),
+    "sam2.1-base-plus": ("sam2", "sam2.1_hiera_b+"),
+    "sam2.1-large": ("sam2", "sam2.1_hiera_l"),
+    "sam-vit-b": ("sam", "vit_b"),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and how to run it.
+
+    Attributes:
+        name: For the report.
+        family: As settings call it.
+        checkpoint: Its weights.
+        config: Its architecture; None for a family that reads it off the weights.
+        runtime: Further settings of the model, as engine and precision; empty for the server's own choice.
+    """
+
+    name: str
+    family: str
+    checkpoint: Path
+    config: str | None
+    runtime: tuple[tuple[str, str], ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """As the server's `models` takes it."""
+        given = {"name": "subject", "family": self.family, "checkpoint": str(self.checkpoint), **dict(self.runtime)}
+        return given if self.config is None else given | {"config": self.config}
+
+    def plain(self) -> "Subject":
+        """The same in fp32 as PyTorch runs it, operation by operation."""
+        return Subject(
+            self.name, self.family, self.checkpoint, self.config, (("engine", "eager"), ("precision", "fp32"))
+        )
+
+
+def published(name: str, runtime: dict[str, str] | None = None) -> Subject:
+    """A published size with random weights, from benchmarks/out/cache or made now.
+
+    Raises:
+        KeyError: There is no such size.
+    """
+    family, config = PUBLISHED[name]
+    path = CACHE / f"{name}.pt"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(family, config, path)
+    return Subject(name, family, path, config, tuple(sorted((runtime or {}).items())))
+
+
+def official(family: str, config: str, checkpoint: Path | None) -> Any:
+    """What the official package makes: a SAM or a SAM 2 on the CPU, in eval mode.
+
+    Args:
+        family: "sam" or "sam2".
+        config: An architecture's name, or for SAM 2 a file.
+        checkpoint: Its weights; None leaves the random ones.
+    """
+    if family == "sam":
+        from segment_anything import sam_model_registry  # noqa: PLC0415 - torch takes seconds
+
+        return sam_model_registry[config](checkpoint).eval()
+    from hydra import initialize_config_dir  # noqa: PLC0415
+    from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415
+    from sam2.build_sam import build_sam2  # noqa: PLC0415
+
+    file = _config_file(config)
+    GlobalHydra.instance().clear()  # sam2 points it at its own configs when it is imported
+    with initialize_config_dir(str(file.parent.absolute()), version_base="1.2"):
+        return build_sam2(file.name, None if checkpoint is None else str(checkpoint), device="cpu")
+
+
+def _config_file(config: str) -> Path:
+    if Path(config).is_file():
+        return Path(config)
+    from importlib import resources  # noqa: PLC0415
+
+    return Path(str(resources.files("sam2"))) / "configs" / "sam2.1" / f"{config}.yaml"
+
+
+def _write(family: str, config: str, path: Path) -> None:
+    """Seeded weights whose masks are neither empty nor full, and smooth, so that their encodings have normal sizes."""
+    import torch  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    model = official(family, config, None)
+    decoder = model.mask_decoder if family == "sam" else model.sam_mask_decoder
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and name.startswith(("image_encoder", "sam_", "mask_decoder", "prompt_encoder")):
+                parameter.mul_(1.5)
+        for layer in (decoder.output_upscaling[0], decoder.output_upscaling[3]):
+            # One weight for all four pixels that a pixel becomes, or masks would be grids of dots.
+            layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight) * 3)
+        for network in decoder.output_hypernetworks_mlps:
+            network.layers[-1].weight *= 40
+            network.layers[-1].bias *= 40
+    state = model.state_dict()
+    unfinished = path.with_suffix(".part")
+    torch.save(state if family == "sam" else {"model": state}, unfinished)
+    unfinished.rename(path)  # So that an interrupted run leaves no half of a file.
