@@ -12,6 +12,7 @@ import pytest
 from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, model_service_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
+from cutout_client import Client
 from cutout_server.errors import DeadlineError, InvalidRequestError
 from cutout_server.pipelines.answers import AnswerKey, Answers, digest
 from cutout_server.types import Box, MaskFormat, ObjectPrompt, Options, PromptsRequest, Strategy
@@ -299,3 +300,11 @@ def test_uploads_are_known_by_their_bytes_and_their_owner(keeping: RunningServer
     with pytest.raises(grpc.RpcError) as gone:
         ask(keeping, "a", requests[0])
     assert not_theirs.value.code() is gone.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_the_client_says_so_too(keeping: RunningServer, photos: dict[str, Photo]):
+    """What the answer says of itself reaches Python callers."""
+    with Client(keeping.address, api_key="a" * 16) as client:
+        answers = [client.segment_box(photos["rocket"].pixels, (20, 20, 90, 90)) for _ in range(2)]
+    assert [answer.cached for answer in answers] == [False, True]
+    assert np.array_equal(answers[0].masks, answers[1].masks)

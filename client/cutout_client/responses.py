@@ -45,6 +45,7 @@ def read_segmentation(message: segmentation_pb2.Segmentation, picture: Picture, 
         picture=picture,
         concepts=read_concepts(message),
         rewriting=read_rewriting(message),
+        cached=message.cached,
     )
 
 
@@ -126,6 +127,7 @@ def read_model(message: model_service_pb2.Model) -> Model:
         vocabulary=tuple(message.vocabulary),
         default_for=tuple(_name(tasks, task, "TASK_") for task in message.default_for),
         exemplars=message.exemplars,
+        engines=tuple(message.engines),
     )
 
 

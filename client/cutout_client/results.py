@@ -96,6 +96,7 @@ class Segmentation:
         picture: What was asked about.
         concepts: What the whole picture shows; from `analyze` alone.
         rewriting: What became of the phrases; None unless the request asked for rewriting.
+        cached: Whether it was made for an equal request before; the server keeps answers only if it was set up to.
     """
 
     objects: tuple[SegmentedObject, ...]
@@ -108,6 +109,7 @@ class Segmentation:
     picture: Picture = field(repr=False, compare=False)
     concepts: Concepts | None = None
     rewriting: Rewriting | None = None
+    cached: bool = False
 
     def __iter__(self) -> Iterator[SegmentedObject]:
         return iter(self.objects)

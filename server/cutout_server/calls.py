@@ -41,12 +41,14 @@ class Call:
         caller: Name that belongs to the API key; "anonymous" when no keys are configured.
         deadline_s: On the clock of time.monotonic; infinite for sessions, which live by their idle time.
         stages: Where the time went.
+        peer: The caller's address.
     """
 
     request_id: str
     caller: str
     deadline_s: float
     stages: Stages = field(default_factory=Stages)
+    peer: str = ""
 
 
 _current: ContextVar[Call] = ContextVar("call")

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import grpc
@@ -158,12 +158,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         for observer in self._observers:
             observer.started(rpc)
         counts = _Counts()
-        call = calls.Call(request_id, ANONYMOUS, self._deadline_s(rpc, context))
+        call = calls.Call(request_id, ANONYMOUS, self._deadline_s(rpc, context), peer=context.peer())
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None
         try:
             caller = self._gate.identify(metadata)
-            call = calls.Call(request_id, caller, call.deadline_s, call.stages)
+            call = replace(call, caller=caller)
             calls.begin(call)
             with self._gate.inside():
                 async with asyncio.timeout_at(_loop_time(call.deadline_s)):
@@ -188,7 +188,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 rpc,
                 request_id,
                 call.caller,
-                context.peer(),
+                call.peer,
                 code,
                 reason,
                 seconds,

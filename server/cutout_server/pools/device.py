@@ -11,8 +11,9 @@ import structlog
 
 from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
-from cutout_server.errors import DeadlineError, OverloadedError
+from cutout_server.errors import DeadlineError
 from cutout_server.models.compact import compact, expand
+from cutout_server.pools.admission import Admission, who
 from cutout_server.pools.embeddings import EmbeddingsCache
 from cutout_server.pools.gains import Gains
 from cutout_server.pools.models import LoadedModels
@@ -92,8 +93,7 @@ class DevicePool:
         observer: PoolObserver,
     ) -> None:
         self.device = device
-        self.capacity = capacity
-        self.requests = 0
+        self.admission = Admission(device, capacity)
         self.jobs = 0
         self.batches = 0
         self.embeddings = EmbeddingsCache(embeddings_cache_bytes)
@@ -110,35 +110,35 @@ class DevicePool:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"pool-{device}")
         self._loop = asyncio.get_running_loop()
         self._worker = self._loop.create_task(self._work(), name=f"pool-{device}")
-        self._seconds_per_request = 0.1
 
     @property
     def queued_jobs(self) -> int:
         """Jobs that wait."""
         return len(self._waiting)
 
-    def admit(self, caller: str = "", deadline_s: float = float("inf")) -> Turn:
+    @property
+    def requests(self) -> int:
+        """Requests admitted and not finished."""
+        return self.admission.requests
+
+    @property
+    def capacity(self) -> int:
+        """The greatest number of requests admitted at once."""
+        return self.admission.capacity
+
+    def admit(self, caller: str = "", deadline_s: float = float("inf"), peer: str = "") -> Turn:
         """Takes a seat for a request; `leave` gives it back.
 
         Raises:
-            OverloadedError: All are taken.
+            OverloadedError: None is free.
         """
-        if self.requests >= self.capacity:
-            # After half of the requests ahead are done there is room even for a crowd.
-            retry_after_s = min(60.0, max(0.1, self._seconds_per_request * self.requests / 2))
-            raise OverloadedError(
-                f"{self.device} has {self.requests} requests in hand; try again in {retry_after_s:.1f} s",
-                retry_after_s=retry_after_s,
-            )
-        self.requests += 1
+        self.admission.admit(who(caller, peer))
         return self.turns.take(caller, deadline_s)
 
     def leave(self, turn: Turn, worked_s: float) -> None:
         """Gives a seat back after `worked_s` seconds of holding it."""
         self.turns.give_back(turn)
-        share = worked_s / self.requests  # The others were served in the same time.
-        self.requests -= 1
-        self._seconds_per_request += 0.1 * (share - self._seconds_per_request)
+        self.admission.leave(worked_s)
 
     async def ask(
         self, turn: Turn, spec: ModelSpec, operation: str, questions: Sequence[Any], *, stage: str, deadline_s: float

@@ -8,8 +8,9 @@ from typing import Any
 
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
-from cutout_server.errors import NotFoundError, OverloadedError
+from cutout_server.errors import NotFoundError
 from cutout_server.models.base import Embedding
+from cutout_server.pools.admission import who
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
 from cutout_server.pools.turns import Turn
@@ -75,9 +76,11 @@ class Pools:
         Raises:
             OverloadedError: Every such device is full; known at once, before any work was done.
         """
-        pool = min((self.by_device[device] for device in spec.devices), key=lambda pool: pool.requests)
         call = calls.current()
-        seat = Seat(pool, pool.admit(call.caller, call.deadline_s))
+        caller = who(call.caller, call.peer)
+        pools = (self.by_device[device] for device in spec.devices)
+        pool = min(pools, key=lambda pool: (not pool.admission.expects(caller), pool.requests))
+        seat = Seat(pool, pool.admit(call.caller, call.deadline_s, call.peer))
         try:
             yield seat
         finally:
@@ -101,10 +104,10 @@ class Pools:
         for device in spec.devices:
             pool = self.by_device[device]
             if pool.embeddings.holds(key) and all(device in other.devices for other in sharing):
-                try:
-                    turn = pool.admit(seat.turn.caller, seat.turn.deadline_s)
-                except OverloadedError:
+                call = calls.current()
+                if not pool.admission.has_room(who(call.caller, call.peer)):
                     continue
+                turn = pool.admit(seat.turn.caller, seat.turn.deadline_s, call.peer)
                 seat.leave()
                 seat.pool, seat.turn = pool, turn
                 return

@@ -1,0 +1,134 @@
+"""Seats: bounded, and free in time for those who were turned away and come back when they were told to."""
+
+import pytest
+from cutout_server.errors import OverloadedError
+from cutout_server.pools.admission import Admission
+
+
+class Clock:
+    """Time that the test makes."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def full(clock: Clock, capacity: int = 4, seconds_each: float = 1.0) -> Admission:
+    """All seats taken, after so many requests that the time of each is known."""
+    seats = Admission("cpu", capacity, clock)
+    for number in range(capacity):
+        seats.admit(f"regular-{number}")
+    for _ in range(100):
+        turnover(seats, clock, seconds_each)
+    return seats
+
+
+def turnover(seats: Admission, clock: Clock, seconds: float) -> None:
+    """A request is done, and whoever made it wants the next seat at once."""
+    clock.now += seconds
+    seats.leave(seconds * seats.capacity)
+    seats.requests += 1
+
+
+def refused(seats: Admission, caller: str) -> float:
+    with pytest.raises(OverloadedError) as error:
+        seats.admit(caller)
+    return error.value.retry_after_s
+
+
+def test_as_many_as_there_are_seats(clock: Clock):
+    """One more is turned away, and a seat that is given back can be taken."""
+    seats = Admission("cpu", 2, clock)
+    seats.admit("a")
+    seats.admit("b")
+    refused(seats, "c")
+    seats.leave(0.1)
+    seats.admit("d")
+    assert seats.requests == 2
+
+
+def test_each_is_told_when_its_turn_comes(clock: Clock):
+    """One request's time for each that stands before it; asking again meanwhile changes nothing."""
+    seats = full(clock)
+    assert [refused(seats, name) for name in "abc"] == pytest.approx([1, 2, 3], rel=0.01)
+    clock.now += 0.5
+    assert refused(seats, "b") == pytest.approx(1.5, rel=0.01)
+    assert refused(seats, "a") == pytest.approx(0.5, rel=0.01)
+
+
+def test_whoever_obeys_gets_in_before_those_who_ask_all_the_time(clock: Clock):
+    """Once its time has come, the next seat that is given back is held for it."""
+    seats = full(clock)
+    delay_s = refused(seats, "obedient")
+    clock.now += delay_s
+    seats.leave(4.0)
+    for _ in range(3):
+        refused(seats, "greedy")
+    seats.admit("obedient")
+    assert seats.requests == 4
+
+
+def test_a_crowd_gets_in_one_by_one(clock: Clock):
+    """Many callers without pause and half as many seats: each is served, and as often as any other."""
+    seats = Admission("cpu", 8, clock)
+    wakes = dict.fromkeys((f"caller-{number}" for number in range(16)), clock.now)
+    served = dict.fromkeys(wakes, 0)
+    inside: list[str] = []
+    attempts = 0
+    for _ in range(40_000):
+        clock.now += 0.01
+        for name, wakes_s in wakes.items():
+            if name not in inside and wakes_s <= clock.now:
+                attempts += 1
+                try:
+                    seats.admit(name)
+                    inside.append(name)
+                except OverloadedError as error:
+                    wakes[name] = clock.now + error.retry_after_s
+        if round(clock.now * 100) % 25 == 0 and inside:  # The device finishes one request each quarter of a second.
+            done = inside.pop(0)
+            served[done] += 1
+            seats.leave(0.25 * (len(inside) + 1))
+    total = sum(served.values())
+    assert total > 0.98 * 1600
+    assert min(served.values()) > 0.7 * total / 16
+    assert attempts < 4 * total
+
+
+def test_a_seat_is_not_held_for_ever(clock: Clock):
+    """Who was turned away and does not come back keeps nobody out."""
+    seats = full(clock)
+    delay_s = refused(seats, "gone")
+    clock.now += delay_s
+    seats.leave(4.0)
+    refused(seats, "next")
+    clock.now += delay_s + 1.1
+    seats.admit("next")
+
+
+def test_half_of_the_seats_are_never_held(clock: Clock):
+    """However many were turned away, a device that has run dry takes whoever comes."""
+    seats = full(clock)
+    for number in range(4):
+        refused(seats, f"gone-{number}")
+    clock.now += 4.1
+    for _ in range(4):
+        seats.leave(4.0)
+    for name in ("one", "two"):
+        seats.admit(name)
+    refused(seats, "three")
+    assert seats.requests == 2
+
+
+def test_promises_are_bounded(clock: Clock):
+    """No more are remembered than there are seats; the others are told a time all the same."""
+    seats = full(clock)
+    delays = [refused(seats, f"caller-{number}") for number in range(200)]
+    assert delays == sorted(delays)
+    assert delays[-1] == pytest.approx(5, rel=0.01)

@@ -1,0 +1,130 @@
+"""Many callers at once: nothing is lost, those turned away get in later, and what nobody waits for is not done."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from conftest import RunningServer, Stubs, run_server
+from cutout.v1 import image_pb2, mask_pb2
+from cutout.v1 import segmentation_service_pb2 as pb2
+from gateway_fixtures import wait_until
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from probe_family import Probe, probe_family
+
+CALLERS = 64
+
+
+def request_of(number: int) -> pb2.SegmentByBoxRequest:
+    """Of a picture and a box of its own."""
+    pixels = np.full((24, 400, 3), number % 256, np.uint8)
+    tensor = image_pb2.RawTensor(height=24, width=400, channels=3, data=pixels.tobytes())
+    box = mask_pb2.Box(x_min=20 + number, y_min=2, x_max=22 + number, y_max=8)
+    return pb2.SegmentByBoxRequest(image=image_pb2.Image(tensor=tensor), boxes=[box])
+
+
+def assert_answers(answer: pb2.SegmentByBoxResponse, number: int) -> None:
+    """The box and the brightness are those of the request, and of no other."""
+    (found,) = answer.segmentation.objects
+    assert (found.box.x_min, found.box.x_max, found.area) == (20 + number, 22 + number, 12)
+    assert found.predicted_iou == pytest.approx(number % 256 / 255)
+
+
+def delay_of(error: grpc.RpcError) -> float:
+    """What RetryInfo says, in seconds."""
+    status = rpc_status.from_call(error)
+    for detail in status.details:
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(retry):
+            return retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    raise AssertionError(f"no RetryInfo in {status}")
+
+
+def in_hand(server: RunningServer) -> int:
+    return server.app.status().devices[0].requests
+
+
+def test_a_full_queue():
+    """Those beyond it are told a delay at once, those who leave or run out of time cost nothing, the others are served.
+
+    Meanwhile health and metrics answer.
+    """
+    probe = Probe()
+    with (
+        probe_family(probe) as model,
+        run_server(models=[model], max_requests_per_device=CALLERS) as loaded,
+        loaded.channel() as channel,
+    ):
+        segment = Stubs.over(channel).segmentation.SegmentByBox
+        first = segment.future(request_of(0))
+        wait_until(lambda: probe.passes == [("encode", 1)])
+        patient = [segment.future(request_of(number)) for number in range(1, 40)]
+        leaving = [segment.future(request_of(number)) for number in range(40, 56)]
+        hasty = [segment.future(request_of(number), timeout=2.5) for number in range(56, CALLERS)]
+        wait_until(lambda: in_hand(loaded) == CALLERS)
+        for number in range(CALLERS, CALLERS + 4):
+            with pytest.raises(grpc.RpcError) as refused:
+                segment(request_of(number))
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert 0.1 <= delay_of(refused.value) <= 60
+        checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert "cutout_requests_in_hand" in httpx.get(loaded.metrics_url).text
+        assert checked.status == health_pb2.HealthCheckResponse.SERVING
+        for call in leaving:
+            call.cancel()
+        assert {call.exception().code() for call in hasty} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        wait_until(lambda: in_hand(loaded) == 40)
+        probe.gate.set()
+        for number, call in enumerate([first, *patient]):
+            assert_answers(call.result(timeout=30), number)
+        wait_until(lambda: in_hand(loaded) == 0)
+        assert loaded.app.status().devices[0].queued_jobs == 0
+    assert (probe.count("encode"), probe.count("decode")) == (40, 40)
+
+
+@pytest.mark.slow
+def test_whoever_obeys_is_served():
+    """Four times as many callers as seats, each at once with its next request: all of them get all their answers."""
+    probe = Probe()
+    probe.gate.set()
+    rounds, seats = 4, CALLERS // 4
+    attempts: list[int] = []
+    start = threading.Barrier(CALLERS)
+
+    def call(address: str, caller: int) -> None:
+        with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            segment = Stubs.over(channel).segmentation.SegmentByBox
+            start.wait(30)
+            for number in range(rounds * caller, rounds * caller + rounds):
+                for attempt in range(50):
+                    try:
+                        answer = segment(request_of(number), timeout=30)
+                    except grpc.RpcError as error:
+                        time.sleep(delay_of(error))
+                    else:
+                        assert_answers(answer, number)
+                        attempts.append(attempt)
+                        break
+
+    def slowly(self: Probe, images: list[np.ndarray]) -> list[object]:
+        time.sleep(0.02)
+        return encode(self, images)
+
+    encode = Probe.encode
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        probe_family(probe) as model,
+        run_server(models=[model], max_requests_per_device=seats) as server,
+        ThreadPoolExecutor(CALLERS) as pool,
+    ):
+        patch.setattr(Probe, "encode", slowly)
+        for done in [pool.submit(call, server.address, caller) for caller in range(CALLERS)]:
+            done.result()
+        wait_until(lambda: in_hand(server) == 0)
+    assert len(attempts) == rounds * CALLERS
+    assert max(attempts) <= 8
