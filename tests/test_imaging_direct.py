@@ -1,8 +1,7 @@
-"""Plain RGB files skip Pillow's own array, and nobody can tell."""
+"""Colour JPEGs skip Pillow's own array, and nobody can tell."""
 
 import io
 
-import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -41,13 +40,6 @@ def test_jpegs_are_pillows_to_the_bit(options: dict) -> None:
     assert direct.flags.c_contiguous
 
 
-@pytest.mark.parametrize("options", [{}, {"compress_level": 0}, {"optimize": True}], ids=str)
-def test_pngs_are_exact(options: dict) -> None:
-    """RGB of 8 bits comes back as it was."""
-    content = encode(PHOTO, "PNG", **options)
-    assert (decode_rgb(content, opened(content)) == np.asarray(PHOTO)).all()
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 def test_orientation_is_applied_once(file_format: str, orientation: int) -> None:
@@ -55,22 +47,16 @@ def test_orientation_is_applied_once(file_format: str, orientation: int) -> None
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encode(PHOTO, file_format, exif=exif)
-    assert decode_rgb(content, opened(content)) is not None
     assert (decode(content, LIMITS).pixels == np.asarray(ImageOps.exif_transpose(opened(content)))).all()
 
 
 @pytest.mark.parametrize(
     ("file_format", "mode", "options"),
     [
-        ("PNG", "RGBA", {}),
-        ("PNG", "L", {}),
-        ("PNG", "P", {}),
-        ("PNG", "1", {}),
-        ("PNG", "RGB", {"transparency": (1, 2, 3)}),
+        ("PNG", "RGB", {}),
         ("JPEG", "L", {}),
         ("JPEG", "CMYK", {}),
         ("WEBP", "RGB", {}),
-        ("BMP", "RGB", {}),
     ],
 )
 def test_the_rest_is_left_to_pillow(file_format: str, mode: str, options: dict) -> None:
@@ -79,22 +65,32 @@ def test_the_rest_is_left_to_pillow(file_format: str, mode: str, options: dict) 
     assert decode_rgb(content, opened(content)) is None
 
 
-def test_16_bits_are_left_to_pillow() -> None:
-    """The high byte of each value stays, whoever reads it."""
-    wide = skimage.data.astronaut()[:30, :20].astype(np.uint16) * 257 - 100
+@pytest.mark.parametrize("seed", range(60))
+def test_damage_is_pillows_business(seed: int) -> None:
+    """Whatever is broken in a file, it is refused, or repaired to the same pixels, as if Pillow alone were there."""
+    rng = np.random.default_rng(seed)
+    content = bytearray(encode(PHOTO, "JPEG", **JPEGS[seed % len(JPEGS)]))
+    for at in rng.integers(2, len(content), 3):
+        content[at] = rng.integers(256)
+    try:
+        image = opened(bytes(content))
+        alone = np.asarray(image.convert("RGB")) if image.format == "JPEG" else None
+    except (OSError, SyntaxError, ValueError):
+        alone = None
+    try:
+        pixels = decode(bytes(content), LIMITS).pixels
+    except InvalidRequestError:
+        assert alone is None
+    else:
+        assert alone is not None
+        assert (pixels == alone).all()
 
-    content = cv2.imencode(".png", wide[..., ::-1])[1].tobytes()
-    assert decode_rgb(content, opened(content)) is None
-    assert (decode(content, LIMITS).pixels == wide >> 8).all()
 
-
-def test_what_is_cut_short_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_cut_short_is_refused() -> None:
     """No half of a picture passes for a whole one, wherever the file ends."""
-    for file_format in ("JPEG", "PNG"):
-        content = encode(PHOTO, file_format)
-        for share in (0.1, 0.5, 0.9, 0.99):
-            part = content[: int(len(content) * share)]
-            assert decode_rgb(part, opened(content)) is None
-            with pytest.raises(InvalidRequestError, match="truncated"):
-                decode(part, LIMITS)
-    capfd.readouterr()  # libjpeg and libpng write what they think of such files.
+    content = encode(PHOTO, "JPEG")
+    for share in (0.1, 0.5, 0.9, 0.99):
+        part = content[: int(len(content) * share)]
+        assert decode_rgb(part, opened(content)) is None
+        with pytest.raises(InvalidRequestError, match="truncated"):
+            decode(part, LIMITS)
