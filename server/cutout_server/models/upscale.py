@@ -20,7 +20,7 @@ from cutout_server.types import MaskPatch
 _SMALL = 1 << 17  # Pixels of a picture that is not worth the trouble.
 _STRIP = 1 << 17  # Pixels in hand at once: they stay in a core's cache.
 _WHOLE = 1 << 23  # Likewise, where everything is interpolated.
-_MOST_ROWS_IN_DOUBT = 16
+_ROWS_PER_DOUBT = 16  # Of a picture; with more rows in doubt than that, everything is made by torch.
 _ROUNDINGS = 16  # That both ways to a value take together, by half a unit in the last place each, per stretch.
 _HALF_ULP = 2.0**-24
 
@@ -81,11 +81,15 @@ class Upscaling:
             for part in torch.split(logits, max(1, _WHOLE // pixels)):
                 yield from self._everywhere(part, thresholds)
             return
-        largest = max(abs(threshold) for threshold in thresholds) + logits.abs().amax((1, 2))
-        doubts = _ROUNDINGS * _HALF_ULP * len(self._stretches) * largest
-        rows, columns = _spans(logits > (min(thresholds) - doubts)[:, None, None])
-        for each in zip(logits, rows, columns, doubts.tolist(), strict=True):
+        doubt = self._doubt(logits, thresholds)
+        rows, columns = _spans(logits > min(thresholds) - doubt)
+        for each in zip(logits, rows, columns, strict=True):
             yield self._within(*each, thresholds)
+
+    def _doubt(self, values: Tensor, thresholds: Sequence[float]) -> float:
+        """How far from torch's own a value between these can be, and how far a sum with a threshold can be rounded."""
+        largest = max(abs(threshold) for threshold in thresholds) + values.abs().max().item()
+        return _ROUNDINGS * _HALF_ULP * len(self._stretches) * largest
 
     def _everywhere(self, logits: Tensor, thresholds: Sequence[float]) -> Iterator[Levels]:
         values = logits
@@ -96,11 +100,14 @@ class Upscaling:
             part = each[top:bottom, left:right]
             yield Levels(self._size, top, left, torch.stack([part > threshold for threshold in thresholds]))
 
-    def _within(self, logits: Tensor, rows: Span, columns: Span, doubt: float, thresholds: Sequence[float]) -> Levels:
+    def _within(self, logits: Tensor, rows: Span, columns: Span, thresholds: Sequence[float]) -> Levels:
+        margin = len(self._stretches)
+        near = tuple(slice(max(0, start - margin), stop + margin) for start, stop in (rows, columns))
         for down, across in zip(self._rows, self._columns, strict=True):
             rows, columns = down.reached(*rows), across.reached(*columns)
         (top, bottom), (left, right) = rows, columns
         inside = torch.zeros((len(thresholds), max(0, bottom - top), max(0, right - left)), dtype=torch.bool)
+        doubt = self._doubt(logits[near], thresholds) if inside.numel() else 0.0
         in_doubt: set[int] = set()
         strip = max(1, _STRIP // max(1, right - left))
         for start in range(top, bottom, strip) if right > left else ():
@@ -111,7 +118,7 @@ class Upscaling:
                 maybe = values > threshold - doubt
                 if not torch.equal(surely, maybe):
                     in_doubt.update((start + (surely != maybe).any(1).nonzero()[:, 0]).tolist())
-        if len(in_doubt) > _MOST_ROWS_IN_DOUBT:
+        if len(in_doubt) > self._size[0] // _ROWS_PER_DOUBT:
             return next(self._everywhere(logits[None], thresholds))
         for row in in_doubt:
             values = self._row(logits, len(self._stretches), row)[left:right]
