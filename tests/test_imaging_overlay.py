@@ -183,14 +183,14 @@ def test_one_mask_is_held_at_a_time():
     alive = []
 
     class Lazy:
-        area, label, score, prompt_box = 100, "lazy", None, None
+        area, label, score, prompt_box, image_size = 100, "lazy", None, None, CAT.shape[:2]
 
         @property
-        def mask(self):
+        def part(self):
             assert not any(reference() is not None for reference in alive)
             mask = disc(CAT.shape, (200, 150), 40)
             alive.append(weakref.ref(mask))
-            return mask
+            return 0, 0, mask
 
     assert changed(CAT, draw(CAT, [Lazy() for _ in range(5)])).any()
     assert len(alive) == 5

@@ -42,10 +42,16 @@ class BoxLike(Protocol):
 
 
 class Drawable(Protocol):
-    """An object to draw. Its mask is asked for once, and let go before the next one's."""
+    """An object to draw. Its mask is asked for once, and let go before the next one's.
+
+    Outside of `part`, which is its first row, its first column and (h, w) bool, nothing of the (height, width) mask is
+    inside.
+    """
 
     @property
-    def mask(self) -> NDArray[np.bool_]: ...  # noqa: D102
+    def image_size(self) -> tuple[int, int]: ...  # noqa: D102
+    @property
+    def part(self) -> tuple[int, int, NDArray[np.bool_]]: ...  # noqa: D102
     @property
     def area(self) -> int: ...  # noqa: D102
     @property
@@ -71,6 +77,17 @@ class OverlayItem:
     label: str = ""
     score: float | None = None
     prompt_box: BoxLike | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the mask."""
+        height, width = self.mask.shape
+        return height, width
+
+    @property
+    def part(self) -> tuple[int, int, NDArray[np.bool_]]:
+        """All of it."""
+        return 0, 0, self.mask
 
     @property
     def area(self) -> int:
@@ -121,7 +138,7 @@ def draw(
     plates = []
     for index, item in numbered:
         color = color_of(index)
-        drawn = _draw_mask(canvas, item.mask, color, line)
+        drawn = _draw_mask(canvas, item, color, line)
         if item.prompt_box is not None:
             _draw_box(canvas, item.prompt_box, color, scale)
         words = item.label.split()
@@ -152,26 +169,30 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
 
 
 def _draw_mask(
-    canvas: Image.Image, mask: NDArray[np.bool_], color: Color, line: float
+    canvas: Image.Image, item: Drawable, color: Color, line: float
 ) -> tuple[tuple[int, int, int, int], int] | None:
     """Tints a mask and draws its outline; gives its box, and the column of its uppermost pixel."""
-    if mask.shape != (canvas.height, canvas.width):
-        size = f"{mask.shape[1]} x {mask.shape[0]}"
+    if item.image_size != (canvas.height, canvas.width):
+        size = f"{item.image_size[1]} x {item.image_size[0]}"
         raise ValueError(f"expected masks of {canvas.width} x {canvas.height} pixels, got {size}")
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    row, column, part = item.part
+    rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
     if not rows.size:
         return None
-    top, bottom, left, right = (int(v) for v in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
+    tight = part[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left = row + int(rows[0]), column + int(columns[0])
+    bottom, right = top + tight.shape[0], left + tight.shape[1]
     # The picture's own edge is no outline: what touches it goes on behind it.
     margin = int(np.ceil(line * 2))
-    y0, y1, x0, x1 = max(0, top - margin), min(canvas.height, bottom + margin), max(0, left - margin), right + margin
-    inside = mask[y0:y1, x0:x1]
+    y0, y1 = max(0, top - margin), min(canvas.height, bottom + margin)
+    x0, x1 = max(0, left - margin), min(canvas.width, right + margin)
+    inside = np.pad(tight, ((top - y0, y1 - bottom), (left - x0, x1 - right)))
     canvas.paste(color, (x0, y0), Image.fromarray(inside * np.uint8(255 * FILL_OPACITY)))
     softened = np.asarray(Image.fromarray(inside * np.uint8(255)).filter(ImageFilter.GaussianBlur(line)))
     for shade, width, opacity in ((_darker(color), line * 1.9, 0.55), (color, line, 1.0)):
         within, without = _profile(line, width, opacity)
         canvas.paste(shade, (x0, y0), Image.fromarray(np.where(inside, within[softened], without[softened])))
-    return (left, top, right, bottom), int(np.flatnonzero(mask[top]).mean())
+    return (left, top, right, bottom), left + int(np.flatnonzero(tight[0]).mean())
 
 
 def _profile(sigma: float, width: float, opacity: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

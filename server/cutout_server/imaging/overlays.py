@@ -15,8 +15,13 @@ class _Drawn:
     found: SegmentedObject
 
     @property
-    def mask(self) -> BoolMask:
-        return from_rle(self.found.mask).whole()
+    def image_size(self) -> tuple[int, int]:
+        return self.found.mask.height, self.found.mask.width
+
+    @property
+    def part(self) -> tuple[int, int, BoolMask]:
+        patch = from_rle(self.found.mask)
+        return patch.top, patch.left, patch.inside
 
     @property
     def area(self) -> int:
