@@ -134,7 +134,7 @@ class Settings(Config):
     )
     max_prompts: int = Field(256, ge=1, description="Bound on phrases, boxes or prompts in one request.")
     max_objects: int = Field(1000, ge=1, description="Bound on objects in one answer.")
-    max_tiles: int = Field(64, ge=1, description="Bound on the tiles of one picture, for requests that ask for them.")
+    max_tiles: int = Field(256, ge=1, description="Bound on the tiles of one picture, for requests that ask for them.")
     max_concurrent_streams: int = Field(256, ge=1, description="Bound on the calls of one connection.")
     default_deadline_s: float = Field(60.0, gt=0, description="Deadline of calls that bring none.")
     session_idle_s: float = Field(300.0, gt=0, description="A session without a message for so long is ended.")

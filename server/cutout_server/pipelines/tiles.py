@@ -95,7 +95,8 @@ class Views:
         part = self.picture
         if view:
             name = f"{part.sha256}[{tile.left},{tile.top},{tile.right},{tile.bottom}]"
-            part = Picture(tile.of(part.pixels), name)
+            # A copy: whoever keeps a view of the picture keeps all of it.
+            part = Picture(tile.of(part.pixels).copy(), name)
         omissions = Omissions()
         objects = await self.look(wanted, part, omissions)
         self.omissions.extend(omissions, prompt_indices)
