@@ -91,6 +91,7 @@ def run_server(*, wait_until_serving: bool = True, **settings: object) -> Iterat
 
     async def start() -> App:
         defaults = {"port": 0, "metrics_port": 0, "log_level": "warning", "drain_s": 5.0}
+        defaults |= {"engine": "eager", "precision": "fp32"}  # As the references compute.
         app = App(Settings(**defaults | settings))
         await app.start()
         serving = asyncio.ensure_future(app.serve())

@@ -70,7 +70,7 @@ def probe_family(probe: Probe) -> Iterator[dict[str, object]]:
     FAMILIES["probe"] = Family(
         name="probe",
         tasks=frozenset({Task.SEGMENT}),
-        load=lambda files, device: probe,
+        load=lambda *_: probe,
         needs_checkpoint=False,
     )
     try:

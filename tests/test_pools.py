@@ -392,7 +392,7 @@ async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
 async def test_a_model_that_cannot_be_loaded_fails_its_requests_and_no_others():
     """A load error reaches whoever asked, and the pool goes on."""
 
-    def broken(files: ModelFiles, device: str) -> Probe:
+    def broken(*_: object) -> Probe:
         raise FailedPreconditionError("the file is truncated; download it again")
 
     bad = ModelSpec(

@@ -17,6 +17,8 @@ class Model:
         vocabulary: The only words that it understands; empty when it is not limited to a list.
         default_for: The tasks for which it is taken when a request names no model.
         exemplars: Whether `segment_text` may give it exemplars.
+        engines: What runs its encoder on the devices that hold it, and in which precision: "openvino bf16" ...; empty
+            while it is not loaded, and for models that leave no choice.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Model:
     vocabulary: tuple[str, ...]
     default_for: tuple[str, ...]
     exemplars: bool = False
+    engines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+import structlog
 from cutout_common.config import ConfigError
 
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from cutout_server.models.base import Family, Model, ModelFiles, Task
 from cutout_server.models.registry import FAMILIES
+from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime, check, choose
 from cutout_server.settings import ModelSettings, Settings
 from cutout_server.weights import Wanted, Weights, parse
 from cutout_server.zoo import KNOWN, KnownModel, Source, WebFile
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model on a device, and what runs its encoder there."""
+
+    model: Model
+    runtime: Runtime
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,9 @@ class ModelSpec:
         wanted: What it is made of, wherever that lies.
         weights: Where it lies; None for a model that is made of nothing.
         known: What Cutout itself knows of it.
+        engine: What runs its encoder, if its family has a choice.
+        precision: What its encoder computes in, likewise.
+        exports: Folder of what engines make of checkpoints.
     """
 
     settings: ModelSettings
@@ -38,6 +54,9 @@ class ModelSpec:
     wanted: Wanted | None = None
     weights: Weights | None = None
     known: KnownModel | None = None
+    engine: Engine = Engine.EAGER
+    precision: Precision = Precision.FP32
+    exports: Path | None = None
 
     @property
     def name(self) -> str:
@@ -68,14 +87,33 @@ class ModelSpec:
             if self.weights and self.wanted:
                 self.weights.fetch(self.wanted)
 
-    def load(self, device: str) -> Model:
+    def load(self, device: str, *, may_export: bool) -> Loaded:
         """Loads it; takes seconds, so never on the event loop.
+
+        Args:
+            device: "cpu", "cuda:0" ...
+            may_export: Whether its engine may make what it needs of the checkpoint, which takes up to minutes. Without,
+                an engine that was not asked for by name gives way to the plain one.
 
         Raises:
             FailedPreconditionError: Its files cannot be used, or its packages are not installed.
         """
         with self._packages():
-            return self.family.load(self.files(), device)
+            files, runtime = self.files(), self._runtime(device, may_export=may_export)
+            try:
+                return Loaded(self.family.load(files, device, runtime), runtime)
+            except FailedPreconditionError as error:
+                if error.reason != "EXPORT_MISSING" or self.engine is not Engine.AUTO:
+                    raise
+                log.warning("engine not ready", model=self.name, engine=runtime.engine.value, why=error.message)
+            runtime = self._runtime(device, engine=Engine.EAGER)
+            return Loaded(self.family.load(files, device, runtime), runtime)
+
+    def _runtime(self, device: str, *, engine: Engine | None = None, may_export: bool = False) -> Runtime:
+        if not self.family.engines:
+            return EXACT
+        engine, precision = choose(engine or self.engine, self.precision, self.family.engines, device)
+        return Runtime(engine, precision, self.exports, may_export)
 
     @contextmanager
     def _packages(self) -> Iterator[None]:
@@ -131,6 +169,7 @@ class Catalogue:
                     wanted=wanted(model),
                     weights=weights,
                     known=KNOWN.get(model.name),
+                    **_engine(settings, model, family),
                 )
                 for model in settings.models
             }
@@ -216,6 +255,25 @@ def _family(model: ModelSettings) -> Family:
             f"got {sorted(made_of.companions)}"
         )
     return family
+
+
+def _engine(settings: Settings, model: ModelSettings, family: Family) -> dict[str, Any]:
+    """The model's own engine and precision, or the server's as far as the family has them."""
+    if not family.engines:
+        if model.engine or model.precision:
+            raise ConfigError(f"models: {model.name}: family {family.name!r} has no choice of engine and precision")
+        return {}
+    try:
+        check(Engine(model.engine or "auto"), Precision(model.precision or "auto"), family.engines)
+    except ValueError as error:
+        raise ConfigError(f"models: {model.name}: {error}") from error
+    engine, precision = Engine(model.engine or settings.engine), Precision(model.precision or settings.precision)
+    try:
+        check(engine, precision, family.engines)
+    except ValueError:
+        # What was said for all models is not of this one.
+        engine, precision = Engine(model.engine or "auto"), Precision(model.precision or "auto")
+    return {"engine": engine, "precision": precision, "exports": settings.weights_dir.expanduser() / "exports"}
 
 
 def _default(families: Mapping[str, Family], name: str, task: Task, field: str) -> str | None:

@@ -10,6 +10,7 @@ from cutout_common.config import Config
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from cutout_server.models.runtime import Engine, Precision, check
 from cutout_server.weights import parse
 from cutout_server.zoo import PROFILES
 
@@ -31,6 +32,12 @@ class ModelSettings(BaseModel):
         default_factory=dict, description="Further files of the family, by the names that it gives them; likewise."
     )
     config: str | None = Field(None, description="Architecture: an official name, or a YAML file in the official form.")
+    engine: Literal["", "auto", "eager", "compile", "openvino", "onnx"] = Field(
+        "", description="What runs its encoder. Default: the server's engine."
+    )
+    precision: Literal["", "auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "", description="What its encoder computes in. Default: the server's precision."
+    )
     description: str = Field("", description="For people; shown by ListModels.")
     devices: tuple[str, ...] = Field((), description="Devices that may hold it. Default: every configured one.")
 
@@ -107,6 +114,12 @@ class Settings(Config):
     )
     default_classifier: str = Field("", description="Classifier of requests that name none. Default: the first one.")
     default_generator: str = Field("", description="Generator of requests that name none. Default: the first one.")
+    engine: Literal["auto", "eager", "compile", "openvino", "onnx"] = Field(
+        "auto", description="What runs the encoders of models that have a choice; auto is the fastest at hand."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto", description="What they compute in; auto is the fastest that keeps masks equal, fp32 is exact."
+    )
     preload: bool = Field(True, description="Load every model at start, as far as memory allows.")
     devices: Annotated[tuple[str, ...], Len(min_length=1)] = Field(
         ("cpu",), description="One pool each: cpu, cuda:0, cuda:1 ..."
@@ -193,6 +206,7 @@ class Settings(Config):
         ):
             if (name := getattr(self, field)) and name not in names:
                 raise ValueError(f"{field}: expected one of {names}, got {name!r}")
+        check(Engine(self.engine), Precision(self.precision))
         if self.max_pixels_in_hand < 2 * self.max_image_pixels:  # Half of them is for sessions at most.
             raise ValueError("max_pixels_in_hand: expected at least twice max_image_pixels")
         if (self.tls_cert is None) != (self.tls_key is None):

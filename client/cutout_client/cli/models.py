@@ -74,6 +74,8 @@ def _print_one(model: Model) -> None:
     table.add_row("tasks", f"{_tasks(model)}  (* default)" if model.default_for else _tasks(model))
     table.add_row("loaded on", ", ".join(model.loaded_on) or "-")
     table.add_row("memory", _memory(model))
+    if model.engines:
+        table.add_row("engine", ", ".join(model.engines))
     if model.exemplars:
         table.add_row("exemplars", "--exemplar and --not-like may show it what to find")
     if model.description:

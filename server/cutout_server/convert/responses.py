@@ -17,6 +17,7 @@ from cutout_server.calls import Stages
 from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging.store import StoredFile
 from cutout_server.models.base import Task
+from cutout_server.models.runtime import Runtime
 from cutout_server.pipelines.run import Plan
 from cutout_server.status import ServerStatus, State
 from cutout_server.types import (
@@ -168,8 +169,9 @@ def upload(file: StoredFile) -> image_service_pb2.UploadImageResponse:
     return response
 
 
-def model(spec: ModelSpec, loaded: dict[str, int]) -> model_service_pb2.Model:
-    """A model; `loaded` gives its bytes on each device that holds it."""
+def model(spec: ModelSpec, loaded: dict[str, int], runtimes: Sequence[Runtime]) -> model_service_pb2.Model:
+    """A model; `loaded` gives its bytes on each device that holds it, `runtimes` what runs its encoder there."""
+    chosen = [f"{each.engine.value} {each.precision.value}" for each in runtimes] if spec.family.engines else []
     return model_service_pb2.Model(
         name=spec.name,
         family=spec.family.name,
@@ -180,6 +182,7 @@ def model(spec: ModelSpec, loaded: dict[str, int]) -> model_service_pb2.Model:
         vocabulary=spec.family.vocabulary,
         default_for=sorted(TASKS[task] for task in spec.default_for),
         exemplars=spec.family.exemplars,
+        engines=sorted(set(chosen)),
     )
 
 

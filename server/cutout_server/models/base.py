@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from cutout_server.models.runtime import Engine, Runtime
 from cutout_server.types import Box, Exemplar, Features, Logits, MaskPatch, ObjectPrompt, RgbImage, Rle
 
 
@@ -396,8 +397,9 @@ class Family:
     Attributes:
         name: What settings call it.
         tasks: What it can do.
-        load: (files, device) -> model, ready for use on that device ("cpu", "cuda:0" ...). Raises
+        load: (files, device, runtime) -> model, ready for use on that device ("cpu", "cuda:0" ...). Raises
             FailedPreconditionError, with a text that says what to do, when the files cannot be used.
+        engines: That can run its encoder; empty for models that leave no choice, and are given a runtime in vain.
         needs_checkpoint: Whether settings must name one.
         companions: Further files that settings must name.
         optional_companions: Further files that settings may name, for some checkpoints of the family.
@@ -415,7 +417,8 @@ class Family:
 
     name: str
     tasks: frozenset[Task]
-    load: Callable[[ModelFiles, str], Model]
+    load: Callable[[ModelFiles, str, Runtime], Model]
+    engines: frozenset[Engine] = frozenset()
     needs_checkpoint: bool = True
     companions: tuple[str, ...] = ()
     optional_companions: tuple[str, ...] = ()

@@ -6,13 +6,26 @@ from math import inf
 
 from cutout_server.models.base import Family, Model, ModelFiles, Task
 from cutout_server.models.builtin.words import VOCABULARY
+from cutout_server.models.runtime import Engine, Runtime
+
+Load = Callable[[ModelFiles, str, Runtime], Model]
 
 
-def _from(module: str) -> Callable[[ModelFiles, str], Model]:
-    """The `load` of a module that is imported when it is called."""
+def _from(module: str) -> Load:
+    """The `load(files, device)` of a module that is imported when it is called."""
 
-    def load(files: ModelFiles, device: str) -> Model:
+    def load(files: ModelFiles, device: str, _runtime: Runtime) -> Model:
         model: Model = import_module(f"cutout_server.models.{module}").load(files, device)
+        return model
+
+    return load
+
+
+def _with_engines_from(module: str) -> Load:
+    """The `load(files, device, runtime)` of a module that is imported when it is called."""
+
+    def load(files: ModelFiles, device: str, runtime: Runtime) -> Model:
+        model: Model = import_module(f"cutout_server.models.{module}").load(files, device, runtime)
         return model
 
     return load
@@ -20,6 +33,7 @@ def _from(module: str) -> Callable[[ModelFiles, str], Model]:
 
 _SEGMENTER = frozenset({Task.SEGMENT, Task.EVERYTHING})
 _DETECTOR = frozenset({Task.DETECT})
+_ENGINES = frozenset({Engine.EAGER, Engine.COMPILE, Engine.OPENVINO, Engine.ONNX})
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -35,9 +49,23 @@ FAMILIES: dict[str, Family] = {
             predicted_iou_threshold=0.5,
             stability_threshold=0.5,
         ),
-        Family(name="sam", tasks=_SEGMENTER, load=_from("sam"), predicted_iou_threshold=0.88, max_logit=inf),
-        Family(name="sam2", tasks=_SEGMENTER, load=_from("sam2")),
-        Family(name="sam-hq", tasks=_SEGMENTER, load=_from("sam_hq"), predicted_iou_threshold=0.88, max_logit=inf),
+        Family(
+            name="sam",
+            tasks=_SEGMENTER,
+            load=_with_engines_from("sam"),
+            engines=_ENGINES,
+            predicted_iou_threshold=0.88,
+            max_logit=inf,
+        ),
+        Family(name="sam2", tasks=_SEGMENTER, load=_with_engines_from("sam2"), engines=_ENGINES),
+        Family(
+            name="sam-hq",
+            tasks=_SEGMENTER,
+            load=_with_engines_from("sam_hq"),
+            engines=_ENGINES,
+            predicted_iou_threshold=0.88,
+            max_logit=inf,
+        ),
         Family(name="edgetam", tasks=_SEGMENTER, load=_from("edgetam"), max_logit=inf),
         Family(
             name="sam3",
@@ -73,7 +101,7 @@ FAMILIES: dict[str, Family] = {
             max_batch=4,
             box_threshold=0.0,
         ),
-        Family(name="clip", tasks=frozenset({Task.CLASSIFY}), load=_from("clip")),
+        Family(name="clip", tasks=frozenset({Task.CLASSIFY}), load=_with_engines_from("clip"), engines=_ENGINES),
         Family(
             name="stable-diffusion",
             tasks=frozenset({Task.GENERATE}),

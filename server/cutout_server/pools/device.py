@@ -170,7 +170,7 @@ class DevicePool:
 
     async def load(self, spec: ModelSpec) -> None:
         """Loads a model ahead of the first request."""
-        await self._exclusively(lambda models: models.get(spec))
+        await self._exclusively(lambda models: models.get(spec, may_export=True))
 
     async def unload(self, name: str) -> None:
         """Unloads a model between two batches."""

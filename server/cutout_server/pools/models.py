@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import structlog
 
-from cutout_server.catalogue import ModelSpec
+from cutout_server.catalogue import Loaded, ModelSpec
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import Model
 from cutout_server.models.memory import give_back, trim
+from cutout_server.models.runtime import Runtime
 from cutout_server.weights import size_bytes
 
 log = structlog.get_logger()
@@ -21,37 +22,47 @@ class LoadedModels:
         self.device = device
         self.budget_bytes = budget_bytes
         self._on_unload = on_unload
-        self._models: OrderedDict[str, Model] = OrderedDict()  # The least recently used first.
+        self._models: OrderedDict[str, Loaded] = OrderedDict()  # The least recently used first.
 
     def sizes(self) -> dict[str, int]:
         """Bytes by name, the least recently used first."""
-        return {name: model.nbytes for name, model in list(self._models.items())}
+        return {name: loaded.model.nbytes for name, loaded in list(self._models.items())}
 
-    def get(self, spec: ModelSpec) -> Model:
+    def runtimes(self) -> dict[str, Runtime]:
+        """What runs the models' encoders, by name."""
+        return {name: loaded.runtime for name, loaded in list(self._models.items())}
+
+    def get(self, spec: ModelSpec, *, may_export: bool = False) -> Model:
         """The model, loaded if it is not, others unloaded if it would not fit.
+
+        Args:
+            spec: Which.
+            may_export: Whether its engine may take minutes to make what it needs of the checkpoint.
 
         Raises:
             FailedPreconditionError: Its files cannot be used, or it alone exceeds the budget.
         """
-        model = self._models.get(spec.name)
-        if model is not None:
+        held = self._models.get(spec.name)
+        if held is not None:
             self._models.move_to_end(spec.name)  # In one step: whoever looks from another thread sees it all the time.
-            return model
+            return held.model
         # The files' size foretells the model's, so that room is made before both lie in memory.
         self._make_room(size_bytes(spec.files()))
-        model = spec.load(self.device)
+        loaded = spec.load(self.device, may_export=may_export)
+        model = loaded.model
         trim()  # Of loading: the file's own copy of the weights.
         if self.budget_bytes and model.nbytes > self.budget_bytes:
             size = model.nbytes
-            del model
+            del model, loaded
             give_back(self.device)
             raise FailedPreconditionError(
                 f"model {spec.name!r} takes {size} bytes; {self.device} may hold {self.budget_bytes}",
                 reason="MODEL_TOO_LARGE",
             )
         self._make_room(model.nbytes)
-        self._models[spec.name] = model
-        log.info("model loaded", model=spec.name, device=self.device, bytes=model.nbytes)
+        self._models[spec.name] = loaded
+        runtime = {"engine": loaded.runtime.engine.value, "precision": loaded.runtime.precision.value}
+        log.info("model loaded", model=spec.name, device=self.device, bytes=model.nbytes, **runtime)
         return model
 
     def unload(self, name: str) -> None:

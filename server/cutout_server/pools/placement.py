@@ -10,6 +10,7 @@ from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import NotFoundError
 from cutout_server.models.base import Embedding
+from cutout_server.models.runtime import Runtime
 from cutout_server.pools.admission import who
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
@@ -124,6 +125,10 @@ class Pools:
         """Bytes that a model takes on each device that holds it now."""
         sizes = {device: pool.models.sizes() for device, pool in self.by_device.items()}
         return {device: models[spec.name] for device, models in sizes.items() if spec.name in models}
+
+    def runtimes(self, spec: ModelSpec) -> list[Runtime]:
+        """What runs a model's encoder on the devices that hold it now."""
+        return [runtime for pool in self.by_device.values() if (runtime := pool.models.runtimes().get(spec.name))]
 
     async def preload(self) -> None:
         """Loads what is configured, so that no request waits for it."""

@@ -42,4 +42,4 @@ class ModelServicer(pb2_grpc.ModelServiceServicer):
         return responses.status(self._board.read())
 
     def _describe(self, spec: ModelSpec) -> pb2.Model:
-        return responses.model(spec, self._pools.loaded(spec))
+        return responses.model(spec, self._pools.loaded(spec), self._pools.runtimes(spec))

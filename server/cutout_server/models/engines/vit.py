@@ -6,7 +6,7 @@ tokens move into windows and back by one gather each.
 """
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ class Vit(nn.Module):
         patches: Convolution of the picture into (B, D, side, side) tokens.
         position: (1, side, side, D), or None.
         blocks: In order.
-        neck: Convolution of one pixel, norm, convolution of three, norm; the norms are over the channels.
+        neck: (B, side, side, D) tokens to (B, C, side, side) features.
         side: Of the grid of tokens.
         early: Whether the tokens after the first block that looks at the whole picture are wanted too.
     """
@@ -30,7 +30,7 @@ class Vit(nn.Module):
         patches: nn.Conv2d,
         position: nn.Parameter | None,
         blocks: "Iterable[Block]",
-        neck: Iterable[nn.Module],
+        neck: nn.Module,
         *,
         side: int,
         early: bool = False,
@@ -39,7 +39,7 @@ class Vit(nn.Module):
         self.patches, self.side = patches, side
         self.position = position
         self.blocks = nn.ModuleList(blocks)
-        self.neck = nn.ModuleList(neck)
+        self.neck = neck
         self._early = next(i for i, block in enumerate(self.blocks) if not block.windowed) if early else None
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
@@ -59,14 +59,7 @@ class Vit(nn.Module):
             tokens = block(tokens)
             if index == self._early:
                 kept.append(self._grid(tokens))
-        return self._narrow(tokens), *kept
-
-    def _narrow(self, tokens: Tensor) -> Tensor:
-        first, norm, second, last = self.neck
-        # A convolution of one pixel is a Linear, and needs no other order of the axes.
-        narrow = _normalise(functional.linear(tokens, cast("Tensor", first.weight).flatten(1)), norm)
-        features = second(self._grid(narrow).permute(0, 3, 1, 2))
-        return _normalise(features.permute(0, 2, 3, 1), last).permute(0, 3, 1, 2)
+        return self.neck(self._grid(tokens)), *kept
 
     def _grid(self, tokens: Tensor) -> Tensor:
         return tokens.reshape(tokens.shape[0], self.side, self.side, tokens.shape[2])
@@ -154,7 +147,8 @@ def of_sam(encoder: Any) -> Vit:
         )
         for each in encoder.blocks
     ]
-    return Vit(encoder.patch_embed.proj, encoder.pos_embed, blocks, encoder.neck, side=side).eval()
+    neck = nn.Sequential(_ChannelsFirst(), *encoder.neck)
+    return Vit(encoder.patch_embed.proj, encoder.pos_embed, blocks, neck, side=side).eval()
 
 
 def of_sam_hq(encoder: Any) -> Vit:
@@ -171,12 +165,12 @@ def of_sam_hq(encoder: Any) -> Vit:
         )
         for each in encoder.layers
     ]
-    neck = (encoder.neck.conv1, encoder.neck.layer_norm1, encoder.neck.conv2, encoder.neck.layer_norm2)
-    return Vit(encoder.patch_embed.projection, encoder.pos_embed, blocks, neck, side=side, early=True).eval()
+    return Vit(encoder.patch_embed.projection, encoder.pos_embed, blocks, encoder.neck, side=side, early=True).eval()
 
 
-def _normalise(channels_last: Tensor, norm: Any) -> Tensor:
-    return functional.layer_norm(channels_last, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+class _ChannelsFirst(nn.Module):
+    def forward(self, grid: Tensor) -> Tensor:
+        return grid.permute(0, 3, 1, 2)
 
 
 def _gathered(positions: Tensor, extent: int) -> Tensor:

@@ -1,14 +1,20 @@
 """SAM 2 and SAM 2.1 through the `sam2` package, as its `SAM2ImagePredictor` answers (https://arxiv.org/abs/2408.00714)."""
 
+from typing import Any
+
+import torch
+
 from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, fit, place, read
+from cutout_server.models.engines import EXACT, Runtime, prepare
 from cutout_server.models.sam2.architecture import build, guess, keep_image_path
+from cutout_server.models.sam2.encoder import split
 from cutout_server.models.sam2.segmenter import Sam2
 
 __all__ = ["Sam2", "load"]
 
 
-def load(files: ModelFiles, device: str) -> Sam2:
+def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Sam2:
     """Loads a model for pictures.
 
     Args:
@@ -16,13 +22,16 @@ def load(files: ModelFiles, device: str) -> Sam2:
             an official architecture (sam2.1_hiera_t, facebook/sam2.1-hiera-tiny ...) or a YAML file in the official
             layout; None tells the official architectures apart by the checkpoint.
         device: "cpu", "cuda:0" ...
+        runtime: What runs the encoder.
 
     Raises:
-        FailedPreconditionError: The checkpoint or the config cannot be used, or there is no such device.
+        FailedPreconditionError: The checkpoint, the config or the export cannot be used, or there is no such device.
     """
     where = check_device(device)
     weights = read(files.checkpoint)
-    model = build(files.config or guess(weights))
+    model: Any = build(files.config or guess(weights))
     fit(model, weights)
     keep_image_path(model)
-    return Sam2(place(model, where))
+    place(model, where)
+    example = torch.zeros(1, 3, model.image_size, model.image_size, device=where)
+    return Sam2(model, prepare(split(model), example, runtime))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.engines import Encoder
 from cutout_server.models.prompted import PromptedSegmenter
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
@@ -48,20 +49,25 @@ class Sam2(PromptedSegmenter):
     upscales first, and clamps only what it hands out for the next prompt, to [-32, 32].
 
     Args:
-        model: A `SAM2Base` in eval mode, on its device. Nothing of it changes afterwards.
+        model: A `SAM2Base` in eval mode, on its device, without its encoder. Nothing of it changes afterwards.
+        encoder: The encoder that was taken out of it, in the hands of an engine.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, encoder: Encoder) -> None:
         super().__init__(model)
+        self._encoder = encoder
         with torch.inference_mode():
             self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        return super().nbytes + self._encoder.nbytes
 
     def _embed(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
         model = self._model
         pixels = torch.stack([_preprocess(image, model.image_size) for image in images]).to(model.device)
-        *high_res, last = model.forward_image(pixels)["backbone_fpn"][-model.num_feature_levels :]
-        if model.directly_add_no_mem_embed:
-            last = last + model.no_mem_embed.view(1, -1, 1, 1)
+        *high_res, last = self._encoder(pixels)
         # Each embedding gets storage of its own, or one of them would keep the whole batch in memory.
         return [
             Sam2Embedding(

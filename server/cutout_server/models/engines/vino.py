@@ -1,0 +1,65 @@
+"""OpenVINO on the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import openvino
+import torch
+from torch import Tensor, nn
+
+from cutout_server.models.engines.exports import Identity, digest_of, ensure
+from cutout_server.models.runtime import Precision, Runtime
+
+_MODEL = "encoder.xml"
+_COMPILED = "encoder.blob"
+_HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
+
+
+class Vino:
+    """A compiled model for one picture at a time."""
+
+    batches = False
+
+    def __init__(self, compiled: Any, nbytes: int) -> None:
+        self._request = compiled.create_infer_request()
+        self.nbytes = nbytes
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """See `Encoder`."""
+        answers = self._request.infer([pixels.numpy()], share_inputs=True)
+        return tuple(torch.from_numpy(each) for each in answers.to_tuple())
+
+
+def prepare(module: nn.Module, example: Tensor, runtime: Runtime) -> Vino:
+    """See `engines.prepare`.
+
+    What is kept is the compiled model with its weights laid out for this CPU: loading it takes a second.
+    """
+    core = openvino.Core()
+    threads = torch.get_num_threads()
+    cpu = core.get_property("CPU", "FULL_DEVICE_NAME")
+    identity = Identity(
+        digest_of(module),
+        f"openvino {runtime.precision.value} {cpu} {threads} threads",
+        f"openvino {openvino.__version__} torch {torch.__version__}",
+        tuple(example.shape),
+    )
+    options = {
+        "INFERENCE_PRECISION_HINT": _HINTS[runtime.precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+
+    def export(folder: Path) -> None:
+        with torch.no_grad():
+            model = openvino.convert_model(module, example_input=example, input=[tuple(example.shape)])
+        compiled = core.compile_model(model, "CPU", options)
+        (folder / _COMPILED).write_bytes(compiled.export_model().getvalue())
+
+    folder, scratch = ensure(runtime.exports, identity, export, may_export=runtime.may_export)
+    blob = folder / _COMPILED
+    nbytes = blob.stat().st_size
+    compiled = core.import_model(blob.read_bytes(), "CPU", options)
+    if scratch:
+        scratch.cleanup()
+    return Vino(compiled, nbytes)
