@@ -1,6 +1,7 @@
 """Tiles over gRPC, REST and the client: small objects in a large picture, whole and once."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import grpc
@@ -8,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 import skimage.data
+from client_fixtures import cutout
 from conftest import RunningServer, Stubs, encode, run_server
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
@@ -111,6 +113,18 @@ def test_one_answer_over_all_roads(stubs: Stubs, server: RunningServer, image_id
         rle = theirs.masks[0].rle
         assert (ours.mask == rle_decode(*rle.size, rle.counts)).all()
     assert list(over_grpc.models) == ["builtin"]
+
+
+@pytest.mark.slow
+def test_command_line(server: RunningServer, field: np.ndarray, tmp_path: Path) -> None:
+    """--tile with a size and an overlap finds the same; what it cannot read is refused with the form that it has."""
+    (tmp_path / "field.png").write_bytes(encode(field, ".png"))
+    flags = ["segment", tmp_path / "field.png", "--text", "blue", "--format", "rle"]
+    cutout(server.address, *flags, "--tile", "768,0.05", "--out", tmp_path / "out")
+    (rle,) = (tmp_path / "out").glob("*.json")
+    assert rle.read_text().count('"counts"') == len(PIECES)
+    wrong = cutout(server.address, *flags, "--tile", "768.5", "--out", tmp_path / "none", code=2)
+    assert "expected whole pixels, got '768.5'" in wrong.stderr
 
 
 @pytest.mark.slow
