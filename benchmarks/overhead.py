@@ -3,7 +3,7 @@
     python benchmarks/overhead.py [--requests 300] [--same] [--json FILE]
 
 The server is a process of its own. Its model is the tests' probe, which fills the box and takes next to no time; what
-it takes has rows of its own and is no part of the server's time. Pictures take turns and no embedding is kept, unless
+it takes has rows of its own and is no part of the server's time. No file comes twice and no embedding is kept, unless
 --same is given.
 """
 
@@ -17,6 +17,7 @@ import os
 import statistics
 import sys
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -48,6 +49,8 @@ MODEL = "model"
 HANDLER = "handler"
 WIRE = "wire and transport"
 REST = "hops between threads"
+PROCESS = "process"
+OWN = "the server's own time"
 
 Times = dict[str, list[float]]
 
@@ -57,17 +60,27 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.times: defaultdict[str, list[float]] = defaultdict(list)
+        self.cpu: defaultdict[str, float] = defaultdict(float)  # Total milliseconds.
+        self._process_s = time.process_time()
+
+    def lap(self) -> tuple[Times, dict[str, float]]:
+        """The times of each stage and its total of processor time since the last lap; the process has one, too."""
+        self.cpu[PROCESS] = (time.process_time() - self._process_s) * 1000
+        lap = dict(self.times), dict(self.cpu)
+        self.times, self.cpu, self._process_s = defaultdict(list), defaultdict(float), time.process_time()
+        return lap
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, timed; time spent in a coroutine counts until it returns."""
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
+            started, started_cpu = time.perf_counter(), time.thread_time()
             try:
                 return function(*args, **kwargs)
             finally:
                 self.times[stage].append((time.perf_counter() - started) * 1000)
+                self.cpu[stage] += (time.thread_time() - started_cpu) * 1000
 
         @functools.wraps(function)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
@@ -88,8 +101,8 @@ def watch_server(watch: Stopwatch) -> None:
     """Every stage of a request that is not the model's."""
     for owner, name, stage in (
         (requests.RequestReader, "box", "read the request"),
-        (pictures, "probe", "picture: header"),
-        (pictures, "decode", "picture: decode and digest"),
+        (pictures, "open_file", "picture: header"),
+        (decode.OpenedFile, "read", "picture: decode and digest"),
         (decode, "digest", "picture: digest alone"),
         (run, "_finish", "mask: clean, measure"),
         (run, "_encode", "mask: encode"),
@@ -131,8 +144,7 @@ def serve(pipe: Connection, embeddings_cache_bytes: int) -> None:
             await app.serve()
             pipe.send(app.address)
             while await asyncio.to_thread(pipe.recv) == "times":
-                pipe.send(dict(watch.times))
-                watch.times.clear()
+                pipe.send(watch.lap())
             await app.stop()
 
     asyncio.run(answer())
@@ -145,14 +157,19 @@ def photographs(count: int) -> list[bytes]:
     return [cv2.imencode(".jpg", each, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes() for each in rolled]
 
 
-def call(address: str, requests: int, files: list[bytes]) -> Times:
+def stamped(jpeg: bytes) -> bytes:
+    """The same picture as a file that was never seen before: with a comment behind its first marker."""
+    return jpeg[:2] + b"\xff\xfe\x00\x12" + uuid.uuid4().bytes + jpeg[2:]
+
+
+def call(address: str, requests: int, files: list[bytes], *, same: bool) -> Times:
     """One caller, one request after the other; pictures in turn."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     box = mask_pb2.Box(x_min=200, y_min=120, x_max=800, y_max=900)
     with grpc.insecure_channel(address) as channel:
         stub = segmentation_service_pb2_grpc.SegmentationServiceStub(channel)
         for index in range(requests):
-            content = files[index % len(files)]
+            content = files[index % len(files)] if same else stamped(files[index % len(files)])
             started = time.perf_counter()
             request = segmentation_service_pb2.SegmentByBoxRequest(image=image_pb2.Image(content=content), boxes=[box])
             request.SerializeToString()
@@ -168,11 +185,15 @@ def summed(times: Times, requests: int) -> Times:
     return {
         stage: [sum(part) for part in zip(*[iter(values)] * (len(values) // requests), strict=True)]
         for stage, values in times.items()
+        if len(values) >= requests
     }
 
 
-def report(client: Times, server: Times) -> dict[str, dict[str, float]]:
-    """p50 and p99 of each stage, in milliseconds, with what lies between the stages."""
+def report(client: Times, server: Times, cpu: dict[str, float]) -> dict[str, dict[str, float]]:
+    """p50 and p99 of each stage in milliseconds with what lies between the stages, and their mean processor time.
+
+    The latter stays the same on a busy machine.
+    """
     parts = {stage: values for stage, values in server.items() if stage not in {HANDLER, "picture: digest alone"}}
     inside = [values for stage, values in parts.items() if stage not in {"parse", "serialise"}]
     outside = [server[HANDLER], server["parse"], server["serialise"]]
@@ -183,12 +204,17 @@ def report(client: Times, server: Times) -> dict[str, dict[str, float]]:
         **server,
         REST: [whole - sum(other) for whole, *other in zip(server[HANDLER], *inside, strict=True)],
         "round trip": client["round trip"],
-        "the server's own time": [
-            whole - sum(other) for whole, *other in zip(client["round trip"], *model, strict=True)
-        ],
+        OWN: [whole - sum(other) for whole, *other in zip(client["round trip"], *model, strict=True)],
     }
+    requests = len(client["round trip"])
+    models = sum(total for stage, total in cpu.items() if stage.startswith(MODEL))
+    cpu = cpu | {OWN: cpu[PROCESS] - models}
     return {
-        stage: {"p50": statistics.median(values), "p99": float(np.percentile(values, 99))}
+        stage: {
+            "p50": statistics.median(values),
+            "p99": float(np.percentile(values, 99)),
+            **({"cpu": cpu[stage] / requests} if stage in cpu else {}),
+        }
         for stage, values in rows.items()
     }
 
@@ -204,20 +230,23 @@ def main() -> None:
     ours, theirs = spawn.Pipe()
     server = spawn.Process(target=serve, args=(theirs, GIB if args.same else 0))
     server.start()
+    theirs.close()  # So that the pipe breaks when the server does.
     files = photographs(1 if args.same else PICTURES)
     address = ours.recv()
-    call(address, WARM_UP, files)
+    call(address, WARM_UP, files, same=args.same)
     ours.send("times")
     ours.recv()
-    client = call(address, args.requests, files)
+    client = call(address, args.requests, files, same=args.same)
     ours.send("times")
-    rows = report(client, summed(ours.recv(), args.requests))
+    times, cpu = ours.recv()
+    rows = report(client, summed(times, args.requests), cpu)
     ours.send("stop")
     server.join()
     print(f"{args.requests} requests, {SIZE[0]} x {SIZE[1]} JPEG of {len(files[0]) / 1e3:.0f} kB, one box")
-    print(f"{'stage, ms':>28} {'p50':>8} {'p99':>8}")
+    print(f"{'stage, ms':>28} {'p50':>8} {'p99':>8} {'cpu':>8}")
     for stage, row in rows.items():
-        print(f"{stage:>28} {row['p50']:>8.2f} {row['p99']:>8.2f}")
+        cpu_ms = f"{row['cpu']:>8.2f}" if "cpu" in row else ""
+        print(f"{stage:>28} {row['p50']:>8.2f} {row['p99']:>8.2f} {cpu_ms}")
     if args.json:
         args.json.write_text(json.dumps({"requests": args.requests, "same": args.same, "stages": rows}, indent=1))
 
