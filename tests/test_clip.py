@@ -20,6 +20,7 @@ from cutout_server.errors import FailedPreconditionError, InvalidRequestError
 from cutout_server.models.base import Classifier, ModelFiles
 from cutout_server.models.clip import Clip
 from cutout_server.models.registry import FAMILIES
+from cutout_server.models.runtime import EXACT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sam2_cases import PICTURES
@@ -53,7 +54,7 @@ SHAPES = ((1, 1), (3, 1), (1, 3), (3, 40), (40, 3), (64, 64), (65, 63), (200, 31
 
 
 def load(folder: Path, device: str = "cpu") -> Clip:
-    return FAMILIES["clip"].load(ModelFiles(folder), device)
+    return FAMILIES["clip"].load(ModelFiles(folder), device, EXACT)
 
 
 @pytest.fixture(params=FOLDERS)

@@ -273,7 +273,8 @@ def test_the_full_size_vit_b_has_its_size_and_form(tmp_path):
     del model
     ours = load(ModelFiles(tmp_path), "cpu")
     assert 94_000_000 < count < 96_000_000
-    assert ours.nbytes == 4 * count
+    # The encoder's relative positions are gathered: 8.5 MB more.
+    assert 4 * count <= ours.nbytes < 1.03 * 4 * count
     (embedding,) = ours.encode([PICTURES["wide"]()])
     assert embedding.nbytes == 4 * 64 * 64 * (256 + 768)
     (answer,) = ours.decode([DecodeQuery(embedding, ObjectPrompt(box=Box(10, 10, 300, 100)), multimask=True)])

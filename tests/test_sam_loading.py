@@ -39,13 +39,15 @@ def test_another_size_than_config_names_is_refused(sam_checkpoint):
 def test_every_weight_is_loaded(sam_checkpoint):
     """Also the parts whose sizes differ from the official ones."""
     weights = torch.load(sam_checkpoint, weights_only=True)
-    loaded = load(ModelFiles(sam_checkpoint), "cpu")._model
-    assert loaded.state_dict().keys() == weights.keys()
-    assert all(torch.equal(value, weights[key]) for key, value in loaded.state_dict().items())
-    assert torch.equal(loaded.pixel_mean, official_model().pixel_mean)
-    assert torch.equal(loaded.pixel_std, official_model().pixel_std)
-    assert not loaded.training
-    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    model = load(ModelFiles(sam_checkpoint), "cpu")
+    parts = model._model, model._encoder._module
+    loaded = {key: value for part in parts for key, value in part.state_dict().items()}
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
+    assert torch.equal(model._model.pixel_mean, official_model().pixel_mean)
+    assert torch.equal(model._model.pixel_std, official_model().pixel_std)
+    assert not any(module.training for part in parts for module in part.modules())
+    assert not any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
 
 def test_half_precision_weights_are_widened(sam_checkpoint, tmp_path):

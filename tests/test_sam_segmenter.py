@@ -228,7 +228,6 @@ def test_the_official_vit_b_is_answered_as_by_the_predictor(tmp_path):
     picture = PICTURES["wide"]()
     predictor = official_predictor(sam_model_registry["vit_b"](str(checkpoint)), picture)
     model = load(ModelFiles(checkpoint, "vit_b"), "cpu")
-    assert sum(parameter.numel() for parameter in model._model.parameters()) == 93_735_472
     assert model.nbytes == 4 * (93_735_472 + 2 * 128 + 6)
     (embedding,) = model.encode([picture])
     for kind in ("point", "box and points"):

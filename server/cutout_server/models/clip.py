@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoProcessor, CLIPModel, PreTrainedModel, SiglipModel
 
 from cutout_server.models.base import ModelFiles
+from cutout_server.models.engines import EXACT, Encoder, Runtime, prepare
 from cutout_server.models.pretrained import folder_of, load_model, load_processor, nbytes
 from cutout_server.models.tokens import check_texts, check_tokenizer
 from cutout_server.types import Features, RgbImage
@@ -23,23 +24,43 @@ _PER_PASS = 32  # Pictures or texts; bounds the memory.
 _NARROW = 256  # A picture whose sides differ by more is cut before it is scaled up.
 
 
-def load(files: ModelFiles, device: str) -> "Clip":
+def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> "Clip":
     """Loads a classifier.
 
     Args:
         files: The checkpoint is a folder as `save_pretrained` writes it, with the processor's files; SigLIP 2 of a
             fixed resolution is of model_type "siglip" too.
         device: "cpu", "cuda:0" ...
+        runtime: What runs the picture's half.
 
     Raises:
-        FailedPreconditionError: The folder cannot be used, or there is no such device.
+        FailedPreconditionError: The folder or the export cannot be used, or there is no such device.
     """
     folder = folder_of(files, _KINDS)
     kind = _KINDS[json.loads((folder / "config.json").read_text("utf-8"))["model_type"]]
     processor = load_processor(AutoProcessor, folder)
     model = load_model(kind, folder, device)
     check_tokenizer(processor.tokenizer, model.config.text_config.vocab_size)
-    return Clip(model, processor)
+    side = model.config.vision_config.image_size
+    encoder = prepare(_Pictures(model), torch.zeros(1, 3, side, side, device=model.device), runtime)
+    del model.vision_model  # The engine may have converted its weights, or dropped them.
+    if hasattr(model, "visual_projection"):
+        del model.visual_projection
+    return Clip(model, processor, encoder)
+
+
+class _Pictures(nn.Module):
+    """The half of a model that looks at pictures."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.vision_model = model.vision_model
+        self.projection: nn.Module = getattr(model, "visual_projection", nn.Identity())
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        """(B, 3, S, S) to (B, D) of any length."""
+        return (self.projection(self.vision_model(pixel_values=pixels).pooler_output),)
 
 
 class Clip:
@@ -52,12 +73,14 @@ class Clip:
     not lower it themselves.
 
     Args:
-        model: In eval mode, on its device. Nothing of it changes afterwards.
+        model: In eval mode, on its device, without the half that looks at pictures. Nothing of it changes afterwards.
         processor: The folder's own.
+        encoder: The half that looks at pictures, in the hands of an engine.
     """
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(self, model: Any, processor: Any, encoder: Encoder) -> None:
         self._model = model
+        self._encoder = encoder
         self._images = processor.image_processor
         self._tokenizer = processor.tokenizer
         self._limit: int = model.config.text_config.max_position_embeddings
@@ -67,16 +90,17 @@ class Clip:
     @property
     def nbytes(self) -> int:
         """Memory of the weights, in bytes."""
-        return nbytes(self._model)
+        return nbytes(self._model) + self._encoder.nbytes
 
     @torch.inference_mode()
     def embed_pictures(self, images: Sequence[RgbImage]) -> list[Features]:
         """(D,) float32 of unit length for each picture, (H, W, 3) uint8 RGB of any size."""
         features: list[Features] = []
-        for start in range(0, len(images), _PER_PASS):
-            pixels = torch.cat([self._pixels(image) for image in images[start : start + _PER_PASS]])
-            answer = self._model.get_image_features(pixel_values=pixels.to(self._model.device))
-            features += _rows(functional.normalize(answer.pooler_output, dim=-1))
+        size = _PER_PASS if self._encoder.batches else 1
+        for start in range(0, len(images), size):
+            pixels = torch.cat([self._pixels(image) for image in images[start : start + size]])
+            (embedded,) = self._encoder(pixels.to(self._model.device))
+            features += _rows(functional.normalize(embedded, dim=-1))
         return features
 
     @torch.inference_mode()
