@@ -1,9 +1,11 @@
 """Answers to identical requests: found again, made once, kept within bounds, and nobody else's."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 import httpx
@@ -13,7 +15,9 @@ from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, model_service_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import Client
+from cutout_server.app import App
 from cutout_server.errors import DeadlineError, InvalidRequestError
+from cutout_server.imaging.fetch import FetchPolicy
 from cutout_server.pipelines.answers import AnswerKey, Answers, digest
 from cutout_server.types import Box, MaskFormat, ObjectPrompt, Options, PromptsRequest, Strategy
 from gateway_fixtures import wait_until
@@ -213,6 +217,42 @@ def test_all_who_ask_at_once_share_one_answer(photos: dict[str, Photo]):
     assert probe.count("decode") == 1
     assert sorted(answer.cached for answer in answers) == [False] + [True] * 7
     assert all(answer.objects == answers[0].objects for answer in answers)
+
+
+def test_what_is_at_an_address_now_decides(photos: dict[str, Photo], monkeypatch: pytest.MonkeyPatch):
+    """Pictures at an address are fetched each time and known by what was fetched; errors name the address's field."""
+    files = {"now": photos["coffee"].jpeg}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(files["now"])
+
+        def log_message(self, *args: object) -> None:
+            """Silence."""
+
+    probe = Probe()
+    probe.gate.set()
+    with HTTPServer(("127.0.0.1", 0), Handler) as there:
+        policy = FetchPolicy(ports=(there.server_port,), allow_private=True)
+        monkeypatch.setattr(App, "_fetch_policy", lambda self: policy)
+        thread = threading.Thread(target=there.serve_forever, args=(0.01,))
+        thread.start()
+        request = boxed(b"")
+        request.image.uri = f"http://127.0.0.1:{there.server_port}/picture"
+        with probe_family(probe) as model, run_server(models=[model], answers_cache_bytes=1 << 20) as server:
+            answers = [ask(server, "a", request) for _ in range(2)]
+            files["now"] = photos["rocket"].jpeg
+            answers.append(ask(server, "a", request))
+            files["now"] = b"no picture"
+            with pytest.raises(grpc.RpcError) as refused:
+                ask(server, "a", request)
+        there.shutdown()
+        thread.join()
+    assert [answer.cached for answer in answers] == [False, True, False]
+    assert answers[1].image == answers[0].image != answers[2].image
+    assert "image.uri" in refused.value.details()
 
 
 def test_nothing_is_kept_unless_the_operator_wants_it(photos: dict[str, Photo]):

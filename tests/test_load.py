@@ -65,8 +65,10 @@ def test_a_full_queue():
         wait_until(lambda: probe.passes == [("encode", 1)])
         patient = [segment.future(request_of(number)) for number in range(1, 40)]
         leaving = [segment.future(request_of(number)) for number in range(40, 56)]
-        hasty = [segment.future(request_of(number), timeout=2.5) for number in range(56, CALLERS)]
+        hasty = [segment.future(request_of(number), timeout=4.0) for number in range(56, CALLERS)]
         wait_until(lambda: in_hand(loaded) == CALLERS)
+        # Their pictures are read while the first is in the encoder.
+        wait_until(lambda: loaded.app.status().devices[0].queued_jobs == CALLERS - 1)
         for number in range(CALLERS, CALLERS + 4):
             with pytest.raises(grpc.RpcError) as refused:
                 segment(request_of(number))
