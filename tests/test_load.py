@@ -49,6 +49,7 @@ def in_hand(server: RunningServer) -> int:
     return server.app.status().devices[0].requests
 
 
+@pytest.mark.slow
 def test_a_full_queue():
     """Those beyond it are told a delay at once, those who leave or run out of time cost nothing, the others are served.
 
