@@ -153,6 +153,8 @@ def test_prompts_go_to_the_tile_that_holds_them(client: Client, field: np.ndarra
     (inside,) = client.segment_box(np.ascontiguousarray(field[:, :768]), boxes[:1])
     assert (tiled[0].mask[:, :768] == inside.mask).all()
     assert not tiled[0].mask[:, 768:].any()
+    again = client.segment_box(field, boxes[:1], tiling=Tiling(**TILES))
+    assert again.timings.embedding_cached
     (whole,) = client.segment_box(field, boxes[1:2])
     assert (tiled[1].mask == whole.mask).all()
     x, y, side = PIECES[2]

@@ -260,16 +260,20 @@ class Segmentation:
         if rewriting is not None and isinstance(wanted, TextRequest):
             asked = replace(wanted, phrases=tuple(each.phrase for each in rewriting.phrases), rewrite=False)
         plans: list[Plan] = []
+        stages, cached = calls.current().stages, []
 
         async def look(part: WantedMasks, view: Picture, omissions: Omissions) -> list[SegmentedObject]:
             seats.segmenter.step_back()
             plan = await self._plan(part, cast, seats, view, warm if view is picture else None, omissions)
             plans.append(plan)
+            if cast.segmenter.name in plan.models:
+                cached.append(stages.embedding_cached)
             every = replace(plan, options=replace(plan.options, strategy=Strategy.ALL))
             return [each async for each in Run(every, self._executor).objects()]
 
         views = Views(picture, tiles, look, self._executor)
         found = await views.answer(asked)
+        stages.embedding_cached = bool(cached) and all(cached)
         omissions = Omissions()
         written = [each.prompt_index for each in rewriting.phrases] if rewriting else None
         omissions.extend(views.omissions, written)
