@@ -13,7 +13,7 @@ help:
 	@echo "make demo    start everything, segment real photographs, look into out/"
 	@echo "make test    run the whole suite (PYTEST='-m \"not slow\"' for the quick part)"
 	@echo "make check   ruff, mypy --strict, buf lint, format and breaking"
-	@echo "make bench   measure; make serve   run the server; make clean   remove what was made"
+	@echo "make bench   measure (BENCH=--quick for a glance); make serve   run the server; make clean   remove what was made"
 
 $(UV):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cutout needs Python 3.11 or newer")'
@@ -54,7 +54,7 @@ format: $(VENV)/.dev node_modules/.package-lock.json
 	npx buf format -w protos
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 serve: $(VENV)/.demo
 	$(BIN)/cutout serve

@@ -10,13 +10,12 @@ import asyncio
 from itertools import count
 
 from harness.callers import Load, Probe, serve_callers
-from harness.loops import Job, Loop
+from harness.loops import Job
 from harness.photographs import MEGAPIXEL, Stock, boxes
 from harness.plots import Bars, Lines
 from harness.report import Row, Table
 from harness.rounds import Sample, quantile, rate
 from harness.scenario import Plan, run
-from harness.servers import serving
 
 LEVELS = (1, 4, 16, 64, 96)
 
@@ -27,7 +26,7 @@ def measure(plan: Plan) -> list[Table]:
     stock, indices, box = Stock(), count(10**6), boxes(1, MEGAPIXEL)
     raw: dict[int, list[float]] = {}
     loads: dict[int, list[tuple[Load, Probe]]] = {}
-    with Loop("raw", plan.subject) as loop, serving(plan.subject) as server:
+    with plan.loop("raw", plan.subject) as loop, plan.serving(plan.subject) as server:
 
         def in_a_loop(pictures: int) -> float:
             seconds = [loop(Job(next(indices), MEGAPIXEL, box)).seconds for _ in range(pictures)]

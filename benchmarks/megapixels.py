@@ -15,7 +15,7 @@ from harness.plots import Bars
 from harness.report import Row, Table
 from harness.rounds import Sample, interleave, ratio
 from harness.scenario import Plan, run
-from harness.servers import Running, serving
+from harness.servers import Running
 
 SIZES = {"1 MP": MEGAPIXEL, "12 MP": (3000, 4000), "100 MP": (8660, 11547)}
 
@@ -26,11 +26,11 @@ def measure(plan: Plan) -> list[Table]:
     peaks: dict[str, int] = {}
     servers: dict[str, Running] = {}
     with ExitStack() as stack:
-        official = stack.enter_context(Loop("official", plan.subject))
+        official = stack.enter_context(plan.loop("official", plan.subject))
         contenders: dict[str, Callable[[], float]] = {}
         for name, size in sizes.items():
             contenders[f"official, {name}"] = _loop(official, f"official, {name}", size, peaks)
-            server = stack.enter_context(serving(plan.subject))
+            server = stack.enter_context(plan.serving(plan.subject))
             servers[f"server, {name}"] = server
             client = stack.enter_context(Client(server.address, timeout_s=600))
             contenders[f"server, {name}"] = _served(client, size)

@@ -15,7 +15,7 @@ from harness.photographs import boxes, jpeg, photograph
 from harness.plots import Lines
 from harness.report import Row, Table
 from harness.scenario import Plan, run
-from harness.servers import Running, serving
+from harness.servers import Running
 
 SIDES = ((448, 576), (896, 1152), (1200, 1600), (1728, 2304))
 IN_HAND = 4
@@ -24,7 +24,7 @@ IN_HAND = 4
 def measure(plan: Plan) -> list[Table]:
     """Resident memory after every fiftieth of the requests, and its slope over the second half."""
     requests = plan.count(1000, 40)
-    with serving(plan.subject, embeddings_cache_bytes=256 * 2**20) as server:
+    with plan.serving(plan.subject, embeddings_cache_bytes=256 * 2**20) as server:
         points = asyncio.run(drive(server, requests))
         peak = server.peak_bytes()
     half = [row for row in points if row["requests"] >= requests / 2]

@@ -13,26 +13,32 @@ from itertools import count
 
 import numpy as np
 from cutout_client import Client
+from harness.iou import iou
 from harness.loops import Job, Loop
 from harness.photographs import MEGAPIXEL, boxes, jpeg, photograph
 from harness.plots import Bars
 from harness.report import Table
 from harness.rounds import Sample, interleave, ratio
 from harness.scenario import Plan, run
-from harness.servers import serving
-from numpy.typing import NDArray
 
-OFFICIAL, RAW, SERVED = "official predictor, fp32", "own model in a loop", "server, one caller"
+OFFICIAL, PLAIN, RAW, SERVED = (
+    "official predictor, fp32",
+    "own model in a loop, eager fp32",
+    "own model in a loop",
+    "server, one caller",
+)
 
 
 def measure(plan: Plan) -> list[Table]:
-    """Times, memory and equality of the three."""
+    """Times, memory and equality of all."""
     size, box = MEGAPIXEL, boxes(1, MEGAPIXEL)
     with ExitStack() as stack:
         loops = {
-            name: stack.enter_context(Loop(kind, plan.subject)) for name, kind in ((OFFICIAL, "official"), (RAW, "raw"))
+            OFFICIAL: stack.enter_context(plan.loop("official", plan.subject)),
+            PLAIN: stack.enter_context(plan.loop("raw", plan.subject.plain())),
+            RAW: stack.enter_context(plan.loop("raw", plan.subject)),
         }
-        server = stack.enter_context(serving(plan.subject))
+        server = stack.enter_context(plan.serving(plan.subject))
         client = stack.enter_context(Client(server.address, timeout_s=600))
         peaks: dict[str, int] = {}
 
@@ -54,7 +60,7 @@ def measure(plan: Plan) -> list[Table]:
             client.segment_box(file, box)
             return time.perf_counter() - started
 
-        times = interleave({OFFICIAL: loop(OFFICIAL), RAW: loop(RAW), SERVED: ask}, plan.count(15, 3))
+        times = interleave({name: loop(name) for name in loops} | {SERVED: ask}, plan.count(15, 3))
         peaks[SERVED] = server.peak_bytes()
         agreement = equality(plan, loops, client)
     rows = []
@@ -63,6 +69,7 @@ def measure(plan: Plan) -> list[Table]:
         rows.append(
             {
                 "way": name,
+                "runs": loops[RAW if name == SERVED else name].runtime,
                 "ratio": speed.median,
                 "ratio low": speed.low,
                 "ratio high": speed.high,
@@ -82,7 +89,7 @@ def measure(plan: Plan) -> list[Table]:
 def equality(plan: Plan, loops: dict[str, Loop], client: Client) -> dict[str, list[float]]:
     """IoU of each way's masks with the official ones, over boxes on photographs that nobody measured on."""
     size, prompts = MEGAPIXEL, boxes(4, MEGAPIXEL)
-    agreement: dict[str, list[float]] = {OFFICIAL: [], RAW: [], SERVED: []}
+    agreement: dict[str, list[float]] = {name: [] for name in (*loops, SERVED)}
     for index in range(1000, 1000 + plan.count(8, 2)):
         # The file's pixels would differ from the photograph's by JPEG's losses: a lossless upload it is.
         answer = client.segment_box(photograph(index, size), prompts)
@@ -96,12 +103,6 @@ def equality(plan: Plan, loops: dict[str, Loop], client: Client) -> dict[str, li
             assert truth is not None
             agreement[name] += [iou(one, other) for one, other in zip(truth, own, strict=True)]
     return agreement
-
-
-def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Intersection over union of two (H, W) masks; 1 when both are empty."""
-    union = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / union if union else 1.0
 
 
 if __name__ == "__main__":

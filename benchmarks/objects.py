@@ -16,7 +16,7 @@ from harness.plots import Bars
 from harness.report import Row, Table
 from harness.rounds import Sample, interleave
 from harness.scenario import Plan, run
-from harness.servers import Running, serving
+from harness.servers import Running
 
 SIZE = (3000, 4000)
 COUNTS = (1, 8, 64)
@@ -30,14 +30,14 @@ def measure(plan: Plan) -> list[Table]:
     peaks: dict[str, int] = {}
     stock, indices = Stock(SIZE), count()
     with ExitStack() as stack:
-        official = stack.enter_context(Loop("official", plan.subject))
+        official = stack.enter_context(plan.loop("official", plan.subject))
         contenders: dict[str, Callable[[], float]] = {}
         servers: dict[str, Running] = {}
         for number in COUNTS[: plan.count(3, 2)]:
             contenders[f"official, {number}"] = _loop(official, number, indices, peaks)
         for number in COUNTS:
             name = f"server, {number}"
-            servers[name] = stack.enter_context(serving(plan.subject))
+            servers[name] = stack.enter_context(plan.serving(plan.subject))
             client = stack.enter_context(Client(servers[name].address, timeout_s=600))
             contenders[name] = _served(client, number, stock, encode_ms.setdefault(name, []))
         times = interleave(contenders, plan.count(5, 2))

@@ -16,7 +16,6 @@ from harness.plots import Bars
 from harness.report import Row, Table
 from harness.rounds import Sample, interleave, ratio
 from harness.scenario import Plan, run
-from harness.servers import serving
 
 PROMPTS = 20
 OFFICIAL = "official predictor, set_image once"
@@ -30,9 +29,9 @@ def measure(plan: Plan) -> list[Table]:
     stock, indices = Stock(), count(10**6)
     later_ms: dict[str, list[float]] = {name: [] for name in WAYS}
     with ExitStack() as stack:
-        official = stack.enter_context(Loop("official", plan.subject))
-        raw = stack.enter_context(Loop("raw", plan.subject))
-        server = stack.enter_context(serving(plan.subject))
+        official = stack.enter_context(plan.loop("official", plan.subject))
+        raw = stack.enter_context(plan.loop("raw", plan.subject))
+        server = stack.enter_context(plan.serving(plan.subject))
         client = stack.enter_context(Client(server.address, timeout_s=600))
 
         def looped(loop: Loop) -> Callable[[], float]:

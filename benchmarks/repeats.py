@@ -15,7 +15,7 @@ from harness.plots import Bars
 from harness.report import Row, Table
 from harness.rounds import Sample, interleave, ratio
 from harness.scenario import Plan, run
-from harness.servers import Running, serving
+from harness.servers import Running
 
 CALLERS = 8
 DISTINCT = f"{CALLERS} callers, {CALLERS} new pictures"
@@ -25,7 +25,7 @@ def measure(plan: Plan) -> list[Table]:
     """Times of a volley of calls, and how many passes of the encoder each cost."""
     stock, passes = Stock(), dict[str, list[float]]()
     with ExitStack() as stack:
-        server = stack.enter_context(serving(plan.subject))
+        server = stack.enter_context(plan.serving(plan.subject))
         known = stock.take(1) * CALLERS
         volley(server, known)
 

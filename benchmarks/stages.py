@@ -11,7 +11,6 @@ from harness.plots import Bars
 from harness.report import Row, Table
 from harness.rounds import Sample, quantile
 from harness.scenario import Plan, run
-from harness.servers import serving
 
 STAGES = ("queue", "decode", "encode", "prompt", "masks")
 
@@ -20,7 +19,7 @@ def measure(plan: Plan) -> list[Table]:
     """The server's own account of its stages, and what the caller waited beyond it."""
     taken: dict[str, list[float]] = {name: [] for name in (*STAGES, "rest of the server", "wire and client", "all")}
     box, warmups = boxes(1, MEGAPIXEL), 2
-    with serving(plan.subject) as server, Client(server.address, timeout_s=600) as client:
+    with plan.serving(plan.subject) as server, Client(server.address, timeout_s=600) as client:
         for turn, file in enumerate(Stock().take(warmups + plan.count(60, 8))):
             started = time.perf_counter()
             answer = client.segment_box(file, box)

@@ -4,33 +4,41 @@ python benchmarks/startup.py [--model NAME] [--quick] [--json FILE]
 """
 
 import time
+from tempfile import TemporaryDirectory
 
 from cutout_client import Client
-from harness.loops import Job, Loop
+from harness.loops import Job
 from harness.photographs import MEGAPIXEL, Stock, boxes
 from harness.plots import Bars
 from harness.report import Row, Table
 from harness.rounds import Sample, interleave, ratio
 from harness.scenario import Plan, run
-from harness.servers import serving
 
 OFFICIAL, SERVED = "official predictor in a script", "server"
 
 
 def measure(plan: Plan) -> list[Table]:
     """The warm-up round pays for what is prepared once and kept on disk; its time is a row of its own."""
+    with TemporaryDirectory() as prepared:
+        return _measure(plan, prepared)
+
+
+def _measure(plan: Plan, prepared: str) -> list[Table]:
     stock = Stock()
     parts: dict[str, list[tuple[float, float, int]]] = {OFFICIAL: [], SERVED: []}
 
     def official() -> float:
-        with Loop("official", plan.subject) as loop:
+        with plan.loop("official", plan.subject) as loop:
             outcome = loop(Job(0, MEGAPIXEL, boxes(1)))
         parts[OFFICIAL].append((loop.ready_s, outcome.seconds, outcome.peak_bytes))
         return loop.ready_s + outcome.seconds
 
     def served() -> float:
         (file,) = stock.take(1)
-        with serving(plan.subject) as server, Client(server.address, timeout_s=600) as client:
+        with (
+            plan.serving(plan.subject, weights_dir=prepared) as server,
+            Client(server.address, timeout_s=600) as client,
+        ):
             started = time.perf_counter()
             client.segment_box(file, boxes(1))
             seconds = time.perf_counter() - started

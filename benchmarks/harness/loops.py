@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.photographs import photograph
-from harness.subjects import Subject, official
+from harness.subjects import CACHE, Subject, official
 
 Boxes = NDArray[np.float64]
-# Pixels and groups of boxes -> the masks of all boxes; each group is asked for on its own, on one embedding.
-Work = Callable[[NDArray[np.uint8], Sequence[Boxes]], list[NDArray[np.bool_]]]
+# Pixels and groups of boxes -> the masks of all boxes, as (H, W) bool or patches of it; each group is asked for on its
+# own, on one embedding.
+Work = Callable[[NDArray[np.uint8], Sequence[Boxes]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class Loop:
         kind: "official" is the package's own predictor, called as its documentation shows; "raw" is the server's own
             model class with whatever engine the subject names.
         subject: The model.
+
+    Attributes:
+        runtime: What runs it, as "openvino bf16".
+        ready_s: From the start of its process to the loaded model.
     """
 
     def __init__(self, kind: Literal["official", "raw"], subject: Subject) -> None:
@@ -71,7 +76,7 @@ class Loop:
         started = time.perf_counter()
         self._process.start()
         there.close()
-        self._receive()
+        (self.runtime,) = self._receive()
         self.ready_s = time.perf_counter() - started
 
     def __call__(self, job: Job) -> Outcome:
@@ -106,8 +111,8 @@ class Loop:
 def _serve(pipe: Connection, kind: str, subject: Subject) -> None:
     warnings.simplefilter("ignore")  # The official packages' own, which say nothing about speed.
     try:
-        work = (official_work if kind == "official" else raw_work)(subject)
-        pipe.send(None)
+        work, runtime = (official_work if kind == "official" else raw_work)(subject)
+        pipe.send((runtime,))
         with suppress(EOFError):
             while True:
                 job: Job = pipe.recv()
@@ -117,12 +122,18 @@ def _serve(pipe: Connection, kind: str, subject: Subject) -> None:
                 masks = work(pixels, groups)
                 seconds = time.perf_counter() - started
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-                pipe.send(Outcome(seconds, peak, np.stack(masks) if job.answer else None))
+                pipe.send(Outcome(seconds, peak, np.stack([_whole(mask) for mask in masks]) if job.answer else None))
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the process that waits
         pipe.send(f"{kind} {subject.name}: {type(error).__name__}: {error}")
 
 
-def official_work(subject: Subject) -> Work:
+def _whole(mask: Any) -> NDArray[np.bool_]:
+    """A mask at the picture's size, from itself or from a patch of it."""
+    whole: NDArray[np.bool_] = mask if isinstance(mask, np.ndarray) else mask.whole()
+    return whole
+
+
+def official_work(subject: Subject) -> tuple[Work, str]:
     """The official predictors as their notebooks use them: set_image, then all boxes of a group in one call."""
     model = official(subject.family, subject.config or "", subject.checkpoint)
     if subject.family == "sam2":
@@ -145,30 +156,31 @@ def official_work(subject: Subject) -> Work:
             answer: NDArray[np.bool_] = masks[:, 0].numpy()
             return answer
 
-    def work(pixels: NDArray[np.uint8], groups: Sequence[Boxes]) -> list[NDArray[np.bool_]]:
+    def work(pixels: NDArray[np.uint8], groups: Sequence[Boxes]) -> list[Any]:
         predictor.set_image(pixels)
         return [mask for boxes in groups for mask in predict(boxes, pixels.shape[:2])]
 
-    return work
+    return work, "eager fp32"
 
 
-def raw_work(subject: Subject) -> Work:
+def raw_work(subject: Subject) -> tuple[Work, str]:
     """The server's own model by its Protocol: encode, decode, masks; no queue, no files, no encoding of masks."""
     from cutout_server.catalogue import Catalogue  # noqa: PLC0415 - its models import torch
     from cutout_server.models.base import DecodeQuery, MaskQuery  # noqa: PLC0415
     from cutout_server.settings import ModelSettings, Settings  # noqa: PLC0415
     from cutout_server.types import Box, ObjectPrompt  # noqa: PLC0415
 
-    settings = Settings(models=(ModelSettings.model_validate(subject.settings()),))
-    model: Any = Catalogue.of(settings).specs["subject"].load("cpu")
+    settings = Settings(models=(ModelSettings.model_validate(subject.settings()),), weights_dir=CACHE)
+    loaded = Catalogue.of(settings).specs["subject"].load("cpu", may_export=True)
+    model: Any = loaded.model
 
-    def work(pixels: NDArray[np.uint8], groups: Sequence[Boxes]) -> list[NDArray[np.bool_]]:
+    def work(pixels: NDArray[np.uint8], groups: Sequence[Boxes]) -> list[Any]:
         (embedding,) = model.encode([pixels])
-        masks: list[NDArray[np.bool_]] = []
+        masks: list[Any] = []
         for boxes in groups:
             prompts = [ObjectPrompt(box=Box(*box)) for box in boxes.tolist()]
             candidates = model.decode([DecodeQuery(embedding, prompt, multimask=False) for prompt in prompts])
             masks += model.masks([MaskQuery(embedding, each.logits[0], 0.0) for each in candidates])
         return masks
 
-    return work
+    return work, f"{loaded.runtime.engine.value} {loaded.runtime.precision.value}"

@@ -2,10 +2,14 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from harness.loops import Loop
 from harness.report import Report, Table
+from harness.servers import Running, serving
 from harness.subjects import PUBLISHED, Subject, published
 
 
@@ -16,10 +20,14 @@ class Plan:
     Attributes:
         subject: The model under test.
         quick: Whether a glance within a minute is wanted instead of figures to be kept.
+        serving: Starts a server with a model and further settings.
+        loop: Starts a loop of that kind around a model.
     """
 
     subject: Subject
     quick: bool = False
+    serving: Callable[..., AbstractContextManager[Running]] = serving
+    loop: Callable[[Literal["official", "raw"], Subject], Loop] = Loop
 
     def count(self, full: int, quick: int) -> int:
         """Rounds, pictures or whatever there can be fewer of."""

@@ -6,17 +6,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
-from harness.subjects import Subject
+from harness.subjects import CACHE, Subject
 
-START_S = 300  # The first start with an engine that prepares its model can take minutes.
+T = TypeVar("T")
+START_S = 900  # The first start with an engine that prepares its model takes minutes.
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def serving(subject: Subject, **settings: object) -> Iterator[Running]:
     Raises:
         RuntimeError: It did not come up; the text is its log.
     """
-    flags = {"port": 0, "metrics_port": 0, "offline": "true", **settings}
+    flags = {"port": 0, "metrics_port": 0, "offline": "true", "weights_dir": CACHE, **settings}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     command = [sys.executable, "-m", "cutout_server", "--models", json.dumps(subject.settings()), *arguments]
     with _process(command, "serving") as (event, pid, ready_s):
@@ -74,13 +75,33 @@ def gateway(server: Running) -> Iterator[Running]:
 
 @contextmanager
 def _process(command: Sequence[str], awaited: str) -> Iterator[tuple[dict[str, Any], int, float]]:
+    began = time.perf_counter()
+    with started(command, lambda log: _event(log, awaited)) as (event, pid):
+        yield event, pid, time.perf_counter() - began
+
+
+@contextmanager
+def started(command: Sequence[str], look: Callable[[str], T | None]) -> Iterator[tuple[T, int]]:
+    """A process, from the moment at which it is ready; stopped in the end.
+
+    Args:
+        command: The program and its arguments.
+        look: Its log so far -> what tells that it is ready, or None.
+
+    Raises:
+        RuntimeError: It ended or was not ready in time; the text is its log.
+    """
     # A file takes its log: a pipe would have to be read, by this process and while it measures.
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
-        started = time.perf_counter()
         process = subprocess.Popen(command, stderr=log, stdout=log)
         try:
-            event = _await(process, Path(log.name), awaited, started + START_S)
-            yield event, process.pid, time.perf_counter() - started
+            until, sign = time.monotonic() + START_S, None
+            while sign is None:
+                if process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"{command[2]} did not come up:\n{Path(log.name).read_text()[-2000:]}")
+                time.sleep(0.02)
+                sign = look(Path(log.name).read_text())
+            yield sign, process.pid
         finally:
             process.terminate()
             try:
@@ -90,19 +111,11 @@ def _process(command: Sequence[str], awaited: str) -> Iterator[tuple[dict[str, A
                 process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], log: Path, awaited: str, until: float) -> dict[str, Any]:
-    """The first log line whose event begins so."""
-    while process.poll() is None and time.perf_counter() < until:
-        for line in log.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                event = json.loads(line)
-                if isinstance(event, dict) and str(event.get("event", "")).startswith(awaited):
-                    return event
-        time.sleep(0.02)
-    raise RuntimeError(f"{' '.join(command_name(process))} did not come up:\n{log.read_text()[-2000:]}")
-
-
-def command_name(process: subprocess.Popen[bytes]) -> list[str]:
-    """The program without its arguments."""
-    arguments = process.args
-    return [str(each) for each in arguments][1:3] if isinstance(arguments, list) else [str(arguments)]
+def _event(log: str, awaited: str) -> dict[str, Any] | None:
+    """The first line whose event begins so."""
+    for line in log.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            event = json.loads(line)
+            if isinstance(event, dict) and str(event.get("event", "")).startswith(awaited):
+                return event
+    return None
