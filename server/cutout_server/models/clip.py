@@ -58,6 +58,10 @@ class _Pictures(nn.Module):
         self.projection: nn.Module = getattr(model, "visual_projection", nn.Identity())
         self.eval()
 
+    def extra_repr(self) -> str:
+        """What the shapes of the weights do not tell of the form, for exports to be told apart by."""
+        return str(self.vision_model.config)
+
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """(B, 3, S, S) to (B, D) of any length."""
         return (self.projection(self.vision_model(pixel_values=pixels).pooler_output),)

@@ -97,6 +97,10 @@ class Block(nn.Module):
         self.register_buffer("there", there, persistent=False)
         self.register_buffer("back", back, persistent=False)
 
+    def extra_repr(self) -> str:
+        """What the shapes of the weights do not tell of the form, for exports to be told apart by."""
+        return f"heads={self.heads}, extent={self.extent}, windowed={self.windowed}"
+
     def forward(self, tokens: Tensor) -> Tensor:
         """One pass, (B, side * side, D) to the same."""
         tokens = tokens + self.proj(self._attend(self.norm(tokens)))
