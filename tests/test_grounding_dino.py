@@ -9,6 +9,7 @@ import torch
 from cutout_server.models.base import Detection, Detector, DetectQuery, ModelFiles
 from cutout_server.models.grounding_dino import GroundingDino
 from cutout_server.models.registry import FAMILIES
+from cutout_server.models.runtime import EXACT
 from grounding_dino_checkpoints import (  # noqa: F401 - fixtures
     QUERIES,
     grounding_dino_folder,
@@ -77,7 +78,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 def load(folder: Path, device: str = "cpu") -> GroundingDino:
     return FAMILIES["mm-grounding-dino" if folder.name.startswith("mm") else "grounding-dino"].load(
-        ModelFiles(folder), device
+        ModelFiles(folder), device, EXACT
     )
 
 

@@ -15,6 +15,7 @@ from cutout_server.models.grounding_dino import GroundingDino
 from cutout_server.models.grounding_dino_official.architecture import guess, read_config
 from cutout_server.models.grounding_dino_official.package import GroundingDINO_SwinB_cfg, GroundingDINO_SwinT_OGC
 from cutout_server.models.registry import FAMILIES
+from cutout_server.models.runtime import EXACT
 from grounding_dino_checkpoints import (  # noqa: F401 - fixtures
     QUERIES,
     OfficialFiles,
@@ -48,19 +49,19 @@ NARROW = {
 
 @pytest.fixture(scope="module")
 def detector(official_files: OfficialFiles) -> GroundingDino:  # noqa: F811
-    return FAMILIES["grounding-dino-official"].load(official_files.model_files(), "cpu")
+    return FAMILIES["grounding-dino-official"].load(official_files.model_files(), "cpu", EXACT)
 
 
 @pytest.fixture(scope="module")
 def transformed(official_files: OfficialFiles) -> GroundingDino:  # noqa: F811
     """The same file through transformers."""
-    return FAMILIES["grounding-dino"].load(official_files.model_files(config=False), "cpu")
+    return FAMILIES["grounding-dino"].load(official_files.model_files(config=False), "cpu", EXACT)
 
 
 @pytest.fixture(scope="module")
 def reference(official_files: OfficialFiles) -> Iterator[torch.nn.Module]:  # noqa: F811
     """The package's model with its own layers, tokenizing for itself; of ours it has the text encoder alone."""
-    loaded = FAMILIES["grounding-dino-official"].load(official_files.model_files(), "cpu")
+    loaded = FAMILIES["grounding-dino-official"].load(official_files.model_files(), "cpu", EXACT)
     model = loaded._network._model
     for layer in model.transformer.decoder.layers:
         del layer.forward_ffn
@@ -241,7 +242,7 @@ def test_configs_that_are_refused(official_files: OfficialFiles, tmp_path: Path,
     """They are read and never run."""
     config = _config(official_files, tmp_path, line.format(folder=tmp_path))
     with pytest.raises(FailedPreconditionError, match=expected):
-        FAMILIES["grounding-dino-official"].load(_fresh(official_files.model_files(), config=config), "cpu")
+        FAMILIES["grounding-dino-official"].load(_fresh(official_files.model_files(), config=config), "cpu", EXACT)
     assert not (tmp_path / "ran").exists()
 
 
@@ -306,7 +307,7 @@ def test_files_that_cannot_be_used(official_files: OfficialFiles, tmp_path: Path
     """Each says what is wrong and what to do; nothing in them is run."""
     spoil, expected = SPOILT[case]
     with pytest.raises(FailedPreconditionError, match=expected) as error:
-        FAMILIES[family].load(spoil(official_files, tmp_path), "cpu")
+        FAMILIES[family].load(spoil(official_files, tmp_path), "cpu", EXACT)
     assert len(str(error.value)) < 700
     assert not (tmp_path / "ran").exists()
 
@@ -314,4 +315,4 @@ def test_files_that_cannot_be_used(official_files: OfficialFiles, tmp_path: Path
 def test_a_config_beside_transformers(official_files: OfficialFiles):  # noqa: F811
     """It is refused, as nothing would read it."""
     with pytest.raises(FailedPreconditionError, match="config must not be set"):
-        FAMILIES["grounding-dino"].load(official_files.model_files(), "cpu")
+        FAMILIES["grounding-dino"].load(official_files.model_files(), "cpu", EXACT)

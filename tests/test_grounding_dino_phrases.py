@@ -11,6 +11,7 @@ from cutout_server.models.base import DetectQuery, ModelFiles
 from cutout_server.models.grounding_dino.pixels import places
 from cutout_server.models.grounding_dino.prompts import NOBODY, Prompt, Prompter
 from cutout_server.models.registry import FAMILIES
+from cutout_server.models.runtime import EXACT
 from grounding_dino_checkpoints import config, grounding_dino_folder, one_thread, tokenizer  # noqa: F401 - fixtures
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -140,7 +141,7 @@ def test_another_tokenizer():
 
 def test_a_prompt_in_parts(grounding_dino_folder: Path):  # noqa: F811
     """The finds of all parts, those of each part as if asked alone, under the caller's own indices."""
-    detector = FAMILIES["grounding-dino"].load(ModelFiles(grounding_dino_folder), "cpu")
+    detector = FAMILIES["grounding-dino"].load(ModelFiles(grounding_dino_folder), "cpu", EXACT)
     image = PICTURES["tiny"]()
     phrases = [f"{number} fluffhy astronauts on a launch pad" for number in range(40)]
     (together,) = detector.detect([DetectQuery(image, tuple(phrases), 0.0, 0.0)])
@@ -157,7 +158,7 @@ def test_a_prompt_in_parts(grounding_dino_folder: Path):  # noqa: F811
 
 def test_a_picture_that_is_too_narrow(grounding_dino_folder: Path):  # noqa: F811
     """It is refused by name, where the reference breaks down."""
-    detector = FAMILIES["grounding-dino"].load(ModelFiles(grounding_dino_folder), "cpu")
+    detector = FAMILIES["grounding-dino"].load(ModelFiles(grounding_dino_folder), "cpu", EXACT)
     query = DetectQuery(np.zeros((1, 60_000, 3), np.uint8), ("cat",), 0.0, 0.0)
     with pytest.raises(InvalidRequestError, match=r"less narrow.* 30 places, and has 0 at 160 x 0 pixels") as error:
         detector.detect([query])
