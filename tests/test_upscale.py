@@ -20,7 +20,7 @@ SIZES = st.one_of(
     st.tuples(st.integers(1, 20), st.integers(100, 9000)),
     st.tuples(st.integers(100, 3000), st.integers(120, 140)),
 )
-KINDS = ("noise", "steps", "blobs", "plain", "on the threshold", "empty", "huge")
+KINDS = ("noise", "steps", "blobs", "plain", "on the threshold", "empty", "huge", "broken")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,7 @@ def logits_of(kind: str, shape: tuple[int, int], seed: int) -> torch.Tensor:
         "on the threshold": torch.full((1, *shape), 0.3),
         "empty": -1 - noise.abs(),
         "huge": noise * 1e30,
+        "broken": torch.where(noise > 15, torch.nan, noise),
     }[kind]
 
 

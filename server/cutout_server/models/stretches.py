@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+Values = NDArray[np.float32]
+
 NARROW = 128  # Up to as many rows and columns together, torch takes another kernel, which rounds in another way.
 
 
@@ -51,14 +53,15 @@ class Taps:
         """The inputs, from and to, that the outputs from start to stop read."""
         return int(self.first[start]), int(self.second[stop - 1]) + 1
 
-    def apply(self, values: Tensor, axis: int, wanted: tuple[int, int], origin: int) -> Tensor:
+    def apply(self, values: Values, axis: int, wanted: tuple[int, int], origin: int) -> Values:
         """The wanted outputs, up to rounding, along one axis of (h, w) inputs that begin at `origin`."""
         part = slice(*wanted)
-        first, second = (
-            values.index_select(axis, torch.from_numpy(side[part] - origin)) for side in (self.first, self.second)
-        )
-        share = torch.from_numpy(self.share[part])
-        return first.lerp_(second, share[None] if axis else share[:, None])
+        first, second = (values.take(side[part] - origin, axis) for side in (self.first, self.second))
+        share = self.share[part]
+        second -= first
+        second *= share[None] if axis else share[:, None]
+        second += first
+        return second
 
     @classmethod
     def of(cls, source: int, size: int, kept: int) -> "Taps":

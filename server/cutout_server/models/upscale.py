@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cutout_server.models.stretches import NARROW, Stretch, Taps, stretch_rows
+from cutout_server.models.stretches import NARROW, Stretch, Taps, Values, stretch_rows
 from cutout_server.types import MaskPatch
 
 _SMALL = 1 << 17  # Pixels of a picture that is not worth the trouble.
@@ -81,52 +81,58 @@ class Upscaling:
             for part in torch.split(logits, max(1, _WHOLE // pixels)):
                 yield from self._everywhere(part, thresholds)
             return
-        doubt = self._doubt(logits, thresholds)
-        rows, columns = _spans(logits > min(thresholds) - doubt)
-        for each in zip(logits, rows, columns, strict=True):
+        values: Values = logits.numpy()
+        doubt = self._doubt(values, thresholds)
+        if not np.isfinite(doubt):
+            yield from self._everywhere(logits, thresholds)
+            return
+        inside = values > min(thresholds) - doubt
+        rows, columns = (_spans(np.any(inside, axis)) for axis in (2, 1))
+        for each in zip(values, rows, columns, strict=True):
             yield self._within(*each, thresholds)
 
-    def _doubt(self, values: Tensor, thresholds: Sequence[float]) -> float:
+    def _doubt(self, values: Values, thresholds: Sequence[float]) -> float:
         """How far from torch's own a value between these can be, and how far a sum with a threshold can be rounded."""
-        largest = max(abs(threshold) for threshold in thresholds) + values.abs().max().item()
+        largest = max(abs(threshold) for threshold in thresholds) + float(np.abs(values).max())
         return _ROUNDINGS * _HALF_ULP * len(self._stretches) * largest
 
     def _everywhere(self, logits: Tensor, thresholds: Sequence[float]) -> Iterator[Levels]:
         values = logits
         for stretch in self._stretches:
             values = stretch(values)
-        rows, columns = _spans(values > min(thresholds))
+        inside = values > min(thresholds)
+        rows, columns = (_spans(inside.any(axis).cpu().numpy()) for axis in (2, 1))
         for each, (top, bottom), (left, right) in zip(values, rows, columns, strict=True):
             part = each[top:bottom, left:right]
             yield Levels(self._size, top, left, torch.stack([part > threshold for threshold in thresholds]))
 
-    def _within(self, logits: Tensor, rows: Span, columns: Span, thresholds: Sequence[float]) -> Levels:
+    def _within(self, logits: Values, rows: Span, columns: Span, thresholds: Sequence[float]) -> Levels:
         margin = len(self._stretches)
         near = tuple(slice(max(0, start - margin), stop + margin) for start, stop in (rows, columns))
         for down, across in zip(self._rows, self._columns, strict=True):
             rows, columns = down.reached(*rows), across.reached(*columns)
         (top, bottom), (left, right) = rows, columns
-        inside = torch.zeros((len(thresholds), max(0, bottom - top), max(0, right - left)), dtype=torch.bool)
-        doubt = self._doubt(logits[near], thresholds) if inside.numel() else 0.0
+        inside = np.zeros((len(thresholds), max(0, bottom - top), max(0, right - left)), np.bool_)
+        doubt = self._doubt(logits[near], thresholds) if inside.size else 0.0
         in_doubt: set[int] = set()
         strip = max(1, _STRIP // max(1, right - left))
         for start in range(top, bottom, strip) if right > left else ():
             stop = min(bottom, start + strip)
             values = self._part(logits, len(self._stretches), (start, stop), columns)
             for level, threshold in zip(inside, thresholds, strict=True):
-                surely = torch.gt(values, threshold + doubt, out=level[start - top : stop - top])
-                maybe = values > threshold - doubt
-                if not torch.equal(surely, maybe):
-                    in_doubt.update((start + (surely != maybe).any(1).nonzero()[:, 0]).tolist())
+                surely = np.greater(values, np.float32(threshold + doubt), out=level[start - top : stop - top])
+                differs = np.not_equal(surely, values > np.float32(threshold - doubt))
+                if differs.any():
+                    in_doubt.update((start + np.flatnonzero(differs.any(1))).tolist())
         if len(in_doubt) > self._size[0] // _ROWS_PER_DOUBT:
-            return next(self._everywhere(logits[None], thresholds))
+            return next(self._everywhere(torch.from_numpy(logits)[None], thresholds))
         for row in in_doubt:
-            values = self._row(logits, len(self._stretches), row)[left:right]
+            exact = self._row(torch.from_numpy(logits), len(self._stretches), row)[left:right]
             for level, threshold in zip(inside, thresholds, strict=True):
-                torch.gt(values, threshold, out=level[row - top])
-        return Levels(self._size, top, left, inside)
+                level[row - top] = (exact > threshold).numpy()
+        return Levels(self._size, top, left, torch.from_numpy(inside))
 
-    def _part(self, logits: Tensor, count: int, rows: Span, columns: Span) -> Tensor:
+    def _part(self, logits: Values, count: int, rows: Span, columns: Span) -> Values:
         """Rows and columns of what the first `count` stretches make, up to rounding."""
         if count == 0:
             return logits[slice(*rows), slice(*columns)]
@@ -152,9 +158,7 @@ def upscaling(source: tuple[int, int], stretches: tuple[Stretch, ...]) -> Upscal
     return Upscaling(source, stretches)
 
 
-def _spans(inside: Tensor) -> Iterator[list[Span]]:
-    """For rows, then columns: the first and past the last that hold anything, for each of (N, h, w)."""
-    for axis in (2, 1):
-        found: NDArray[np.bool_] = inside.any(axis).cpu().numpy()
-        ends = zip(found, found.argmax(1).tolist(), found[:, ::-1].argmax(1).tolist(), strict=True)
-        yield [(first, len(each) - after) if each.any() else (0, 0) for each, first, after in ends]
+def _spans(found: NDArray[np.bool_]) -> list[Span]:
+    """The first and past the last True of each row of (N, n)."""
+    ends = zip(found, found.argmax(1).tolist(), found[:, ::-1].argmax(1).tolist(), strict=True)
+    return [(first, len(each) - after) if each.any() else (0, 0) for each, first, after in ends]
