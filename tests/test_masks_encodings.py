@@ -1,11 +1,24 @@
 """PNG, packed bits and polygons give every mask back; polygons are held against other rasterisers."""
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from cutout_common.masks import bits_decode, bits_encode, png_decode, png_encode, polygons_decode
+from cutout_common.masks import (
+    bits_decode,
+    bits_encode,
+    bits_encode_part,
+    png_decode,
+    png_encode,
+    png_encode_part,
+    polygons_decode,
+    rle_decode_part,
+    rle_encode,
+    rle_encode_part,
+)
 from cutout_server.imaging.masks import polygons
 from cutout_server.types import MaskPatch
 from hypothesis import given, settings
@@ -51,6 +64,34 @@ def assert_round_trips(mask):
 def test_awkward_shapes_round_trip_exactly(name):
     """All three encodings give the mask back; polygons have one exterior a part and one ring a hole."""
     assert_round_trips(SHAPES[name])
+
+
+@settings(max_examples=200, deadline=None)
+@given(MASKS, *[st.integers(0, 40)] * 4)
+def test_a_part_of_a_mask_is_written_as_the_whole(part, top, left, below, behind):
+    """RLE and bits byte for byte; the PNG file is another one, sound to its last checksum, of the same picture."""
+    mask = np.pad(part, ((top, below), (left, behind)))
+    place = (*mask.shape, top, left)
+    assert rle_encode_part(*place, part) == rle_encode(mask)
+    assert bits_encode_part(*place, part) == bits_encode(mask)
+    file = png_encode_part(*place, part)
+    assert np.array_equal(png_decode(file), mask)
+    assert np.array_equal(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_GRAYSCALE) > 0, mask)
+    (length,) = struct.unpack(">I", file[33:37])
+    rows = np.frombuffer(zlib.decompress(file[41 : 41 + length]), np.uint8).reshape(len(mask), -1)
+    assert not rows[:, 0].any()
+    assert rows[:, 1:].tobytes() == bits_encode(mask)
+    row, column, tight = rle_decode_part(*mask.shape, rle_encode(mask))
+    assert np.array_equal(MaskPatch(*mask.shape, row, column, tight).whole(), mask)
+    assert tight.size == MaskPatch.of(mask).inside.size
+
+
+def test_checksums_of_large_empty_files():
+    """Zeros by the million, before and behind."""
+    for top in (0, 1, 4000, 70_000):
+        file = png_encode_part(70_001, 900, top, 300, np.ones((1, 77), np.bool_))
+        assert len(zlib.decompress(file[41:-16])) == 70_001 * 114
+        assert len(file) < 70_001 * 114 / 200
 
 
 @settings(max_examples=200, deadline=None)

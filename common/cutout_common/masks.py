@@ -4,14 +4,13 @@ Masks are (H, W) bool, origin top left. What each encoding means is written in t
 """
 
 import io
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cutout_common.png import write_png
 from cutout_common.rle import (
     BoolMask,
     paint_runs,
@@ -31,8 +30,10 @@ __all__ = [
     "BoolMask",
     "bits_decode",
     "bits_encode",
+    "bits_encode_part",
     "png_decode",
     "png_encode",
+    "png_encode_part",
     "polygons_decode",
     "rle_area",
     "rle_box",
@@ -54,7 +55,9 @@ def bits_encode(mask: BoolMask) -> bytes:
 
 def bits_encode_part(height: int, width: int, top: int, left: int, part: BoolMask) -> bytes:
     """Packs a (height, width) mask that is inside nowhere but in a part of it, whose first pixel is (top, left)."""
-    return _packed(height, width, top, left, part, lead=0).tobytes()
+    rows = np.zeros((height, (width + 7) // 8), np.uint8)
+    rows[top : top + part.shape[0]] = _rows(width, left, part)
+    return rows.tobytes()
 
 
 def bits_decode(height: int, width: int, data: bytes) -> BoolMask:
@@ -78,21 +81,15 @@ def png_encode(mask: BoolMask) -> bytes:
 
 def png_encode_part(height: int, width: int, top: int, left: int, part: BoolMask) -> bytes:
     """The file of a (height, width) mask that is inside nowhere but in a part of it, from (top, left) on."""
-    rows = _packed(height, width, top, left, part, lead=1)  # Each row begins with its filter: 0, none.
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    # Masks are long runs: higher levels take more time and save little.
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, 1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
+    # Each row is behind its filter: 0, none.
+    return write_png(height, width, top, np.pad(_rows(width, left, part), ((0, 0), (1, 0))))
 
 
-def _packed(height: int, width: int, top: int, left: int, part: BoolMask, *, lead: int) -> NDArray[np.uint8]:
-    """(height, lead + stride) rows of bits, behind `lead` bytes of 0."""
-    rows = np.zeros((height, lead + (width + 7) // 8), np.uint8)
+def _rows(width: int, left: int, part: BoolMask) -> NDArray[np.uint8]:
+    """(h, ceil(width / 8)) packed bits of a part's rows, which begin at column `left`."""
+    rows = np.zeros((part.shape[0], (width + 7) // 8), np.uint8)
     bits = np.packbits(np.pad(part, ((0, 0), (left % 8, 0))), axis=1)
-    start = lead + left // 8
-    rows[top : top + bits.shape[0], start : start + bits.shape[1]] = bits
+    rows[:, left // 8 : left // 8 + bits.shape[1]] = bits
     return rows
 
 
