@@ -1,5 +1,6 @@
 """scikit-image's photographs in any size and number, no two alike, and prompts on them."""
 
+import itertools
 from functools import cache
 
 import cv2
@@ -44,16 +45,16 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 class Stock:
-    """Files of photographs that nobody has seen yet."""
+    """Files of photographs that nobody has seen yet: no two stocks of a process share one."""
+
+    _indices = itertools.count()
 
     def __init__(self, size: tuple[int, int] = MEGAPIXEL) -> None:
         self.size = size
-        self._next = 0
 
     def take(self, count: int) -> list[bytes]:
         """That many, made before they are measured on."""
-        first, self._next = self._next, self._next + count
-        return [jpeg(photograph(index, self.size)) for index in range(first, first + count)]
+        return [jpeg(photograph(next(self._indices), self.size)) for _ in range(count)]
 
 
 def boxes(count: int, size: tuple[int, int] = MEGAPIXEL, seed: int = 0) -> NDArray[np.float64]:
