@@ -141,9 +141,13 @@ def plan(sam2_files):  # noqa: F811
 def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
     """And its figures can be kept."""
     module = importlib.import_module(name)
-    smaller = {"prompts": ("BOXES", boxes(3)), "objects": ("COUNTS", (1, 2)), "repeats": ("CALLERS", 3)}
-    if name in smaller:
-        monkeypatch.setattr(module, *smaller[name])
+    smaller = {
+        "prompts": {"BOXES": boxes(3)},
+        "objects": {"COUNTS": (1, 2), "SIZE": (300, 400)},
+        "repeats": {"CALLERS": 3},
+    }
+    for constant, value in smaller.get(name, {}).items():
+        monkeypatch.setattr(module, constant, value)
     report = Report(name, list(module.measure(plan)))
     assert all(table.rows for table in report.tables)
     report.write(tmp_path / "report.json")
