@@ -79,7 +79,8 @@ FAMILIES: dict[str, Family] = {
         Family(
             name="grounding-dino",
             tasks=_DETECTOR,
-            load=_from("grounding_dino"),
+            load=_with_engines_from("grounding_dino"),
+            engines=frozenset({Engine.EAGER}),
             optional_companions=("text_encoder",),
             max_batch=4,
         ),
@@ -91,7 +92,13 @@ FAMILIES: dict[str, Family] = {
             extra="groundingdino",
             max_batch=4,
         ),
-        Family(name="mm-grounding-dino", tasks=_DETECTOR, load=_from("grounding_dino"), max_batch=4),
+        Family(
+            name="mm-grounding-dino",
+            tasks=_DETECTOR,
+            load=_with_engines_from("grounding_dino"),
+            engines=frozenset({Engine.EAGER}),
+            max_batch=4,
+        ),
         Family(name="owlv2", tasks=_DETECTOR, load=_from("owlv2"), max_batch=4, box_threshold=0.1),
         Family(
             name="paligemma2",

@@ -1,4 +1,4 @@
-"""The decoder: the best places become boxes, refined layer by layer. All but the values is computed in float32."""
+"""The decoder: the best places become boxes, refined layer by layer."""
 
 from typing import Any
 

@@ -34,8 +34,8 @@ class FastNetwork:
 
     Args:
         model: In eval mode, on its device; of a usual config. It is this network's from now on.
-        dtype: Of the layers that take the time, weights and all: the backbone's, and in the encoder and the decoder
-            what looks at every place. All else is float32.
+        dtype: Of the layers that take the time, weights and all: the backbone's, and those of the encoder that see
+            the picture without the words. Between them, and in the decoder, all is float32.
     """
 
     mixes_prompts = True
@@ -90,9 +90,7 @@ class FastNetwork:
 
 
 def _heavy(model: Any) -> list[nn.Module]:
-    """The Linears that see every place of a picture."""
-    layers = [each for each in model.backbone.conv_encoder.model.modules() if isinstance(each, nn.Linear)]
-    for layer in model.encoder.layers:
-        deformable = layer.deformable_layer
-        layers += [each for each in deformable.modules() if isinstance(each, nn.Linear)]
-    return [*layers, *(layer.encoder_attn.value_proj for layer in model.decoder.layers)]
+    """The Linears of the backbone and of the encoder that see every place of a picture."""
+    deformable = (layer.deformable_layer for layer in model.encoder.layers)
+    parts = (model.backbone.conv_encoder.model, *deformable)
+    return [each for part in parts for each in part.modules() if isinstance(each, nn.Linear)]
