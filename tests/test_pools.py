@@ -12,7 +12,7 @@ import pytest
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import DeadlineError, FailedPreconditionError, OverloadedError
-from cutout_server.models.base import Candidates, DecodeQuery, Family, ModelFiles, Task
+from cutout_server.models.base import Candidates, DecodeQuery, Family, Task
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
 from cutout_server.pools.placement import Pools

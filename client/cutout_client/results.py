@@ -155,7 +155,9 @@ class Segmentation:
         """
         if picture is None and self.overlay_file and not self.picture.is_here:
             return PIL.Image.open(io.BytesIO(self.overlay_file))
-        return PIL.Image.fromarray(draw(self._pixels(picture), [_Drawn(each) for each in self]))
+        pixels = self._pixels(picture)
+        height, width, _ = pixels.shape
+        return PIL.Image.fromarray(draw(pixels, [_Drawn(each, (height, width)) for each in self]))
 
     def cutouts(self, picture: ImageLike | None = None) -> list[PIL.Image.Image]:
         """Each object alone: RGBA, cropped to its box, transparent outside of its mask.
@@ -209,9 +211,12 @@ class _Drawn:
 
     found: SegmentedObject
 
+    image_size: tuple[int, int]
+
     @property
-    def mask(self) -> NDArray[np.bool_]:
-        return mask_of(self.found)
+    def part(self) -> tuple[int, int, NDArray[np.bool_]]:
+        x_min, y_min, x_max, y_max = map(int, self.found.box)
+        return y_min, x_min, mask_of(self.found)[y_min:y_max, x_min:x_max]
 
     @property
     def area(self) -> int:

@@ -87,7 +87,7 @@ class ModelSpec:
             if self.weights and self.wanted:
                 self.weights.fetch(self.wanted)
 
-    def load(self, device: str, *, may_export: bool) -> Loaded:
+    def load(self, device: str, *, may_export: bool = False) -> Loaded:
         """Loads it; takes seconds, so never on the event loop.
 
         Args:

@@ -9,22 +9,25 @@ from cutout_client.cli import connection, console, weights
 from cutout_client.status import Model
 from cutout_client.transport import LOAD_TIMEOUT_S
 
-ACTIONS = ("list", "show", "load", "unload", "pull")
+ACTIONS = ("list", "show", "load", "unload", "pull", "export", "compile")
 
 
 def add_to(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser(
         "models",
-        help="list, show, load, unload and download models",
+        help="list, show, load, unload, download and export models",
         allow_abbrev=False,
-        description="Asks a server about its models; with --known, or to pull, looks at this machine instead.",
+        description="Asks a server about its models; with --known, or to pull, export or compile, looks at this "
+        "machine instead. What export and compile leave in the server's weights_dir, it loads at its start.",
     )
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="default: list")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="of the model, or of a profile to pull; not for list")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="of the model; or a profile's to pull, export or compile"
+    )
     parser.add_argument("--known", action="store_true", help="list or show what can be pulled, without a server")
     weights.add_to(parser)
-    parser.add_argument("--device", default="", help="to load onto or unload from: cpu, cuda:0 ... (default: all)")
+    parser.add_argument("--device", default="", help="to load onto, unload from or compile for: cpu, cuda:0 ...")
     parser.add_argument("--json", action="store_true", help="print JSON")
     connection.add_to(parser)
     parser.set_defaults(run=run, takes_others=False, parser=parser)
@@ -34,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Does it and prints the models that it concerned."""
     if (args.action == "list") != (args.name is None):
         args.parser.error(f"{args.action} takes {'no' if args.name else 'a'} NAME")
-    if args.action == "pull":
-        return weights.pull(args)
+    if args.action in weights.ACTIONS:
+        return weights.ACTIONS[args.action](args)
     if args.known:
         if args.action not in {"list", "show"}:
             args.parser.error(f"{args.action} has no use for --known")

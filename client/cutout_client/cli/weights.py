@@ -1,8 +1,10 @@
-"""`cutout models pull` and `--known`: weights on this machine, without a server."""
+"""`cutout models pull`, `export`, `compile` and `--known`: weights on this machine, without a server."""
 
 import argparse
 import importlib
-from dataclasses import asdict
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 from cutout_client.cli import console
@@ -14,16 +16,19 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--weights-dir", metavar="DIR", help="where weights are kept (default: the server's weights_dir)"
     )
     parser.add_argument("--config", metavar="FILE", help="the server's settings file, for its models and weights_dir")
+    parser.add_argument("--engine", choices=("auto", "openvino", "onnx"), help="to export for (default: the server's)")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16", "int8"),
+        help="to export or compile in (default: the server's)",
+    )
 
 
 def pull(args: argparse.Namespace) -> int:
     """Downloads a model, or each model of a profile; what is there already is left as it is."""
     server = _server()
-    server.logs.configure("console", "warning")
-    catalogue = _catalogue(server, args, args.name)
-    specs = list(catalogue.specs.values()) if args.name in server.zoo.PROFILES else [catalogue.get(args.name)]
     done = []
-    for spec in specs:
+    for spec in _specs(server, args):
         try:
             spec.fetch()
         except server.errors.CutoutError as error:
@@ -37,6 +42,35 @@ def pull(args: argparse.Namespace) -> int:
     else:
         for each in done:
             console.stdout().print(f"{each['name']}: {each['checkpoint']}", soft_wrap=True)
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Makes what an engine needs of a checkpoint; in a profile, for each model that leaves a choice of engines."""
+    server = _server()
+    engine = "compile" if args.action == "compile" else args.engine
+    asked = {"engine": engine and server.runtime.Engine(engine)}
+    asked["precision"] = args.precision and server.runtime.Precision(args.precision)
+    asked = {name: value for name, value in asked.items() if value}
+    done = []
+    for spec in _specs(server, args):
+        if not spec.family.engines and args.name in server.zoo.PROFILES:
+            continue
+        started_s = time.monotonic()
+        try:
+            spec.fetch()
+            loaded = replace(spec, **asked).load(args.device or "cpu", may_export=True)
+        except (server.errors.CutoutError, ValueError) as error:
+            console.write_error(getattr(error, "message", str(error)))
+            return 1
+        chosen = f"{loaded.runtime.engine.value} {loaded.runtime.precision.value}"
+        done.append({"name": spec.name, "engine": chosen, "seconds": round(time.monotonic() - started_s, 1)})
+        del loaded  # Before the next one is loaded.
+    if args.json:
+        console.write_json(done)
+    else:
+        for each in done:
+            console.stdout().print(f"{each['name']}: {each['engine']}, {each['seconds']} s")
     return 0
 
 
@@ -92,6 +126,13 @@ def _is_here(server: Any, args: argparse.Namespace, name: str) -> bool:
     return bool(spec.weights.has(spec.wanted))
 
 
+def _specs(server: Any, args: argparse.Namespace) -> list[Any]:
+    """The models that were named, one or those of a profile."""
+    server.logs.configure("console", "warning")
+    catalogue = _catalogue(server, args, args.name)
+    return list(catalogue.specs.values()) if args.name in server.zoo.PROFILES else [catalogue.get(args.name)]
+
+
 def _catalogue(server: Any, args: argparse.Namespace, name: str) -> Any:
     """The models of the server's own settings, and one that they do not have."""
     try:
@@ -117,8 +158,11 @@ def _server() -> argparse.Namespace:
     """The modules of the server that know about weights."""
     try:
         importlib.import_module("huggingface_hub")
-        names = [f"cutout_server.{name}" for name in ("catalogue", "errors", "settings", "zoo")]
+        names = [f"cutout_server.{name}" for name in ("catalogue", "errors", "settings", "zoo", "models.runtime")]
         names += ["cutout_common.config", "cutout_common.logs"]
-        return argparse.Namespace(**{name.split(".")[1]: importlib.import_module(name) for name in names})
+        return argparse.Namespace(**{name.split(".")[-1]: importlib.import_module(name) for name in names})
     except ImportError as error:
         raise SystemExit(f"cutout: error: this needs the package {error.name}: pip install 'cutout[server]'") from error
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {"pull": pull, "export": export, "compile": export}

@@ -5,7 +5,7 @@ no loss. What there is anything wrong with is left to Pillow, which repairs it o
 """
 
 import numpy as np
-import simplejpeg  # type: ignore[import-untyped]
+import simplejpeg
 from cutout_server.imaging.png_bands import decode_bands
 from cutout_server.types import RgbImage
 from PIL import Image

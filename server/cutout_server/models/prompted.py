@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from cutout_common.masks import rle_encode_part
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cutout_server.models.base import Candidates, DecodeQuery, Embedding, MaskQuery, Sifted, SiftQuery
+from cutout_server.models.engines import Encoder
 from cutout_server.models.stretches import Stretch
 from cutout_server.models.upscale import Levels, upscaling
 from cutout_server.types import MaskPatch, ObjectPrompt, RgbImage, Rle
@@ -52,11 +54,18 @@ class PromptedSegmenter(ABC):
         """Memory of the weights, in bytes."""
         return sum(tensor.nbytes for tensor in (*self._model.parameters(), *self._model.buffers()))
 
+    @property
+    def _batches(self) -> bool:
+        """Whether pictures are encoded together.
+
+        A CPU gains nothing from a larger batch, and alone a picture's embedding cannot depend on its neighbours'.
+        """
+        return self._device.type != "cpu"
+
     @torch.inference_mode()
     def encode(self, images: Sequence[RgbImage]) -> list[Embedding]:
         """Encodes pictures of any sizes, (H, W, 3) uint8 RGB each."""
-        # A CPU gains nothing from a larger batch, and alone a picture's embedding cannot depend on its neighbours'.
-        size = 1 if self._device.type == "cpu" else max(1, len(images))
+        size = max(1, len(images)) if self._batches else 1
         return [each for start in range(0, len(images), size) for each in self._embed(images[start : start + size])]
 
     @torch.inference_mode()
@@ -129,6 +138,35 @@ class PromptedSegmenter(ABC):
             rle = Rle(patch.height, patch.width, rle_encode_part(*patch.place, patch.inside))
             kept[index // candidates].append(Sifted(rle, score, stability.item(), low_res))
         return kept
+
+
+class EngineSegmenter(PromptedSegmenter):
+    """A segmenter whose encoder is in the hands of an engine.
+
+    Args:
+        model: In eval mode, on its device, without its encoder. Nothing of it changes afterwards.
+        encoder: The encoder that was taken out of it.
+    """
+
+    def __init__(self, model: Any, encoder: Encoder) -> None:
+        super().__init__(model)
+        self._encoder = encoder
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        return super().nbytes + self._encoder.nbytes
+
+    @property
+    def _batches(self) -> bool:
+        return super()._batches and self._encoder.batches
+
+
+def on_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """The array as a tensor on a device; the copy to a GPU does not wait for what the GPU is at."""
+    # from_numpy warns about arrays that must not be written to, hence the copy.
+    tensor = torch.from_numpy(np.array(pixels, order="C"))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _stability(levels: Levels) -> Tensor:

@@ -15,7 +15,7 @@ from cutout_server.models.base import DecodeQuery, Embedding, ModelFiles
 from cutout_server.models.engines import EXACT, Encoder, Runtime, prepare
 from cutout_server.models.engines.vit import of_sam_hq
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
-from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.models.prompted import EngineSegmenter
 from cutout_server.models.sam import frame
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import LOW_RES, ObjectPrompt, RgbImage
@@ -74,7 +74,7 @@ class SamHqEmbedding:
         return sum(tensor.untyped_storage().nbytes() for tensor in (self.features, self.early))
 
 
-class SamHq(PromptedSegmenter):
+class SamHq(EngineSegmenter):
     """A `Segmenter` and `Sifter` that answers as `SamHQProcessor` and `SamHQModel` do.
 
     Its logits are (C, 256, 256), over the padded square that the encoder looks at.
@@ -86,14 +86,8 @@ class SamHq(PromptedSegmenter):
     """
 
     def __init__(self, model: Any, images: Any, encoder: Encoder) -> None:
-        super().__init__(model)
+        super().__init__(model, encoder)
         self._images = images
-        self._encoder = encoder
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the weights, in bytes."""
-        return super().nbytes + self._encoder.nbytes
 
     def _embed(self, images: Sequence[RgbImage]) -> list[SamHqEmbedding]:
         pixels = torch.cat([self._pixels(image) for image in images]).to(self._device)

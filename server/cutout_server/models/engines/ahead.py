@@ -1,5 +1,6 @@
 """PyTorch compiled ahead of time by AOTInductor: nothing is compiled at a request."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,18 @@ class Ahead:
         return tuple(each.float() for each in self._package(pixels.to(self._dtype)))
 
 
+def _cpu() -> str:
+    """Its name, and a digest of what its instructions can do."""
+    capabilities = torch.cpu.get_capabilities()
+    digest = hashlib.sha256(repr(sorted(capabilities.items())).encode()).hexdigest()[:8]
+    return f"{capabilities.get('cpu_name', 'CPU')} {digest}"
+
+
 def prepare(module: nn.Module, example: Tensor, runtime: Runtime) -> Ahead:
     """See `engines.prepare`."""
     dtype = DTYPES[runtime.precision]
     # A package holds code for this very kind of device.
-    kind = torch.cuda.get_device_name(example.device) if example.is_cuda else str(torch.cpu.get_capabilities())
+    kind = torch.cuda.get_device_name(example.device) if example.is_cuda else _cpu()
     identity = Identity(
         digest_of(module),
         f"compile {runtime.precision.value} {kind}",

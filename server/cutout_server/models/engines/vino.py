@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from cutout_server.models.engines.exports import Identity, digest_of, ensure
 from cutout_server.models.runtime import Precision, Runtime
 
-_MODEL = "encoder.xml"
 _COMPILED = "encoder.blob"
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 
@@ -36,18 +35,17 @@ def prepare(module: nn.Module, example: Tensor, runtime: Runtime) -> Vino:
     What is kept is the compiled model with its weights laid out for this CPU: loading it takes a second.
     """
     core = openvino.Core()
-    threads = torch.get_num_threads()
     cpu = core.get_property("CPU", "FULL_DEVICE_NAME")
     identity = Identity(
         digest_of(module),
-        f"openvino {runtime.precision.value} {cpu} {threads} threads",
+        f"openvino {runtime.precision.value} {cpu}",
         f"openvino {openvino.__version__} torch {torch.__version__}",
         tuple(example.shape),
     )
     options = {
         "INFERENCE_PRECISION_HINT": _HINTS[runtime.precision],
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
 
     def export(folder: Path) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from cutout_server.models.base import DecodeQuery, Embedding
 from cutout_server.models.engines import Encoder
-from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.models.prompted import EngineSegmenter
 from cutout_server.models.sam import frame
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import RgbImage
@@ -37,7 +37,7 @@ class SamEmbedding:
         return self.features.untyped_storage().nbytes()
 
 
-class Sam(PromptedSegmenter):
+class Sam(EngineSegmenter):
     """A `Segmenter` and `Sifter` that answers as `SamPredictor` and `SamAutomaticMaskGenerator` do.
 
     Its logits are (C, 256, 256), over the padded square that the encoder looks at.
@@ -49,16 +49,10 @@ class Sam(PromptedSegmenter):
     """
 
     def __init__(self, model: Any, encoder: Encoder) -> None:
-        super().__init__(model)
-        self._encoder = encoder
+        super().__init__(model, encoder)
         self._side: int = model.prompt_encoder.input_image_size[0]
         with torch.inference_mode():
             self._image_pe: Tensor = model.prompt_encoder.get_dense_pe()
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the weights, in bytes."""
-        return super().nbytes + self._encoder.nbytes
 
     def _embed(self, images: Sequence[RgbImage]) -> list[SamEmbedding]:
         (features,) = self._encoder(torch.cat([self._pixels(image) for image in images]))

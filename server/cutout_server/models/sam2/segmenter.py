@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cutout_server.models.base import DecodeQuery, Embedding
 from cutout_server.models.engines import Encoder
-from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.models.prompted import EngineSegmenter, on_device
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
 
@@ -42,7 +42,7 @@ class Sam2Embedding:
         return sum(tensor.untyped_storage().nbytes() for tensor in (self.image_embed, *self.high_res_feats))
 
 
-class Sam2(PromptedSegmenter):
+class Sam2(EngineSegmenter):
     """A `Segmenter` and `Sifter` that answers as `SAM2ImagePredictor` and `SAM2AutomaticMaskGenerator` do.
 
     Its logits are (C, 256, 256), and not yet clamped: clamping moves the boundary of a mask a little, so the predictor
@@ -54,19 +54,13 @@ class Sam2(PromptedSegmenter):
     """
 
     def __init__(self, model: Any, encoder: Encoder) -> None:
-        super().__init__(model)
-        self._encoder = encoder
+        super().__init__(model, encoder)
         with torch.inference_mode():
             self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the weights, in bytes."""
-        return super().nbytes + self._encoder.nbytes
+        self._mean, self._std = (each.to(self._device) for each in (_MEAN, _STD))
 
     def _embed(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
-        model = self._model
-        pixels = torch.stack([_preprocess(image, model.image_size) for image in images]).to(model.device)
+        pixels = torch.cat([self._pixels(image) for image in images])
         *high_res, last = self._encoder(pixels)
         # Each embedding gets storage of its own, or one of them would keep the whole batch in memory.
         return [
@@ -77,6 +71,15 @@ class Sam2(PromptedSegmenter):
             )
             for i, image in enumerate(images)
         ]
+
+    def _pixels(self, image: RgbImage) -> Tensor:
+        """(1, 3, side, side) float32; on the CPU to the bit what SAM2Transforms makes."""
+        side = self._model.image_size
+        pixels = on_device(image, self._device).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+        square = functional.interpolate(
+            pixels[None], (side, side), mode="bilinear", align_corners=False, antialias=True
+        )
+        return square.sub_(self._mean).div_(self._std)
 
     def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
         model, embedding, prompts = self._model, _own(queries[0].embedding), [query.prompt for query in queries]
@@ -107,15 +110,6 @@ class Sam2(PromptedSegmenter):
     def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
         size = _own(embedding).image_size
         return (Stretch(size, size),)
-
-
-def _preprocess(image: RgbImage, side: int) -> Tensor:
-    """(3, side, side) float32, to the bit what SAM2Transforms makes."""
-    # from_numpy warns about arrays that must not be written to, hence the copy.
-    pixels = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
-    size = (side, side)
-    pixels = functional.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
-    return pixels.sub_(_MEAN).div_(_STD)
 
 
 def _own(embedding: Embedding) -> Sam2Embedding:
