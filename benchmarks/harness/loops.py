@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.photographs import photograph
-from harness.subjects import CACHE, Subject, official
+from harness.subjects import CACHE, Subject, official, predictor_of
 
 Boxes = NDArray[np.float64]
 # Pixels and groups of boxes -> the masks of all boxes, as (H, W) bool or patches of it; each group is asked for on its
@@ -135,20 +135,14 @@ def _whole(mask: Any) -> NDArray[np.bool_]:
 
 def official_work(subject: Subject) -> tuple[Work, str]:
     """The official predictors as their notebooks use them: set_image, then all boxes of a group in one call."""
-    model = official(subject.family, subject.config or "", subject.checkpoint)
+    predictor = predictor_of(subject.family, official(subject.family, subject.config or "", subject.checkpoint))
     if subject.family == "sam2":
-        from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: PLC0415 - torch takes seconds
-
-        predictor = SAM2ImagePredictor(model)
 
         def predict(boxes: Boxes, size: tuple[int, int]) -> NDArray[np.bool_]:
             masks, _, _ = predictor.predict(box=boxes, multimask_output=False)
             return masks.reshape(-1, *size) > 0
     else:
-        import torch  # noqa: PLC0415
-        from segment_anything import SamPredictor  # noqa: PLC0415
-
-        predictor = SamPredictor(model)
+        import torch  # noqa: PLC0415 - it takes seconds
 
         def predict(boxes: Boxes, size: tuple[int, int]) -> NDArray[np.bool_]:
             transformed = predictor.transform.apply_boxes_torch(torch.as_tensor(boxes), size)

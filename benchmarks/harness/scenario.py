@@ -1,6 +1,8 @@
 """The frame of every benchmark: its arguments, and what becomes of its report."""
 
 import argparse
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -50,6 +52,7 @@ def run(name: str, measure: Callable[[Plan], Sequence[Table]], about: str, model
     parser.add_argument("--engine", help="as the server's model setting; default: the server's own choice")
     parser.add_argument("--precision", help="likewise")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # As any exit, it stops what was started.
     runtime = {key: value for key in ("engine", "precision") if (value := getattr(args, key))}
     plan = Plan(published(args.model, runtime), args.quick)
     tables = list(measure(plan))

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from harness.photographs import boxes, photograph
+
 CACHE = Path(__file__).parent.parent / "out" / "cache"
 # Name -> family and architecture, as the official packages spell it.
 PUBLISHED = {
@@ -106,7 +110,56 @@ def _write(family: str, config: str, path: Path) -> None:
         for network in decoder.output_hypernetworks_mlps:
             network.layers[-1].weight *= 40
             network.layers[-1].bias *= 40
+        _balance(model, family, decoder)
     state = model.state_dict()
     unfinished = path.with_suffix(".part")
     torch.save(state if family == "sam" else {"model": state}, unfinished)
     unfinished.rename(path)  # So that an interrupted run leaves no half of a file.
+
+
+def _balance(model: Any, family: str, decoder: Any) -> None:
+    """Shifts each mask token's logits so that a fifth is inside, over boxes on photographs.
+
+    One feature of the decoder is made the same everywhere; its coefficients are the tokens' shifts.
+    """
+    import torch  # noqa: PLC0415
+
+    constant = float(torch.nn.functional.gelu(torch.tensor(2.0)))
+    last = decoder.output_upscaling[3]
+    last.weight[:, 0] = 0
+    last.bias[0] = 2
+    if family == "sam2":  # Which adds finer features there.
+        decoder.conv_s0.weight[0] = 0
+        decoder.conv_s0.bias[0] = 0
+    for network in decoder.output_hypernetworks_mlps:
+        network.layers[-1].weight[0] = 0
+        network.layers[-1].bias[0] = 0
+    seen: list[torch.Tensor] = []
+    predict = decoder.predict_masks
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        answer = predict(*arguments, **named)
+        seen.append(answer[0])
+        return answer
+
+    decoder.predict_masks = watched
+    predictor = predictor_of(family, model)
+    for index in range(4):  # One of each photograph.
+        predictor.set_image(photograph(index))
+        for box in boxes(8):
+            predictor.predict(box=box, multimask_output=True)
+    del decoder.predict_masks
+    logits = torch.cat(seen).transpose(0, 1).flatten(1)  # (tokens, boxes x pixels)
+    for network, shift in zip(decoder.output_hypernetworks_mlps, np.quantile(logits.numpy(), 0.8, axis=1), strict=True):
+        network.layers[-1].bias[0] = -float(shift) / constant
+
+
+def predictor_of(family: str, model: Any) -> Any:
+    """The official predictor around an official model."""
+    if family == "sam":
+        from segment_anything import SamPredictor  # noqa: PLC0415 - torch takes seconds
+
+        return SamPredictor(model)
+    from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: PLC0415
+
+    return SAM2ImagePredictor(model)
