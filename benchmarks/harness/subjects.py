@@ -108,8 +108,11 @@ def _write(family: str, config: str, path: Path) -> None:
             # One weight for all four pixels that a pixel becomes, or masks would be grids of dots.
             layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight) * 3)
         for network in decoder.output_hypernetworks_mlps:
-            network.layers[-1].weight *= 40
-            network.layers[-1].bias *= 40
+            # Steep enough for SAM 2 to find every single mask stable, as it finds trained ones; else it takes another.
+            network.layers[-1].weight *= 400
+            network.layers[-1].bias *= 400
+        # Predicted IoUs far enough apart for the best mask to be the same one in any precision.
+        decoder.iou_prediction_head.layers[-1].bias += torch.linspace(0, 1, decoder.num_mask_tokens)
         _balance(model, family, decoder)
     state = model.state_dict()
     unfinished = path.with_suffix(".part")
