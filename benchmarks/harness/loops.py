@@ -29,7 +29,7 @@ class Job:
     Attributes:
         index: Of `photograph`; made in the loop's own process before its clock starts.
         size: (height, width).
-        boxes: (N, 4) in pixels.
+        boxes: (N, 4) in pixels; none for the encoder alone.
         separately: Whether the boxes are asked for one after the other on one embedding, instead of all at once.
         answer: Whether the masks are wanted back.
     """
@@ -118,6 +118,7 @@ def _serve(pipe: Connection, kind: str, subject: Subject) -> None:
                 job: Job = pipe.recv()
                 pixels = photograph(job.index, job.size)
                 groups = np.split(job.boxes, len(job.boxes)) if job.separately else [job.boxes]
+                groups = [group for group in groups if len(group)]
                 started = time.perf_counter()
                 masks = work(pixels, groups)
                 seconds = time.perf_counter() - started
