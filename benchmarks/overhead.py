@@ -3,8 +3,8 @@
     python benchmarks/overhead.py [--requests 300] [--same] [--json FILE]
 
 The server is a process of its own. Its model is the tests' probe, which fills the box and takes next to no time; what
-it takes has rows of its own and is no part of the server's time. No file comes twice and no embedding is kept, unless
---same is given.
+it takes has rows of its own and is no part of the server's time. No picture comes twice and no embedding is kept,
+unless --same is given.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import os
 import statistics
 import sys
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -42,7 +41,6 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from probe_family import Probe, probe_family
 
 SIZE = (1024, 1024)
-PICTURES = 16
 WARM_UP = 30
 GIB = 1 << 30
 MODEL = "model"
@@ -50,6 +48,7 @@ HANDLER = "handler"
 WIRE = "wire and transport"
 REST = "hops between threads"
 PROCESS = "process"
+DIGEST = "beside: digest of pixels"
 OWN = "the server's own time"
 
 Times = dict[str, list[float]]
@@ -102,8 +101,9 @@ def watch_server(watch: Stopwatch) -> None:
     for owner, name, stage in (
         (requests.RequestReader, "box", "read the request"),
         (pictures, "open_file", "picture: header"),
-        (decode.OpenedFile, "read", "picture: decode and digest"),
-        (decode, "digest", "picture: digest alone"),
+        (decode.OpenedFile, "read", "picture: decode and key"),
+        (decode, "key", "picture: key alone"),
+        (pictures, "digest", DIGEST),
         (run, "_finish", "mask: clean, measure"),
         (run, "_encode", "mask: encode"),
         (responses, "segmentation", "build the answer"),
@@ -153,23 +153,17 @@ def serve(pipe: Connection, embeddings_cache_bytes: int) -> None:
 def photographs(count: int) -> list[bytes]:
     """Distinct 1-megapixel JPEG files of a photograph."""
     base = cv2.resize(cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR), SIZE, interpolation=cv2.INTER_CUBIC)
-    rolled = (np.roll(base, 40 * index, axis=1) for index in range(count))
+    rolled = (np.roll(base, divmod(index, SIZE[0]), axis=(0, 1)) for index in range(count))
     return [cv2.imencode(".jpg", each, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes() for each in rolled]
 
 
-def stamped(jpeg: bytes) -> bytes:
-    """The same picture as a file that was never seen before: with a comment behind its first marker."""
-    return jpeg[:2] + b"\xff\xfe\x00\x12" + uuid.uuid4().bytes + jpeg[2:]
-
-
-def call(address: str, requests: int, files: list[bytes], *, same: bool) -> Times:
-    """One caller, one request after the other; pictures in turn."""
+def call(address: str, files: list[bytes]) -> Times:
+    """One caller, one request after the other."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     box = mask_pb2.Box(x_min=200, y_min=120, x_max=800, y_max=900)
     with grpc.insecure_channel(address) as channel:
         stub = segmentation_service_pb2_grpc.SegmentationServiceStub(channel)
-        for index in range(requests):
-            content = files[index % len(files)] if same else stamped(files[index % len(files)])
+        for content in files:
             started = time.perf_counter()
             request = segmentation_service_pb2.SegmentByBoxRequest(image=image_pb2.Image(content=content), boxes=[box])
             request.SerializeToString()
@@ -194,7 +188,7 @@ def report(client: Times, server: Times, cpu: dict[str, float]) -> dict[str, dic
 
     The latter stays the same on a busy machine.
     """
-    parts = {stage: values for stage, values in server.items() if stage not in {HANDLER, "picture: digest alone"}}
+    parts = {stage: values for stage, values in server.items() if stage not in {HANDLER, "picture: key alone", DIGEST}}
     inside = [values for stage, values in parts.items() if stage not in {"parse", "serialise"}]
     outside = [server[HANDLER], server["parse"], server["serialise"]]
     model = [values for stage, values in parts.items() if stage.startswith(MODEL)]
@@ -231,12 +225,13 @@ def main() -> None:
     server = spawn.Process(target=serve, args=(theirs, GIB if args.same else 0))
     server.start()
     theirs.close()  # So that the pipe breaks when the server does.
-    files = photographs(1 if args.same else PICTURES)
+    count = WARM_UP + args.requests
+    files = photographs(1) * count if args.same else photographs(count)
     address = ours.recv()
-    call(address, WARM_UP, files, same=args.same)
+    call(address, files[:WARM_UP])
     ours.send("times")
     ours.recv()
-    client = call(address, args.requests, files, same=args.same)
+    client = call(address, files[WARM_UP:])
     ours.send("times")
     times, cpu = ours.recv()
     rows = report(client, summed(times, args.requests), cpu)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import skimage.data
 import tifffile
+from blake3 import blake3
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging.decode import CONTENT_TYPES, ImageLimits, decode, from_tensor, probe
+from cutout_server.imaging.decode import CONTENT_TYPES, ImageLimits, decode, digest, from_tensor, probe
 from cutout_server.types import TensorImage
 from PIL import Image, ImageOps
 
@@ -221,10 +222,14 @@ def test_digest_tells_pictures_apart_and_files_alike():
     """Equal pixels have equal digests whatever file they came in; another shape of the same bytes has another."""
     values = noise(6, 4, 3)
     image = Image.fromarray(values)
-    digests = {decode(encode(image, name), LIMITS).sha256 for name in ("PNG", "BMP", "TIFF")}
-    digests.add(from_tensor(TensorImage(values), LIMITS).sha256)
-    assert digests == {hashlib.sha256(struct.pack("<II", 6, 4) + values.tobytes()).hexdigest()}
-    assert from_tensor(TensorImage(values.reshape(4, 6, 3)), LIMITS).sha256 not in digests
+    pictures = [decode(encode(image, name), LIMITS) for name in ("PNG", "BMP", "TIFF")]
+    pictures.append(from_tensor(TensorImage(values), LIMITS))
+    hashed = struct.pack("<II", 6, 4) + values.tobytes()
+    assert {picture.key for picture in pictures} == {blake3(hashed).hexdigest()}
+    assert {digest(picture.pixels) for picture in pictures} == {hashlib.sha256(hashed).hexdigest()}
+    other = from_tensor(TensorImage(values.reshape(4, 6, 3)), LIMITS)
+    assert other.key != pictures[0].key
+    assert digest(other.pixels) != digest(values)
 
 
 def test_large_pictures_are_put_together_from_bands():
@@ -239,9 +244,9 @@ def test_large_pictures_are_put_together_from_bands():
 def test_pictures_decode_on_many_threads_at_once():
     """Nothing is shared between calls."""
     contents = [encode(Image.fromarray(noise(64, 64 + i, 3)), name) for i, name in enumerate([*CONTENT_TYPES] * 4)]
-    expected = [decode(content, LIMITS).sha256 for content in contents]
+    expected = [decode(content, LIMITS).key for content in contents]
     with ThreadPoolExecutor(8) as pool:
-        assert [p.sha256 for p in pool.map(lambda content: decode(content, LIMITS), contents * 4)] == expected * 4
+        assert [p.key for p in pool.map(lambda content: decode(content, LIMITS), contents * 4)] == expected * 4
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -249,7 +254,7 @@ def test_tensors_of_every_type_agree(channels):
     """The same values as uint8, uint16 and float32 are the same picture."""
     values = noise(11, 13, channels)
     tensors = [values, values.astype(np.uint16) * 257, values.astype(np.float32) / 255]
-    assert len({from_tensor(TensorImage(tensor), LIMITS).sha256 for tensor in tensors}) == 1
+    assert len({from_tensor(TensorImage(tensor), LIMITS).key for tensor in tensors}) == 1
     pixels = from_tensor(TensorImage(values), LIMITS).pixels
     assert np.abs(pixels - (on_white(values) if channels == 4 else np.broadcast_to(values, (11, 13, 3)))).max() <= 1
     pixels[0, 0] = 0  # Its own memory, not the message's.

@@ -17,7 +17,6 @@ from cutout_common.overlay import (
     encode_jpeg,
     encode_png,
 )
-from cutout_server.imaging.decode import digest
 from cutout_server.imaging.overlays import draw_overlay
 from cutout_server.types import Box, OverlayFormat, Picture, Rle, SegmentedObject
 from masks_fixtures import SHAPES
@@ -219,7 +218,7 @@ def test_the_server_draws_its_objects(file_format):
         area=int(mask.sum()),
         mask=Rle(*mask.shape, masks.rle_encode(mask)),
     )
-    file = draw_overlay(Picture(CAT, digest(CAT)), [found], file_format)
+    file = draw_overlay(Picture(CAT, "cat"), [found], file_format)
     assert file.content_type == file_format.value
     drawn = np.asarray(Image.open(io.BytesIO(file.data)))
     expected = draw(CAT, [OverlayItem(mask, "cat", 0.75, found.prompt_box)])

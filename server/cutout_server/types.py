@@ -58,11 +58,11 @@ class Picture:
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB.
-        sha256: Hexadecimal digest of the shape and the pixels.
+        key: Equal for equal pixels alone, as far as anyone knows how to find others.
     """
 
     pixels: RgbImage = field(repr=False)
-    sha256: str
+    key: str
 
     @property
     def height(self) -> int:

@@ -58,17 +58,17 @@ STATES = {
 }
 
 
-def image_info(picture: Picture) -> image_pb2.ImageInfo:
+def image_info(picture: Picture, sha256: str) -> image_pb2.ImageInfo:
     """What the server found out about a picture."""
-    return image_pb2.ImageInfo(width=picture.width, height=picture.height, pixels_sha256=picture.sha256)
+    return image_pb2.ImageInfo(width=picture.width, height=picture.height, pixels_sha256=sha256)
 
 
 def segmentation(
-    plan: Plan, objects: Sequence[SegmentedObject], overlay: EncodedOverlay | None, stages: Stages
+    plan: Plan, sha256: str, objects: Sequence[SegmentedObject], overlay: EncodedOverlay | None, stages: Stages
 ) -> segmentation_pb2.Segmentation:
     """A whole answer."""
     return segmentation_pb2.Segmentation(
-        image=image_info(plan.picture),
+        image=image_info(plan.picture, sha256),
         objects=[segmented_object(found) for found in objects],
         omissions=[_omission(omission) for omission in plan.omissions.all()],
         overlay=segmentation_pb2.Overlay(**vars(overlay)) if overlay else None,
@@ -105,10 +105,10 @@ def segmented_object(found: SegmentedObject) -> segmentation_pb2.SegmentedObject
     )
 
 
-def stream_header(plan: Plan) -> service_pb2.StreamSegmentationResponse:
+def stream_header(plan: Plan, sha256: str) -> service_pb2.StreamSegmentationResponse:
     """The first message of a stream."""
     header = service_pb2.StreamHeader(
-        image=image_info(plan.picture), concepts=_concepts(plan.concepts), rewriting=_rewriting(plan.rewriting)
+        image=image_info(plan.picture, sha256), concepts=_concepts(plan.concepts), rewriting=_rewriting(plan.rewriting)
     )
     return service_pb2.StreamSegmentationResponse(header=header)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from blake3 import blake3
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import pixels, structure
 from cutout_server.imaging.direct import decode_rgb
@@ -91,11 +92,8 @@ class OpenedFile:
     _orientation: int
     _field: str
 
-    def read(self, sha256: str = "") -> Picture:
+    def read(self) -> Picture:
         """Decodes it, once.
-
-        Args:
-            sha256: The pixels' digest if it is known from an earlier time, which is then not made again.
 
         Raises:
             InvalidRequestError: The file is damaged, or of a kind that says too little about its values.
@@ -115,7 +113,7 @@ class OpenedFile:
                 upright = stored
             else:
                 upright = pixels.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
-        return Picture(upright, sha256 or digest(upright))
+        return Picture(upright, key(upright))
 
 
 def open_file(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> OpenedFile:
@@ -177,14 +175,23 @@ def from_tensor(tensor: TensorImage, limits: ImageLimits, *, field: str = "image
     if values.dtype == np.float32 and not (values.min() >= 0 and values.max() <= 1):
         raise InvalidRequestError.of(f"{field}.data", "expected values in [0, 1], got others or NaN")
     upright = pixels.assemble((width, height), 1, lambda top, bottom: pixels.tensor_band(values[top:bottom]))
-    return Picture(upright, digest(upright))
+    return Picture(upright, key(upright))
+
+
+def key(upright: RgbImage) -> str:
+    """Hexadecimal BLAKE3 of what `digest` hashes, in a fifth of its time: what a picture goes by inside the server."""
+    return blake3(_shape(upright)).update(np.ascontiguousarray(upright).data).hexdigest()
 
 
 def digest(upright: RgbImage) -> str:
     """Hexadecimal SHA-256 of height and width (32 bits each, little-endian) and then the (H, W, 3) uint8 values."""
-    state = hashlib.sha256(struct.pack("<II", *upright.shape[:2]))
+    state = hashlib.sha256(_shape(upright))
     state.update(np.ascontiguousarray(upright).data)
     return state.hexdigest()
+
+
+def _shape(upright: RgbImage) -> bytes:
+    return struct.pack("<II", *upright.shape[:2])
 
 
 @contextlib.contextmanager

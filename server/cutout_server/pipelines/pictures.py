@@ -1,16 +1,15 @@
 """From whatever a request calls its image to an upright picture."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol, TypeVar
 
 from cutout_server import calls
 from cutout_server.errors import PermissionDeniedError
-from cutout_server.imaging.decode import ImageLimits, OpenedFile, from_tensor, open_file
+from cutout_server.imaging.decode import ImageLimits, digest, from_tensor, open_file
 from cutout_server.imaging.fetch import FetchPolicy, fetch
 from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines.budget import PixelBudget
@@ -18,7 +17,7 @@ from cutout_server.types import FileImage, ImageSource, Picture, StoredImage, Te
 
 T = TypeVar("T")
 
-_KNOWN_FILES = 4096  # Whose pixels' digests are remembered: about 1 MB.
+_KNOWN_PICTURES = 1024  # Whose digests are remembered: about 2 MB.
 
 
 class PictureObserver(Protocol):
@@ -49,7 +48,7 @@ class Pictures:
         self._uploaded = uploaded
         self._fetching = fetching
         self._observer = observer
-        self._digests: dict[bytes, str] = {}
+        self._digests: dict[str, Future[str]] = {}
 
     @asynccontextmanager
     async def open(self, source: ImageSource, *, for_session: bool = False) -> AsyncIterator[Picture]:
@@ -64,20 +63,26 @@ class Pictures:
         hold = self._budget.hold_for_session if for_session else self._budget.hold
         if isinstance(source, TensorImage):
             pixels = source.values.shape[0] * source.values.shape[1]
-            read = partial(self._run, partial(from_tensor, source, self._inline, field="image.tensor"))
+            read: Callable[[], Picture] = partial(from_tensor, source, self._inline, field="image.tensor")
         else:
             with calls.stage("decode"):
                 content, limits, field = await self._file(source)
                 file = await self._run(partial(open_file, content, limits, field=field))
             pixels = file.header.width * file.header.height
-            read = partial(self._decode, file, content)
+            read = file.read
         async with AsyncExitStack() as stack:
             with calls.stage("queue"):
                 await stack.enter_async_context(hold(pixels))
             with calls.stage("decode"):
-                picture = await read()
+                picture = await self._run(read)
+            self._digest(picture)  # Beside the model's work, which does not wait for it.
             self._observer.decoded(picture.height * picture.width)
             yield picture
+
+    async def sha256(self, picture: Picture) -> str:
+        """The digest of an opened picture's pixels; see `decode.digest`."""
+        known = self._digest(picture)
+        return known.result() if known.done() else await asyncio.shield(asyncio.wrap_future(known))
 
     async def pin(self, source: UriImage) -> FileImage:
         """What is at an address now.
@@ -104,14 +109,14 @@ class Pictures:
             case TensorImage(values):
                 return ("image.tensor", values)
 
-    async def _decode(self, file: OpenedFile, content: bytes) -> Picture:
-        """Equal files have equal pixels, so that only the first of them needs its pixels' digest made."""
-        key = await self._run(lambda: hashlib.sha256(content).digest())
-        picture = await self._run(partial(file.read, self._digests.get(key, "")))
-        self._digests[key] = picture.sha256
-        if len(self._digests) > _KNOWN_FILES:
-            del self._digests[next(iter(self._digests))]
-        return picture
+    def _digest(self, picture: Picture) -> Future[str]:
+        """Made once for equal pictures, and by the executor."""
+        known = self._digests.get(picture.key)
+        if known is None or known.cancelled():
+            known = self._digests[picture.key] = self._executor.submit(digest, picture.pixels)
+            if len(self._digests) > _KNOWN_PICTURES:
+                del self._digests[next(iter(self._digests))]
+        return known
 
     async def _file(self, source: FileImage | StoredImage | UriImage) -> tuple[bytes, ImageLimits, str]:
         """A file's bytes, their limits, and what errors call them."""

@@ -88,8 +88,9 @@ class Run:
         plan = self.plan
         compared = needs_all(plan.options, plan.nms_iou, plan.most)
         if plan.by_prompt and not compared and plan.describer is None:
-            async for chunk in self._made():
-                for found in await self._encoded(chunk):
+            async for chunk in self._made(plan.options.mask_formats):
+                self._taken += chunk
+                for found in chunk:
                     yield found
             return
         made = [found async for chunk in self._made() for found in chunk]
@@ -100,7 +101,9 @@ class Run:
         described = await self._described(selected)
         at_once = max(1, min(CHUNK, 8 * PIXELS_AT_ONCE // self._pixels))
         for start in range(0, len(described), at_once):
-            for found in await self._encoded(described[start : start + at_once]):
+            encoded = await self._encoded(described[start : start + at_once], plan.options.mask_formats)
+            self._taken += encoded
+            for found in encoded:
                 yield found
 
     async def overlay(self) -> EncodedOverlay | None:
@@ -120,13 +123,14 @@ class Run:
     def _pixels(self) -> int:
         return self.plan.picture.height * self.plan.picture.width
 
-    async def _made(self) -> AsyncIterator[list[SegmentedObject]]:
+    async def _made(self, formats: Sequence[MaskFormat] = ()) -> AsyncIterator[Sequence[SegmentedObject]]:
+        """The masks, cleaned and measured, and encoded where nothing remains to be done before."""
         async for chunk in self.plan.proposals:
             if isinstance(chunk, SegmentedObject):
-                yield [chunk]
+                yield await self._encoded([chunk], formats)
                 continue
             for part in await self._parts(chunk):
-                made = list(zip(part, await self._masks(part), strict=True))
+                made = list(zip(part, await self._masks(part, formats), strict=True))
                 for proposal, found in made:
                     if isinstance(found, OmissionReason):
                         self.plan.omissions.add(found, proposal.prompt_index)
@@ -149,13 +153,19 @@ class Run:
             room -= need
         return parts
 
-    async def _masks(self, chunk: Sequence[Proposal]) -> Sequence[SegmentedObject | OmissionReason]:
+    async def _masks(
+        self, chunk: Sequence[Proposal], formats: Sequence[MaskFormat]
+    ) -> Sequence[SegmentedObject | OmissionReason]:
         plan = self.plan
         queries = [MaskQuery(each.embedding, each.logits, plan.options.mask_threshold) for each in chunk]
         patches = await plan.seat.ask_all(plan.segmenter, "masks", queries, stage="masks")
-        finish = partial(_finish, options=plan.options, max_logit=plan.segmenter.family.max_logit)
+
+        def finish(pair: tuple[Proposal, MaskPatch]) -> SegmentedObject | OmissionReason:
+            found = _finish(*pair, plan.options, plan.segmenter.family.max_logit)
+            return found if isinstance(found, OmissionReason) else _encode(found, formats)
+
         with calls.stage("masks"):
-            return await self._each(lambda pair: finish(*pair), list(zip(chunk, patches, strict=True)))
+            return await self._each(finish, list(zip(chunk, patches, strict=True)))
 
     async def _described(self, objects: Sequence[SegmentedObject]) -> Sequence[SegmentedObject]:
         if self.plan.describer is None:
@@ -164,16 +174,25 @@ class Run:
         described = await self.plan.describer.describe(crops)
         return [replace(found, concepts=concepts) for found, concepts in zip(objects, described, strict=True)]
 
-    async def _encoded(self, objects: Sequence[SegmentedObject]) -> Sequence[SegmentedObject]:
-        self._taken += objects
+    async def _encoded(
+        self, objects: Sequence[SegmentedObject], formats: Sequence[MaskFormat]
+    ) -> Sequence[SegmentedObject]:
+        if not formats:
+            return objects
         with calls.stage("masks"):
-            return await self._each(partial(_encode, formats=self.plan.options.mask_formats), objects)
+            return await self._each(partial(_encode, formats=formats), objects)
 
     async def _each(self, work: Callable[[S], T], items: Sequence[S]) -> list[T]:
         """Does the work on each in few jobs: a job for each would cost more than some of the work."""
+
+        def do(share: Sequence[S]) -> list[T]:
+            return [work(item) for item in share]
+
+        if len(items) == 1:
+            return await self._off_loop(do, items)
         size = -(-len(items) // _JOBS) or 1
         shares = [items[start : start + size] for start in range(0, len(items), size)]
-        done = await asyncio.gather(*(self._off_loop(lambda share: [work(item) for item in share], s) for s in shares))
+        done = await asyncio.gather(*(self._off_loop(do, share) for share in shares))
         return [each for share in done for each in share]
 
     async def _off_loop(self, work: Callable[..., T], *args: object) -> T:

@@ -154,6 +154,10 @@ class Segmentation:
                 plan = replace(plan, describer=describer, concepts=concepts, models=models)
             yield Run(plan, self._executor)
 
+    async def sha256(self, picture: Picture) -> str:
+        """The digest of a picture's pixels, which is made while models work on them."""
+        return await self._pictures.sha256(picture)
+
     @asynccontextmanager
     async def warm_up(self, image: ImageSource, segmenter_name: str) -> AsyncIterator[Warm]:
         """Embeds a picture for many prompts to come, and keeps both for as long as the block lasts.

@@ -94,7 +94,7 @@ class Views:
         tile = self.tiles[view]
         part = self.picture
         if view:
-            name = f"{part.sha256}[{tile.left},{tile.top},{tile.right},{tile.bottom}]"
+            name = f"{part.key}[{tile.left},{tile.top},{tile.right},{tile.bottom}]"
             # A copy: whoever keeps a view of the picture keeps all of it.
             part = Picture(tile.of(part.pixels).copy(), name)
         omissions = Omissions()

@@ -13,7 +13,7 @@ class EmbeddingKey:
     """What an embedding depends on; preprocessing is the model's own, so its name stands for both."""
 
     model: str
-    pixels_sha256: str
+    picture: str
 
 
 class EmbeddingsCache:

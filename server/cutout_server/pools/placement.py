@@ -46,7 +46,7 @@ class Seat:
             embedding: Embedding = (await asked)[0]
             return embedding
 
-        key = EmbeddingKey(spec.name, picture.sha256)
+        key = EmbeddingKey(spec.name, picture.key)
         embedding, cached = await self.pool.embeddings.get(key, encode)
         stages = calls.current().stages
         stages.embedding_cached = cached
@@ -98,7 +98,7 @@ class Pools:
         `others` are the models that the request uses beside the one that embeds; those that can run where it sits now
         must be able to run there too.
         """
-        key = EmbeddingKey(spec.name, picture.sha256)
+        key = EmbeddingKey(spec.name, picture.key)
         if seat.pool.embeddings.holds(key):
             return
         sharing = [other for other in others if seat.pool.device in other.devices]

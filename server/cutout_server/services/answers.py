@@ -22,7 +22,8 @@ async def whole(
     async with segmentation.open(request, warm) as run:
         objects = [found async for found in run.objects()]
         overlay = await run.overlay()
-        return responses.segmentation(run.plan, objects, overlay, calls.current().stages)
+        sha256 = await segmentation.sha256(run.plan.picture)
+        return responses.segmentation(run.plan, sha256, objects, overlay, calls.current().stages)
 
 
 async def whole_or_kept(
@@ -47,7 +48,7 @@ async def stream(
 ) -> AsyncGenerator[pb2.StreamSegmentationResponse]:
     """Header, objects and their chunks, overlay, summary; nothing is made before the reader wants it."""
     async with segmentation.open(request) as run:
-        yield responses.stream_header(run.plan)
+        yield responses.stream_header(run.plan, await segmentation.sha256(run.plan.picture))
         count = 0
         async for found in run.objects():
             count += 1

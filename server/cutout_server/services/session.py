@@ -49,7 +49,8 @@ class Sessions:
             CutoutError: The session cannot begin or go on; a refused prompt is an answer instead.
         """
         async with aclosing(self._patiently(requests)) as messages, self._open(messages) as warm:
-            opened = pb2.SessionOpened(image=responses.image_info(warm.picture), segmenter=warm.segmenter.name)
+            image = responses.image_info(warm.picture, await self._segmentation.sha256(warm.picture))
+            opened = pb2.SessionOpened(image=image, segmenter=warm.segmenter.name)
             yield pb2.SegmentSessionResponse(opened=opened)
             number = 0
             async for message in messages:

@@ -1,0 +1,141 @@
+"""Pictures on their way from a request to the models."""
+
+import asyncio
+import hashlib
+import io
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from cutout_server import calls
+from cutout_server.imaging.decode import ImageLimits, digest
+from cutout_server.imaging.store import ImageStore
+from cutout_server.pipelines import pictures as pictures_module
+from cutout_server.pipelines.budget import PixelBudget
+from cutout_server.pipelines.pictures import Pictures
+from cutout_server.types import FileImage, ImageSource, Picture, TensorImage
+from PIL import Image
+
+LIMITS = ImageLimits(max_bytes=1 << 20, max_pixels=10_000)
+VALUES = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
+SHA256 = hashlib.sha256(struct.pack("<II", 30, 40) + VALUES.tobytes()).hexdigest()
+
+
+class Counting(ThreadPoolExecutor):
+    """Counts its jobs."""
+
+    jobs = 0
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.jobs += 1
+        return super().submit(work, *args, **kwargs)
+
+
+class Observer:
+    """Sums what was decoded."""
+
+    pixels = 0
+
+    def decoded(self, pixels: int) -> None:
+        self.pixels += pixels
+
+
+class Digests:
+    """The real digest, counted, and held back until `gate` is set."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.gate = threading.Event()
+
+    def __call__(self, pixels: Any) -> str:
+        assert self.gate.wait(30)
+        self.made += 1
+        return digest(pixels)
+
+
+@pytest.fixture
+def executor() -> Iterator[Counting]:
+    with Counting(2) as threads:
+        yield threads
+
+
+@pytest.fixture
+def digests(monkeypatch: pytest.MonkeyPatch) -> Digests:
+    digests = Digests()
+    monkeypatch.setattr(pictures_module, "digest", digests)
+    return digests
+
+
+@pytest.fixture
+def pictures(executor: Counting) -> Iterator[Pictures]:
+    store = ImageStore(max_bytes=1 << 20, max_images=1, max_upload_bytes=1 << 20, ttl_s=60)
+    limits = {"inline": LIMITS, "uploaded": LIMITS}
+    yield Pictures(store, executor, PixelBudget(10_000), fetching=None, observer=Observer(), **limits)
+    store.close()
+
+
+def file(file_format: str, values: Any = VALUES) -> FileImage:
+    content = io.BytesIO()
+    Image.fromarray(values).save(content, file_format)
+    return FileImage(content.getvalue())
+
+
+async def opened(pictures: Pictures, source: ImageSource) -> Picture:
+    calls.begin(calls.Call("id", "caller", float("inf")))
+    async with pictures.open(source) as picture:
+        return picture
+
+
+async def test_nothing_waits_for_a_digest_but_who_asks_for_it(pictures: Pictures, digests: Digests):
+    """A picture is at hand before its digest is made, which is there for who asks, soon or late."""
+    calls.begin(calls.Call("id", "caller", float("inf")))
+    async with pictures.open(file("PNG")) as picture:
+        assert np.array_equal(picture.pixels, VALUES)
+        assert digests.made == 0
+        early = asyncio.create_task(pictures.sha256(picture))
+        left = asyncio.create_task(pictures.sha256(picture))
+        await asyncio.sleep(0)
+        left.cancel()  # Takes it from nobody else.
+        digests.gate.set()
+        assert await early == SHA256
+    assert await pictures.sha256(picture) == SHA256
+    assert digests.made == 1
+
+
+async def test_equal_pixels_are_digested_once(pictures: Pictures, digests: Digests):
+    """Whatever they came in; other pixels have a digest of their own."""
+    digests.gate.set()
+    same = [await opened(pictures, source) for source in (file("PNG"), file("BMP"), TensorImage(VALUES))]
+    assert [await pictures.sha256(picture) for picture in same] == [SHA256] * 3
+    assert digests.made == 1
+    turned = await opened(pictures, file("PNG", VALUES[::-1].copy()))
+    assert await pictures.sha256(turned) == digest(VALUES[::-1])
+    assert digests.made == 2
+
+
+async def test_a_digest_that_was_forgotten_is_made_again(
+    pictures: Pictures, digests: Digests, monkeypatch: pytest.MonkeyPatch
+):
+    """Only so many are remembered, and a session may outlive them."""
+    monkeypatch.setattr(pictures_module, "_KNOWN_PICTURES", 1)
+    digests.gate.set()
+    first = await opened(pictures, file("PNG"))
+    assert await pictures.sha256(first) == SHA256
+    second = await opened(pictures, file("PNG", VALUES[:20]))
+    assert await pictures.sha256(second) == digest(VALUES[:20])
+    assert await pictures.sha256(first) == SHA256
+    assert digests.made == 3
+
+
+async def test_a_file_is_read_in_two_jobs(pictures: Pictures, executor: Counting, digests: Digests):
+    """Its header before there is room for its pixels, then these; the third job is the digest's."""
+    digests.gate.set()
+    picture = await opened(pictures, file("JPEG", VALUES))
+    await pictures.sha256(picture)
+    assert executor.jobs == 3
+    assert (await opened(pictures, file("JPEG", VALUES))).key == picture.key
+    assert executor.jobs == 5
