@@ -215,6 +215,20 @@ def test_nothing_is_exported_at_a_request(sam2_files, photos, tmp_path):
 
 
 @pytest.mark.slow
+def test_openvino_reports_to_nobody():
+    """Its converter has a stub in place of the package that sends what it is used for."""
+    script = """
+import sys, torch
+from cutout_server.models.engines import Engine, Precision, Runtime, prepare
+prepare(torch.nn.Conv2d(3, 1, 1).eval(), torch.zeros(1, 3, 8, 8), Runtime(Engine.OPENVINO, Precision.FP32))
+converter = sys.modules["openvino.tools.ovc.convert_impl"]
+print(converter.tm.__name__, [name for name in sys.modules if name.startswith("openvino_t")])
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "openvino.tools.ovc.telemetry_stub ['openvino_telemetry']", done.stderr
+
+
+@pytest.mark.slow
 def test_exports_are_made_from_the_command_line(sam2_files, tmp_path):
     """`cutout models export` leaves what the server loads; what cannot be is said."""
     model = {"name": "sam2", "family": "sam2", "checkpoint": str(sam2_files.checkpoint)}

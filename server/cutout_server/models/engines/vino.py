@@ -1,9 +1,9 @@
 """OpenVINO on the CPU."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
-import openvino
 import torch
 from torch import Tensor, nn
 
@@ -29,11 +29,20 @@ class Vino:
         return tuple(torch.from_numpy(each) for each in answers.to_tuple())
 
 
+def _openvino() -> Any:
+    """The package, which reports what its converter is used for to its makers unless another package is missing."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # so that importing it fails
+    import openvino  # noqa: PLC0415 - after that
+
+    return openvino
+
+
 def prepare(module: nn.Module, example: Tensor, runtime: Runtime) -> Vino:
     """See `engines.prepare`.
 
     What is kept is the compiled model with its weights laid out for this CPU: loading it takes a second.
     """
+    openvino = _openvino()
     core = openvino.Core()
     cpu = core.get_property("CPU", "FULL_DEVICE_NAME")
     identity = Identity(
