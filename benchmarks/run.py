@@ -13,44 +13,47 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
-# In this order: what the later ones mean is easier to see after the earlier ones. The third column is what each needs
-# beyond --quick and --json; those that know no --quick are short, or left out of a glance.
-BENCHMARKS: tuple[tuple[str, bool, tuple[str, ...]], ...] = (
-    ("naive", True, ()),
-    ("engines", True, ()),
-    ("grounding_dino", True, ()),
-    ("stages", True, ()),
-    ("overhead", True, ()),
-    ("callers", True, ()),
-    ("objects", True, ()),
-    ("masks", True, ()),
-    ("megapixels", True, ()),
-    ("pictures", True, ()),
-    ("prompts", True, ()),
-    ("repeats", True, ()),
-    ("startup", True, ()),
-    ("memory", True, ()),
-    ("peer", True, ()),
-    ("health_under_load", False, ("--seconds", "5")),
-    ("builtin_quality", False, ()),
-)
+# In this order: what the later ones mean is easier to see after the earlier ones. A name, the file without its ending,
+# and what it is given beside --json in full and at a glance; None is left out of a glance.
+GLANCE = ("--quick",)
+BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...] | None]] = {
+    "naive": ("naive", (), GLANCE),
+    "engines_sam2_tiny": ("engines", (), GLANCE),
+    "engines_sam2_large": ("engines", ("--model", "sam2.1-large"), None),
+    "engines_sam_vit_b": ("engines", ("--model", "sam-vit-b"), None),
+    "grounding_dino": ("grounding_dino", (), ("--rounds", "1")),
+    "stages": ("stages", (), GLANCE),
+    "overhead": ("overhead", (), ("--requests", "60")),
+    "callers": ("callers", (), GLANCE),
+    "objects": ("objects", (), GLANCE),
+    "masks": ("masks", (), GLANCE),
+    "megapixels": ("megapixels", (), GLANCE),
+    "pictures": ("pictures", (), GLANCE),
+    "prompts": ("prompts", (), GLANCE),
+    "repeats": ("repeats", (), GLANCE),
+    "startup": ("startup", (), GLANCE),
+    "memory": ("memory", (), GLANCE),
+    "peer": ("peer", (), GLANCE),
+    "health_under_load": ("health_under_load", ("--seconds", "5"), None),
+    "builtin_quality": ("builtin_quality", (), None),
+}
 
 
 def main() -> int:
     """Exit status 1 when one failed; the others are run all the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a glance at everything, within five minutes")
-    parser.add_argument("--only", nargs="+", choices=[name for name, _, _ in BENCHMARKS], help="these alone")
+    parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), help="these alone")
     args = parser.parse_args()
     OUT.mkdir(exist_ok=True)
     failed, took = [], []
     with (OUT / "summary.md").open("w") as summary:
-        for name, knows_quick, further in BENCHMARKS:
-            if (args.only and name not in args.only) or (args.quick and not knows_quick and not args.only):
+        for name, (file, full, glance) in BENCHMARKS.items():
+            further = glance if args.quick else full
+            if further is None or (args.only and name not in args.only):
                 continue
             print(f"\n== {name}\n", flush=True)
-            command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(OUT / f"{name}.json"), *further]
-            command += ["--quick"] if args.quick and knows_quick else []
+            command = [sys.executable, str(HERE / f"{file}.py"), "--json", str(OUT / f"{name}.json"), *further]
             started = time.monotonic()
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
