@@ -396,6 +396,12 @@ class MaskPatch:
         """Height, width, top and left."""
         return self.height, self.width, self.top, self.left
 
+    @property
+    def box(self) -> Box:
+        """Around the part."""
+        height, width = self.inside.shape
+        return Box(float(self.left), float(self.top), float(self.left + width), float(self.top + height))
+
     def whole(self) -> BoolMask:
         """(H, W) bool."""
         mask = np.zeros((self.height, self.width), np.bool_)

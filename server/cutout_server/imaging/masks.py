@@ -99,9 +99,11 @@ def clean(patch: MaskPatch, max_hole_area: int, min_part_area: int) -> MaskPatch
     Returns:
         The given mask itself when there was nothing to do.
     """
+    if max_hole_area < 1 and min_part_area < 2:
+        return patch
     tight = patch.tightened()
     part = tight.inside
-    if not part.size or (max_hole_area < 1 and min_part_area < 2):
+    if not part.size:
         return patch
     if max_hole_area >= 1:
         # With a margin, everything that is open to the outside is one component, and the others are holes.

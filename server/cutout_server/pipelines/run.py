@@ -215,10 +215,9 @@ def _finish(
     proposal: Proposal, patch: MaskPatch, options: Options, max_logit: float
 ) -> SegmentedObject | OmissionReason:
     """Cleans a mask and measures it, or says why it is left out."""
-    cleaned = masks.clean(patch, options.max_hole_area, options.min_part_area)
-    mask = masks.to_rle(cleaned)
-    area, box = masks.area(mask), masks.tight_box(mask)
-    if box is None:
+    tight = masks.clean(patch, options.max_hole_area, options.min_part_area).tightened()
+    area = int(np.count_nonzero(tight.inside))
+    if not area:
         return OmissionReason.EMPTY
     if area < options.min_area:
         return OmissionReason.BELOW_MIN_AREA
@@ -229,9 +228,9 @@ def _finish(
         predicted_iou=proposal.predicted_iou,
         stability_score=proposal.stability_score,
         prompt_box=proposal.prompt_box,
-        box=box,
+        box=tight.box,
         area=area,
-        mask=mask,
+        mask=masks.to_rle(tight),
         logits=masks.low_res(proposal.logits, max_logit) if options.return_logits else None,
     )
 
