@@ -245,6 +245,9 @@ def test_exports_are_made_from_the_command_line(sam2_files, tmp_path):
     assert [(each["name"], each["engine"]) for each in json.loads(done.stdout)] == [("sam2", "openvino fp32")]
     runtime = Runtime(Engine.OPENVINO, Precision.FP32, tmp_path / "exports", may_export=False)
     sam2.load(ModelFiles(sam2_files.checkpoint, str(sam2_files.config)), "cpu", runtime)
+    nothing = cutout("export", "builtin")
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert "leaves no choice of engines" in nothing.stderr
     refused = cutout("export", "sam2", "--engine=openvino", "--precision=int8")
     assert refused.returncode == 1
     assert "expected one of" in refused.stderr

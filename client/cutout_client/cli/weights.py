@@ -54,8 +54,11 @@ def export(args: argparse.Namespace) -> int:
     asked = {name: value for name, value in asked.items() if value}
     done = []
     for spec in _specs(server, args):
-        if not spec.family.engines and args.name in server.zoo.PROFILES:
-            continue
+        if not spec.family.engines:
+            if spec.name != args.name:
+                continue  # One of a profile.
+            console.write_error(f"model {spec.name!r} leaves no choice of engines: there is nothing to export")
+            return 1
         started_s = time.monotonic()
         try:
             spec.fetch()
@@ -130,7 +133,7 @@ def _specs(server: Any, args: argparse.Namespace) -> list[Any]:
     """The models that were named, one or those of a profile."""
     server.logs.configure("console", "warning")
     catalogue = _catalogue(server, args, args.name)
-    return list(catalogue.specs.values()) if args.name in server.zoo.PROFILES else [catalogue.get(args.name)]
+    return [catalogue.get(name) for name in server.zoo.PROFILES.get(args.name) or (args.name,)]
 
 
 def _catalogue(server: Any, args: argparse.Namespace, name: str) -> Any:
