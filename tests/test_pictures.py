@@ -71,10 +71,16 @@ def digests(monkeypatch: pytest.MonkeyPatch) -> Digests:
 
 
 @pytest.fixture
-def pictures(executor: Counting) -> Iterator[Pictures]:
+def observer() -> Observer:
+    return Observer()
+
+
+@pytest.fixture
+def pictures(executor: Counting, observer: Observer) -> Iterator[Pictures]:
+    """With room for one picture at a time."""
     store = ImageStore(max_bytes=1 << 20, max_images=1, max_upload_bytes=1 << 20, ttl_s=60)
     limits = {"inline": LIMITS, "uploaded": LIMITS}
-    yield Pictures(store, executor, PixelBudget(10_000), fetching=None, observer=Observer(), **limits)
+    yield Pictures(store, executor, PixelBudget(30 * 40), fetching=None, observer=observer, **limits)
     store.close()
 
 
@@ -104,6 +110,18 @@ async def test_nothing_waits_for_a_digest_but_who_asks_for_it(pictures: Pictures
         assert await early == SHA256
     assert await pictures.sha256(picture) == SHA256
     assert digests.made == 1
+
+
+async def test_room_is_not_given_back_while_pixels_are_read(pictures: Pictures, digests: Digests, observer: Observer):
+    """Requests that fail at once leave no more pictures behind than there is room for."""
+    first = asyncio.create_task(opened(pictures, file("PNG")))
+    second = asyncio.create_task(opened(pictures, file("PNG", VALUES[::-1].copy())))
+    done, _ = await asyncio.wait({first, second}, timeout=0.2)
+    assert not done
+    assert observer.pixels == 30 * 40
+    digests.gate.set()
+    await asyncio.gather(first, second)
+    assert observer.pixels == 2 * 30 * 40
 
 
 async def test_equal_pixels_are_digested_once(pictures: Pictures, digests: Digests):

@@ -75,14 +75,18 @@ class Pictures:
                 await stack.enter_async_context(hold(pixels))
             with calls.stage("decode"):
                 picture = await self._run(read)
-            self._digest(picture)  # Beside the model's work, which does not wait for it.
+            # Beside the model's work, which does not wait for it; but room that is read is not given back.
+            stack.push_async_callback(_finished, self._digest(picture))
             self._observer.decoded(picture.height * picture.width)
             yield picture
 
     async def sha256(self, picture: Picture) -> str:
         """The digest of an opened picture's pixels; see `decode.digest`."""
         known = self._digest(picture)
-        return known.result() if known.done() else await asyncio.shield(asyncio.wrap_future(known))
+        if known.done():
+            return known.result()
+        with calls.stage("decode"):
+            return await asyncio.shield(asyncio.wrap_future(known))
 
     async def pin(self, source: UriImage) -> FileImage:
         """What is at an address now.
@@ -133,3 +137,8 @@ class Pictures:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+async def _finished(job: Future[str]) -> None:
+    if not job.done():
+        await asyncio.wait({asyncio.wrap_future(job)})
