@@ -214,6 +214,9 @@ def test_all_who_ask_at_once_share_one_answer(photos: dict[str, Photo]):
         wait_until(lambda: probe.passes)
         probe.gate.set()
         answers = [each.result() for each in asked]
+        with Client(server.address) as client:
+            kept = client.status().answers
+    assert (kept.entries, kept.hits, kept.misses) == (1, 7, 1)
     assert probe.count("decode") == 1
     assert sorted(answer.cached for answer in answers) == [False] + [True] * 7
     assert all(answer.objects == answers[0].objects for answer in answers)

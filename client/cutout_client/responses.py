@@ -139,6 +139,7 @@ def read_status(message: model_service_pb2.GetStatusResponse) -> ServerStatus:
         uptime_seconds=message.uptime_seconds,
         devices=tuple(_device(each) for each in message.devices),
         image_store=ImageStoreStatus(**_values(message.image_store, ImageStoreStatus)),
+        answers=CacheStatus(**_values(message.answers, CacheStatus)),
     )
 
 

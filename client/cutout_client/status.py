@@ -92,6 +92,7 @@ class ServerStatus:
         uptime_seconds: Since it started.
         devices: One for each device.
         image_store: The uploaded pictures.
+        answers: Those kept for equal requests; its bound is 0 where none are.
     """
 
     version: str
@@ -99,3 +100,4 @@ class ServerStatus:
     uptime_seconds: float
     devices: tuple[DeviceStatus, ...]
     image_store: ImageStoreStatus
+    answers: CacheStatus

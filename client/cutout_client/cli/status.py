@@ -62,7 +62,12 @@ def _render(status: ServerStatus, address: str) -> RenderableType:
         table.add_row(*_row(device))
     store = status.image_store
     pictures = f"{store.images} stored, {console.in_bytes(store.bytes)} of {console.in_bytes(store.capacity_bytes)}"
-    return Group(heading, Text(), table, Text(), Text(f"Pictures: {pictures}"))
+    lines = [Text(f"Pictures: {pictures}")]
+    if status.answers.capacity_bytes:
+        kept = f"{status.answers.entries} kept, {console.in_bytes(status.answers.bytes)}"
+        bound = console.in_bytes(status.answers.capacity_bytes)
+        lines.append(Text(f"Answers: {kept} of {bound}, hits {_hit_rate(status.answers)}"))
+    return Group(heading, Text(), table, Text(), *lines)
 
 
 _STYLES = {"serving": "green", "starting": "yellow", "draining": "yellow"}
