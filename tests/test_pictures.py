@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cutout_server import calls
-from cutout_server.imaging.decode import ImageLimits, digest
+from cutout_server.imaging import decode
+from cutout_server.imaging.decode import ImageLimits, digest, key
 from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines import pictures as pictures_module
 from cutout_server.pipelines.budget import PixelBudget
@@ -139,7 +140,7 @@ async def test_a_digest_that_was_forgotten_is_made_again(
     pictures: Pictures, digests: Digests, monkeypatch: pytest.MonkeyPatch
 ):
     """Only so many are remembered, and a session may outlive them."""
-    monkeypatch.setattr(pictures_module, "_KNOWN_PICTURES", 1)
+    monkeypatch.setattr(pictures_module, "_KNOWN", 1)
     digests.gate.set()
     first = await opened(pictures, file("PNG"))
     assert await pictures.sha256(first) == SHA256
@@ -147,6 +148,18 @@ async def test_a_digest_that_was_forgotten_is_made_again(
     assert await pictures.sha256(second) == digest(VALUES[:20])
     assert await pictures.sha256(first) == SHA256
     assert digests.made == 3
+
+
+async def test_equal_files_have_their_key_made_once(
+    pictures: Pictures, digests: Digests, monkeypatch: pytest.MonkeyPatch
+):
+    """Another file has its own made, though the pixels be the same."""
+    made = []
+    monkeypatch.setattr(decode, "key", lambda pixels: made.append(pixels.shape) or key(pixels))
+    digests.gate.set()
+    keys = {(await opened(pictures, source)).key for source in (file("PNG"), file("PNG"), file("BMP"), file("BMP"))}
+    assert keys == {key(VALUES)}
+    assert made == [(30, 40, 3)] * 2
 
 
 async def test_a_file_is_read_in_two_jobs(pictures: Pictures, executor: Counting, digests: Digests):

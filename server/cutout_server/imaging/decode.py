@@ -92,8 +92,11 @@ class OpenedFile:
     _orientation: int
     _field: str
 
-    def read(self) -> Picture:
+    def read(self, known_key: str = "") -> Picture:
         """Decodes it, once.
+
+        Args:
+            known_key: The picture's key if it is known from an earlier time, which is then not made again.
 
         Raises:
             InvalidRequestError: The file is damaged, or of a kind that says too little about its values.
@@ -113,7 +116,7 @@ class OpenedFile:
                 upright = stored
             else:
                 upright = pixels.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
-        return Picture(upright, key(upright))
+        return Picture(upright, known_key or key(upright))
 
 
 def open_file(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> OpenedFile:

@@ -1,23 +1,26 @@
 """From whatever a request calls its image to an upright picture."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol, TypeVar
 
+from blake3 import blake3
+
 from cutout_server import calls
 from cutout_server.errors import PermissionDeniedError
-from cutout_server.imaging.decode import ImageLimits, digest, from_tensor, open_file
+from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, from_tensor, open_file
 from cutout_server.imaging.fetch import FetchPolicy, fetch
 from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.types import FileImage, ImageSource, Picture, StoredImage, TensorImage, UriImage
 
+K = TypeVar("K")
 T = TypeVar("T")
 
-_KNOWN_PICTURES = 1024  # Whose digests are remembered: about 2 MB.
+_KNOWN = 1024  # Files whose keys, and pictures whose digests are remembered: about 2 MB.
 
 
 class PictureObserver(Protocol):
@@ -48,6 +51,7 @@ class Pictures:
         self._uploaded = uploaded
         self._fetching = fetching
         self._observer = observer
+        self._keys: dict[bytes, str] = {}
         self._digests: dict[str, Future[str]] = {}
 
     @asynccontextmanager
@@ -63,18 +67,19 @@ class Pictures:
         hold = self._budget.hold_for_session if for_session else self._budget.hold
         if isinstance(source, TensorImage):
             pixels = source.values.shape[0] * source.values.shape[1]
-            read: Callable[[], Picture] = partial(from_tensor, source, self._inline, field="image.tensor")
+            reading = partial(from_tensor, source, self._inline, field="image.tensor")
+            read: Callable[[], Awaitable[Picture]] = partial(self._run, reading)
         else:
             with calls.stage("decode"):
                 content, limits, field = await self._file(source)
-                file = await self._run(partial(open_file, content, limits, field=field))
+                file, name = await self._run(partial(_open, content, limits, field))
             pixels = file.header.width * file.header.height
-            read = file.read
+            read = partial(self._read, file, name)
         async with AsyncExitStack() as stack:
             with calls.stage("queue"):
                 await stack.enter_async_context(hold(pixels))
             with calls.stage("decode"):
-                picture = await self._run(read)
+                picture = await read()
             # Beside the model's work, which does not wait for it; but room that is read is not given back.
             stack.push_async_callback(_finished, self._digest(picture))
             self._observer.decoded(picture.height * picture.width)
@@ -113,13 +118,18 @@ class Pictures:
             case TensorImage(values):
                 return ("image.tensor", values)
 
+    async def _read(self, file: OpenedFile, name: bytes) -> Picture:
+        """Equal files have equal pixels, so that only the first of them needs its picture's key made."""
+        picture = await self._run(partial(file.read, self._keys.get(name, "")))
+        _remember(self._keys, name, picture.key)
+        return picture
+
     def _digest(self, picture: Picture) -> Future[str]:
         """Made once for equal pictures, and by the executor."""
         known = self._digests.get(picture.key)
         if known is None or known.cancelled():
-            known = self._digests[picture.key] = self._executor.submit(digest, picture.pixels)
-            if len(self._digests) > _KNOWN_PICTURES:
-                del self._digests[next(iter(self._digests))]
+            known = self._executor.submit(digest, picture.pixels)
+            _remember(self._digests, picture.key, known)
         return known
 
     async def _file(self, source: FileImage | StoredImage | UriImage) -> tuple[bytes, ImageLimits, str]:
@@ -139,6 +149,16 @@ class Pictures:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
+def _open(content: bytes, limits: ImageLimits, field: str) -> tuple[OpenedFile, bytes]:
+    return open_file(content, limits, field=field), blake3(content).digest()
+
+
 async def _finished(job: Future[str]) -> None:
     if not job.done():
         await asyncio.wait({asyncio.wrap_future(job)})
+
+
+def _remember(known: dict[K, T], key: K, value: T) -> None:
+    known[key] = value
+    if len(known) > _KNOWN:
+        del known[next(iter(known))]
