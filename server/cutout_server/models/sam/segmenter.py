@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from cutout_server.models.base import DecodeQuery, Embedding
 from cutout_server.models.engines import Encoder
+from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter
 from cutout_server.models.sam import frame
 from cutout_server.models.stretches import Stretch
@@ -52,7 +53,7 @@ class Sam(EngineSegmenter):
         super().__init__(model, encoder)
         self._side: int = model.prompt_encoder.input_image_size[0]
         with torch.inference_mode():
-            self._image_pe: Tensor = model.prompt_encoder.get_dense_pe()
+            self._decoder = MaskDecoder(model.mask_decoder, model.prompt_encoder.get_dense_pe())
 
     def _embed(self, images: Sequence[RgbImage]) -> list[SamEmbedding]:
         (features,) = self._encoder(torch.cat([self._pixels(image) for image in images]))
@@ -82,14 +83,12 @@ class Sam(EngineSegmenter):
         if given:
             masks = self._stack(given)[:, None]
         sparse, dense = model.prompt_encoder(points=points, boxes=boxes, masks=masks)
-        logits, predicted_iou = model.mask_decoder(
-            image_embeddings=embedding.features,
-            image_pe=self._image_pe,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=queries[0].multimask,
+        return self._decoder(
+            embedding.features,
+            sparse,
+            dense if given else dense[:1],  # Without masks it is the same for all.
+            masks=slice(1, None) if queries[0].multimask else slice(0, 1),
         )
-        return logits, predicted_iou
 
     def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
         return frame.stretches(_own(embedding).image_size, self._side)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from cutout_server.models.base import DecodeQuery, Embedding
 from cutout_server.models.engines import Encoder
+from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter, on_device
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
@@ -56,7 +57,7 @@ class Sam2(EngineSegmenter):
     def __init__(self, model: Any, encoder: Encoder) -> None:
         super().__init__(model, encoder)
         with torch.inference_mode():
-            self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
+            self._decoder = MaskDecoder(model.sam_mask_decoder, model.sam_prompt_encoder.get_dense_pe())
         self._mean, self._std = (each.to(self._device) for each in (_MEAN, _STD))
 
     def _embed(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
@@ -67,7 +68,8 @@ class Sam2(EngineSegmenter):
             Sam2Embedding(
                 image_size=(image.shape[0], image.shape[1]),
                 image_embed=last[i : i + 1].clone(),
-                high_res_feats=tuple(level[i : i + 1].clone() for level in high_res),
+                # Channels last, as the mask decoder takes them.
+                high_res_feats=tuple(level[i : i + 1].clone(memory_format=torch.channels_last) for level in high_res),
             )
             for i, image in enumerate(images)
         ]
@@ -96,15 +98,17 @@ class Sam2(EngineSegmenter):
         if given:
             masks = torch.from_numpy(np.stack(given)[:, None]).to(model.device)
         sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=masks)
-        logits, predicted_iou, _, _ = model.sam_mask_decoder(
-            image_embeddings=embedding.image_embed,
-            image_pe=self._image_pe,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=queries[0].multimask,
-            repeat_image=len(queries) > 1,
-            high_res_features=list(embedding.high_res_feats),
+        decoder, multimask = model.sam_mask_decoder, queries[0].multimask
+        falls_back = not multimask and decoder.dynamic_multimask_via_stability
+        logits, predicted_iou = self._decoder(
+            embedding.image_embed,
+            sparse,
+            dense if given else dense[:1],  # Without masks it is the same for all.
+            embedding.high_res_feats if decoder.use_high_res_features else (),
+            masks=slice(0, None if falls_back else 1) if not multimask else slice(1, None),
         )
+        if falls_back:
+            logits, predicted_iou = decoder._dynamic_multimask_via_stability(logits, predicted_iou)  # noqa: SLF001
         return logits, predicted_iou
 
     def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
