@@ -126,10 +126,10 @@ def test_only_the_masks_that_are_wanted_are_made(module):
 
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
 def test_company_changes_nothing(module, masks, monkeypatch):
-    """Prompts taken all at once, as on a GPU, are answered as one by one."""
+    """Prompts are answered alike however many are taken at once."""
     given = case(5, 2, masks=masks)
     alone = ours(module, given, slice(None))
-    for step in (2, 5, 8):
+    for step in (1, 2, 5):
         monkeypatch.setattr(mask_decoder, "_PROMPTS_AT_ONCE", {"cpu": step})
         for one, other in zip(ours(module, given, slice(None)), alone, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
