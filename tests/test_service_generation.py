@@ -264,7 +264,7 @@ class Paced:
 def paced_server() -> Iterator[tuple[Paced, Stub, RunningServer]]:
     model = Paced()
     family = Family(
-        "paced", frozenset({Task.GENERATE}), lambda files, device: model, needs_checkpoint=False, max_batch=1
+        "paced", frozenset({Task.GENERATE}), lambda *_: model, needs_checkpoint=False, max_batch=1
     )
     FAMILIES["paced"] = family
     try:

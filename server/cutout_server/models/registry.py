@@ -6,7 +6,7 @@ from math import inf
 
 from cutout_server.models.base import Family, Model, ModelFiles, Task
 from cutout_server.models.builtin.words import VOCABULARY
-from cutout_server.models.runtime import Engine, Runtime
+from cutout_server.models.runtime import EXACT, Engine, Runtime
 
 Load = Callable[[ModelFiles, str, Runtime], Model]
 
@@ -14,7 +14,7 @@ Load = Callable[[ModelFiles, str, Runtime], Model]
 def _from(module: str) -> Load:
     """The `load(files, device)` of a module that is imported when it is called."""
 
-    def load(files: ModelFiles, device: str, _runtime: Runtime) -> Model:
+    def load(files: ModelFiles, device: str, _runtime: Runtime = EXACT) -> Model:
         model: Model = import_module(f"cutout_server.models.{module}").load(files, device)
         return model
 
@@ -24,7 +24,7 @@ def _from(module: str) -> Load:
 def _with_engines_from(module: str) -> Load:
     """The `load(files, device, runtime)` of a module that is imported when it is called."""
 
-    def load(files: ModelFiles, device: str, runtime: Runtime) -> Model:
+    def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Model:
         model: Model = import_module(f"cutout_server.models.{module}").load(files, device, runtime)
         return model
 
