@@ -17,8 +17,8 @@ from cutout_server.models import two_way
 from cutout_server.models.products import product
 from cutout_server.models.two_way import ImageTokens
 
-# Memory stays bounded and in reach of a CPU's caches. With fewer, threads that share cores with other work wait for each
-# other more often than is saved. A GPU takes all.
+# More bring a CPU nothing but memory; with fewer, threads that share its cores with other work spend their time waiting
+# for each other. A GPU takes all.
 _PROMPTS_AT_ONCE = {"cpu": 8}
 
 
