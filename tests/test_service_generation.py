@@ -263,9 +263,7 @@ class Paced:
 @contextmanager
 def paced_server() -> Iterator[tuple[Paced, Stub, RunningServer]]:
     model = Paced()
-    family = Family(
-        "paced", frozenset({Task.GENERATE}), lambda *_: model, needs_checkpoint=False, max_batch=1
-    )
+    family = Family("paced", frozenset({Task.GENERATE}), lambda *_: model, needs_checkpoint=False, max_batch=1)
     FAMILIES["paced"] = family
     try:
         with run_server(models=[{"name": "paced", "family": "paced"}]) as server, server.channel() as channel:
