@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...] | None]] = {
     "stages": ("stages", (), GLANCE),
     "overhead": ("overhead", (), ("--requests", "60")),
     "callers": ("callers", (), GLANCE),
+    "decoder": ("decoder", ("--prompts", "1", "16", "64", "--rounds", "3"), None),
     "objects": ("objects", (), GLANCE),
     "masks": ("masks", (), GLANCE),
     "megapixels": ("megapixels", (), GLANCE),

@@ -74,14 +74,15 @@ def assert_same(model: Sam2, query: DecodeQuery, candidates: Candidates, expecte
     """`expected` is what `predict` gives with return_logits, so that its masks are `expected[0] > 0`."""
     upscaled, scores, logits = expected
     differs = full_size(model, query, candidates) != (upscaled > 0)
-    # Where the last bits are rounded otherwise a pixel on the threshold may turn.
-    assert np.abs(upscaled[differs]).max(initial=0) < 2e-3
-    assert np.count_nonzero(differs) <= max(3, 1e-4 * differs.size)
+    if len(candidates.logits) == 3 and torch.get_num_threads() == 1:
+        # A single thread upscales three channels by another kernel than one, which rounds the last bits otherwise.
+        assert np.abs(upscaled[differs]).max(initial=0) < 2e-3
+        assert np.count_nonzero(differs) <= 3
+    else:
+        assert not differs.any()
     assert candidates.predicted_iou.dtype == candidates.logits.dtype == np.float32
     np.testing.assert_allclose(candidates.predicted_iou, scores, rtol=0, atol=1e-4)
-    # Of logits steeper than trained ones the predictor itself rounds off as much; see test_mask_decoder.
-    steepness = max(1, np.abs(candidates.logits).max() / 40)
-    np.testing.assert_allclose(candidates.logits.clip(-32, 32), logits, rtol=0, atol=1e-4 * steepness)
+    np.testing.assert_allclose(candidates.logits.clip(-32, 32), logits, rtol=0, atol=1e-4)
 
 
 def assert_close(one: Candidates, other: Candidates) -> None:
@@ -138,7 +139,7 @@ def test_a_grid_of_points_is_one_call_of_the_decoder(ours, benches):
     prompts = [ObjectPrompt(points=point[None], labels=np.ones(1, np.int32)) for point in grid]
     queries = [DecodeQuery(bench.embedding, prompt, multimask=True) for prompt in prompts]
     batches = []
-    hook = ours._model.sam_prompt_encoder.register_forward_hook(lambda _, __, output: batches.append(len(output[0])))
+    hook = ours._model.sam_mask_decoder.register_forward_hook(lambda _, __, output: batches.append(len(output[0])))
     try:
         answers = ours.decode([*queries, queries[0]])
     finally:

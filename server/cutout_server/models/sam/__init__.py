@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, fit, place, read
-from cutout_server.models.engines import EXACT, Engine, Precision, Runtime, prepare
+from cutout_server.models.engines import EXACT, Runtime, prepare
 from cutout_server.models.engines.vit import of_sam
 from cutout_server.models.sam.architecture import SIDE, build
 from cutout_server.models.sam.segmenter import Sam
@@ -30,11 +30,10 @@ def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Sam:
     model = build(weights, files.config)
     fit(model, weights)
     place(model, where)
-    # Fewer steps would round otherwise.
-    exact = (runtime.engine, runtime.precision) == (Engine.EAGER, Precision.FP32)
-    encoder = _Official(model.image_encoder) if exact else of_sam(model.image_encoder)
+    encoder = _Official(model.image_encoder) if runtime.exact else of_sam(model.image_encoder)
     del model.image_encoder  # The engine may convert its weights, or drop them.
-    return Sam(model, prepare(encoder, torch.zeros(1, 3, SIDE, SIDE, device=where), runtime))
+    example = torch.zeros(1, 3, SIDE, SIDE, device=where)
+    return Sam(model, prepare(encoder, example, runtime), exact=runtime.exact)
 
 
 class _Official(nn.Module):

@@ -47,13 +47,15 @@ class Sam(EngineSegmenter):
         model: A `segment_anything.modeling.Sam` in eval mode, on its device, without its encoder. Nothing of it changes
             afterwards.
         encoder: The encoder that was taken out of it, in the hands of an engine.
+        exact: Whether the official decoder answers, and not the faster one, which rounds otherwise.
     """
 
-    def __init__(self, model: Any, encoder: Encoder) -> None:
+    def __init__(self, model: Any, encoder: Encoder, *, exact: bool) -> None:
         super().__init__(model, encoder)
         self._side: int = model.prompt_encoder.input_image_size[0]
         with torch.inference_mode():
-            self._decoder = MaskDecoder(model.mask_decoder, model.prompt_encoder.get_dense_pe())
+            self._image_pe: Tensor = model.prompt_encoder.get_dense_pe()
+            self._faster = None if exact else MaskDecoder(model.mask_decoder, self._image_pe)
 
     def _embed(self, images: Sequence[RgbImage]) -> list[SamEmbedding]:
         (features,) = self._encoder(torch.cat([self._pixels(image) for image in images]))
@@ -83,7 +85,16 @@ class Sam(EngineSegmenter):
         if given:
             masks = self._stack(given)[:, None]
         sparse, dense = model.prompt_encoder(points=points, boxes=boxes, masks=masks)
-        return self._decoder(
+        if self._faster is None:
+            logits, predicted_iou = model.mask_decoder(
+                image_embeddings=embedding.features,
+                image_pe=self._image_pe,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=queries[0].multimask,
+            )
+            return logits, predicted_iou
+        return self._faster(
             embedding.features,
             sparse,
             dense if given else dense[:1],  # Without masks it is the same for all.

@@ -52,12 +52,16 @@ class Sam2(EngineSegmenter):
     Args:
         model: A `SAM2Base` in eval mode, on its device, without its encoder. Nothing of it changes afterwards.
         encoder: The encoder that was taken out of it, in the hands of an engine.
+        exact: Whether the official decoder answers, and not the faster one, which rounds otherwise.
     """
 
-    def __init__(self, model: Any, encoder: Encoder) -> None:
+    def __init__(self, model: Any, encoder: Encoder, *, exact: bool) -> None:
         super().__init__(model, encoder)
         with torch.inference_mode():
-            self._decoder = MaskDecoder(model.sam_mask_decoder, model.sam_prompt_encoder.get_dense_pe())
+            self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
+            self._faster = None if exact else MaskDecoder(model.sam_mask_decoder, self._image_pe)
+        # As the decoders take them.
+        self._layout = torch.contiguous_format if exact else torch.channels_last
         self._mean, self._std = (each.to(self._device) for each in (_MEAN, _STD))
 
     def _embed(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
@@ -68,8 +72,7 @@ class Sam2(EngineSegmenter):
             Sam2Embedding(
                 image_size=(image.shape[0], image.shape[1]),
                 image_embed=last[i : i + 1].clone(),
-                # Channels last, as the mask decoder takes them.
-                high_res_feats=tuple(level[i : i + 1].clone(memory_format=torch.channels_last) for level in high_res),
+                high_res_feats=tuple(level[i : i + 1].clone(memory_format=self._layout) for level in high_res),
             )
             for i, image in enumerate(images)
         ]
@@ -99,8 +102,19 @@ class Sam2(EngineSegmenter):
             masks = torch.from_numpy(np.stack(given)[:, None]).to(model.device)
         sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=masks)
         decoder, multimask = model.sam_mask_decoder, queries[0].multimask
+        if self._faster is None:
+            logits, predicted_iou, _, _ = decoder(
+                image_embeddings=embedding.image_embed,
+                image_pe=self._image_pe,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=multimask,
+                repeat_image=len(queries) > 1,
+                high_res_features=list(embedding.high_res_feats),
+            )
+            return logits, predicted_iou
         falls_back = not multimask and decoder.dynamic_multimask_via_stability
-        logits, predicted_iou = self._decoder(
+        logits, predicted_iou = self._faster(
             embedding.image_embed,
             sparse,
             dense if given else dense[:1],  # Without masks it is the same for all.
