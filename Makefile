@@ -36,8 +36,9 @@ node_modules/.package-lock.json: package.json
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
+# Two processes of one thread each: most tests wait more than they compute, and small models gain nothing by threads.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 check: $(VENV)/.dev node_modules/.package-lock.json
 	$(BIN)/ruff format --check $(SOURCES)
