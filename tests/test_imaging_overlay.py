@@ -218,7 +218,7 @@ def test_the_server_draws_its_objects(file_format):
         area=int(mask.sum()),
         mask=Rle(*mask.shape, masks.rle_encode(mask)),
     )
-    file = draw_overlay(Picture(CAT, "cat"), [found], file_format)
+    file = draw_overlay(Picture.of(CAT, "cat"), [found], file_format)
     assert file.content_type == file_format.value
     drawn = np.asarray(Image.open(io.BytesIO(file.data)))
     expected = draw(CAT, [OverlayItem(mask, "cat", 0.75, found.prompt_box)])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cutout_server import calls
 from cutout_server.imaging import decode
-from cutout_server.imaging.decode import ImageLimits, digest, key
+from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, key
 from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines import pictures as pictures_module
 from cutout_server.pipelines.budget import PixelBudget
@@ -69,6 +69,15 @@ def digests(monkeypatch: pytest.MonkeyPatch) -> Digests:
     digests = Digests()
     monkeypatch.setattr(pictures_module, "digest", digests)
     return digests
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[OpenedFile]:
+    """The files that were decoded."""
+    reads: list[OpenedFile] = []
+    read = OpenedFile.read
+    monkeypatch.setattr(OpenedFile, "read", lambda file: reads.append(file) or read(file))
+    return reads
 
 
 @pytest.fixture
@@ -170,3 +179,27 @@ async def test_a_file_is_read_in_two_jobs(pictures: Pictures, executor: Counting
     assert executor.jobs == 3
     assert (await opened(pictures, file("JPEG", VALUES))).key == picture.key
     assert executor.jobs == 5
+
+
+async def test_a_picture_that_is_embedded_is_decoded_when_its_pixels_are_asked_for(
+    pictures: Pictures, digests: Digests, reads: list[OpenedFile]
+):
+    """Not before, and only if its file came before; whoever asks gets the same pixels."""
+    digests.gate.set()
+    calls.begin(calls.Call("id", "caller", float("inf")))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    content = io.BytesIO()
+    Image.fromarray(VALUES).save(content, "PNG", exif=turned)
+    source = FileImage(content.getvalue())
+    async with pictures.open(source, embedded=lambda key: True) as first:
+        assert len(reads) == 1
+    async with pictures.open(source, embedded=lambda key: key != first.key):
+        assert len(reads) == 2
+    async with pictures.open(source, embedded=lambda key: key == first.key) as known:
+        assert (known.height, known.width, known.key) == (40, 30, first.key)
+        assert await pictures.sha256(known) == await pictures.sha256(first)
+        assert len(reads) == 2
+        assert np.array_equal(known.pixels, first.pixels)
+        assert known.pixels is known.pixels
+        assert len(reads) == 3

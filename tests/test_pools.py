@@ -373,7 +373,7 @@ async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
         name: DevicePool(name, embeddings_cache_bytes=9_999, observer=Watcher(), **options) for name in spec.devices
     }
     pools = Pools(by_device, Catalogue({"probe": spec}))
-    picture = Picture(np.zeros((2, 2, 3), np.uint8), "sha")
+    picture = Picture.of(np.zeros((2, 2, 3), np.uint8), "sha")
     try:
         async with pools.seat(spec) as first:
             assert first.pool.device == "one"
@@ -385,6 +385,32 @@ async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
             assert third.pool.device == "two"
             assert (by_device["one"].requests, by_device["two"].requests) == (0, 1)
         assert by_device["two"].requests == 0
+    finally:
+        await pools.close()
+
+
+async def test_pixels_are_made_for_an_encode_alone():
+    """Not for a picture whose embedding is there; off the event loop for one whose embedding has left."""
+    probe = Probe()
+    probe.gate.set()
+    spec = spec_of(probe)
+    calls.begin(calls.Call("id", "caller", FOREVER))
+    options = {"capacity": 1, "max_batch": 1, "max_encode_batch": 1, "memory_budget_bytes": 0}
+    threads = []
+
+    def read() -> np.ndarray:
+        threads.append(threading.get_ident())
+        return np.zeros((2, 2, 3), np.uint8)
+
+    pool = DevicePool("cpu", embeddings_cache_bytes=9_999, observer=Watcher(), **options)
+    pools = Pools({"cpu": pool}, Catalogue({"probe": spec}))
+    try:
+        for _ in range(2):
+            async with pools.seat(spec) as seat:
+                assert pools.has_embedded(spec, "sha") == bool(threads)
+                await seat.embed(spec, Picture(2, 2, "sha", read))
+        assert len(threads) == 1
+        assert threads[0] != threading.get_ident()
     finally:
         await pools.close()
 

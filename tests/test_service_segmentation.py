@@ -11,6 +11,7 @@ from conftest import Photo, Stubs
 from cutout.v1 import image_pb2, mask_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common import masks as codec
+from cutout_server.imaging.decode import OpenedFile
 from google.protobuf import json_format
 from PIL import Image
 from pycocotools import mask as coco
@@ -244,6 +245,31 @@ def test_a_picture_is_encoded_once(stubs: Stubs, photos: dict[str, Photo]):
     request = pb2.SegmentByBoxRequest(image=image_pb2.Image(tensor=tensor), boxes=[mask_pb2.Box(x_max=90, y_max=90)])
     stubs.segmentation.SegmentByBox(request)
     assert stubs.segmentation.SegmentByBox(request).segmentation.timings.embedding_cached
+
+
+def test_a_picture_is_decoded_again_only_for_its_pixels(
+    stubs: Stubs, photos: dict[str, Photo], monkeypatch: pytest.MonkeyPatch
+):
+    """A second prompt on the same file needs its embedding alone; an overlay, tiles and words need its pixels."""
+    reads = []
+    read = OpenedFile.read
+    monkeypatch.setattr(OpenedFile, "read", lambda file: reads.append(file) or read(file))
+    image = image_pb2.Image(content=photos["rocket"].jpeg)
+    box = pb2.SegmentByBoxRequest(image=image, boxes=[mask_pb2.Box(x_min=300, y_min=60, x_max=350, y_max=380)])
+    first = stubs.segmentation.SegmentByBox(box).segmentation
+    assert len(reads) == 1
+    again = stubs.segmentation.SegmentByBox(box).segmentation
+    assert len(reads) == 1
+    assert (again.image, list(again.objects)) == (first.image, list(first.objects))
+    points = pb2.SegmentByPointsRequest(image=image, prompts=[{"points": [{"x": 325, "y": 200}]}])
+    assert stubs.segmentation.SegmentByPoints(points).segmentation.timings.embedding_cached
+    assert len(reads) == 1
+    for count, options in enumerate(({"overlay": "OVERLAY_FORMAT_JPEG"}, {"tiling": {"tile_size": 256}}), start=2):
+        box.options.CopyFrom(segmentation_pb2.SegmentationOptions(**options))
+        stubs.segmentation.SegmentByBox(box)
+        assert len(reads) == count
+    stubs.segmentation.SegmentByText(pb2.SegmentByTextRequest(image=image, phrases=["red"]))
+    assert len(reads) == 4
 
 
 @pytest.mark.slow

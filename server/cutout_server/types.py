@@ -3,8 +3,10 @@
 Axis order is (height, width); coordinates are (x, y) in absolute pixels of the upright picture, origin top left.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -57,22 +59,26 @@ class Picture:
     """An upright picture.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
+        height: Rows.
+        width: Columns.
         key: Equal for equal pixels alone, as far as anyone knows how to find others.
+        read: What makes its pixels; may take long.
     """
 
-    pixels: RgbImage = field(repr=False)
+    height: int
+    width: int
     key: str
+    read: Callable[[], RgbImage] = field(repr=False)
 
-    @property
-    def height(self) -> int:
-        """Rows."""
-        return int(self.pixels.shape[0])
+    @classmethod
+    def of(cls, pixels: RgbImage, key: str) -> "Picture":
+        """A picture whose pixels are there."""
+        return cls(pixels.shape[0], pixels.shape[1], key, lambda: pixels)
 
-    @property
-    def width(self) -> int:
-        """Columns."""
-        return int(self.pixels.shape[1])
+    @cached_property
+    def pixels(self) -> RgbImage:
+        """(H, W, 3) uint8 RGB."""
+        return self.read()
 
 
 @dataclass(frozen=True)

@@ -92,11 +92,8 @@ class OpenedFile:
     _orientation: int
     _field: str
 
-    def read(self, known_key: str = "") -> Picture:
+    def read(self) -> RgbImage:
         """Decodes it, once.
-
-        Args:
-            known_key: The picture's key if it is known from an earlier time, which is then not made again.
 
         Raises:
             InvalidRequestError: The file is damaged, or of a kind that says too little about its values.
@@ -111,12 +108,26 @@ class OpenedFile:
                     what = f"{kinds}; send a tensor"
                     raise InvalidRequestError.of(self._field, what, reason="IMAGE_FORMAT_UNSUPPORTED")
                 image.load()
-                upright = pixels.assemble(image.size, orientation, read_band)
-            elif orientation == 1:
-                upright = stored
-            else:
-                upright = pixels.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
-        return Picture(upright, known_key or key(upright))
+                return pixels.assemble(image.size, orientation, read_band)
+            if orientation == 1:
+                return stored
+            return pixels.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
+
+    def picture(self, known_key: str = "") -> Picture:
+        """The decoded picture.
+
+        Args:
+            known_key: Its key if it is known from an earlier time, which is then not made again.
+
+        Raises:
+            InvalidRequestError: See `read`.
+        """
+        upright = self.read()
+        return Picture.of(upright, known_key or key(upright))
+
+    def later(self, known_key: str) -> Picture:
+        """The picture of a file that was decoded before: it is decoded anew when its pixels are asked for."""
+        return Picture(self.header.height, self.header.width, known_key, self.read)
 
 
 def open_file(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> OpenedFile:
@@ -153,7 +164,7 @@ def decode(content: bytes, limits: ImageLimits, *, field: str = "image.content")
     Raises:
         InvalidRequestError: See `open_file` and `OpenedFile.read`.
     """
-    return open_file(content, limits, field=field).read()
+    return open_file(content, limits, field=field).picture()
 
 
 def from_tensor(tensor: TensorImage, limits: ImageLimits, *, field: str = "image.tensor") -> Picture:
@@ -178,7 +189,7 @@ def from_tensor(tensor: TensorImage, limits: ImageLimits, *, field: str = "image
     if values.dtype == np.float32 and not (values.min() >= 0 and values.max() <= 1):
         raise InvalidRequestError.of(f"{field}.data", "expected values in [0, 1], got others or NaN")
     upright = pixels.assemble((width, height), 1, lambda top, bottom: pixels.tensor_band(values[top:bottom]))
-    return Picture(upright, key(upright))
+    return Picture.of(upright, key(upright))
 
 
 def key(upright: RgbImage) -> str:

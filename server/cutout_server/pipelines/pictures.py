@@ -55,8 +55,16 @@ class Pictures:
         self._digests: dict[str, Future[str]] = {}
 
     @asynccontextmanager
-    async def open(self, source: ImageSource, *, for_session: bool = False) -> AsyncIterator[Picture]:
+    async def open(
+        self, source: ImageSource, *, for_session: bool = False, embedded: Callable[[str], bool] | None = None
+    ) -> AsyncIterator[Picture]:
         """The upright RGB picture, for as long as the block lasts.
+
+        Args:
+            source: Where it comes from.
+            for_session: Count its pixels to what sessions may hold.
+            embedded: Whether its embedding is at hand if it goes by this key, and is all that is needed: its pixels
+                are then decoded only if somebody asks for them after all.
 
         Raises:
             InvalidRequestError: It cannot be read, or exceeds a limit.
@@ -74,7 +82,7 @@ class Pictures:
                 content, limits, field = await self._file(source)
                 file, name = await self._run(partial(_open, content, limits, field))
             pixels = file.header.width * file.header.height
-            read = partial(self._read, file, name)
+            read = partial(self._read, file, name, embedded)
         async with AsyncExitStack() as stack:
             with calls.stage("queue"):
                 await stack.enter_async_context(hold(pixels))
@@ -118,9 +126,12 @@ class Pictures:
             case TensorImage(values):
                 return ("image.tensor", values)
 
-    async def _read(self, file: OpenedFile, name: bytes) -> Picture:
+    async def _read(self, file: OpenedFile, name: bytes, embedded: Callable[[str], bool] | None) -> Picture:
         """Equal files have equal pixels, so that only the first of them needs its picture's key made."""
-        picture = await self._run(partial(file.read, self._keys.get(name, "")))
+        key = self._keys.get(name, "")
+        if embedded and key in self._digests and embedded(key):
+            return file.later(key)
+        picture = await self._run(partial(file.picture, key))
         _remember(self._keys, name, picture.key)
         return picture
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
@@ -138,7 +139,8 @@ class Segmentation:
             elif wanted.image is None:
                 raise InvalidRequestError.of("image", "expected a picture, got none")
             else:
-                picture = await stack.enter_async_context(self._pictures.open(wanted.image))
+                has = partial(self._pools.has_embedded, cast.segmenter) if _needs_embedding_alone(request) else None
+                picture = await stack.enter_async_context(self._pictures.open(wanted.image, embedded=has))
                 self._pools.settle(
                     seat, picture, cast.segmenter, *(spec for spec in (cast.detector, cast.classifier) if spec)
                 )
@@ -317,6 +319,11 @@ def _with_image(request: SegmentRequest, image: ImageSource | None) -> SegmentRe
     if isinstance(request, AnalyzeRequest):
         return replace(request, regions=replace(request.regions, image=image))
     return replace(request, image=image)
+
+
+def _needs_embedding_alone(request: SegmentRequest) -> bool:
+    options = request.options if isinstance(request, PromptsRequest) else None
+    return options is not None and options.overlay is None and options.tiling is None
 
 
 def _nms_iou(wanted: WantedMasks, cast: Cast) -> float:

@@ -96,7 +96,7 @@ class Views:
         if view:
             name = f"{part.key}[{tile.left},{tile.top},{tile.right},{tile.bottom}]"
             # A copy: whoever keeps a view of the picture keeps all of it.
-            part = Picture(tile.of(part.pixels).copy(), name)
+            part = Picture.of(tile.of(part.pixels).copy(), name)
         omissions = Omissions()
         objects = await self.look(wanted, part, omissions)
         self.omissions.extend(omissions, prompt_indices)

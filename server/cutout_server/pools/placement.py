@@ -42,7 +42,8 @@ class Seat:
         async def encode() -> Embedding:
             # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
             forever = float("inf")
-            asked = self.pool.ask(self.turn, spec, "encode", [picture.pixels], stage="encode", deadline_s=forever)
+            pixels = await asyncio.to_thread(lambda: picture.pixels)  # They may have to be decoded.
+            asked = self.pool.ask(self.turn, spec, "encode", [pixels], stage="encode", deadline_s=forever)
             embedding: Embedding = (await asked)[0]
             return embedding
 
@@ -91,6 +92,11 @@ class Pools:
         """Has `forget` called with the name of each model that leaves a device, on the event loop."""
         for pool in self.by_device.values():
             pool.on_unload.append(forget)
+
+    def has_embedded(self, spec: ModelSpec, picture_key: str) -> bool:
+        """Whether a device has a picture's embedding, or will have it soon."""
+        key = EmbeddingKey(spec.name, picture_key)
+        return any(self.by_device[device].embeddings.holds(key) for device in spec.devices)
 
     def settle(self, seat: Seat, picture: Picture, spec: ModelSpec, *others: ModelSpec) -> None:
         """Moves a seated request to the device that has the picture's embedding already, if there is room.
