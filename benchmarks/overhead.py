@@ -101,7 +101,7 @@ def watch_server(watch: Stopwatch) -> None:
     for owner, name, stage in (
         (requests.RequestReader, "box", "read the request"),
         (pictures, "open_file", "picture: header"),
-        (decode.OpenedFile, "read", "picture: decode and key"),
+        (decode.OpenedFile, "picture", "picture: decode and key"),
         (decode, "key", "picture: key alone"),
         (pictures, "digest", DIGEST),
         (run, "_finish", "mask: clean, measure"),

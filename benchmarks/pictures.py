@@ -2,13 +2,17 @@
 
 python benchmarks/pictures.py [--quick] [--json FILE]
 
-The second table is why pictures are decoded at full scale: a reduced JPEG is not the reference's resized picture.
+The last table is why pictures are decoded at full scale: a reduced JPEG is not the reference's resized picture.
 """
 
+import asyncio
 import io
 import math
+import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +20,8 @@ import simplejpeg
 from cutout_server.imaging.decode import ImageLimits, decode, digest
 from cutout_server.models.base import DecodeQuery, ModelFiles
 from cutout_server.models.builtin import load
+from cutout_server.pipelines.arrivals import Arrivals
+from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.types import Box, ObjectPrompt, RgbImage
 from harness.photographs import jpeg, photograph
 from harness.report import Row, Table
@@ -25,11 +31,13 @@ from PIL import Image
 
 LIMITS = ImageLimits(1 << 30, 1 << 30)
 SIDE = 1024  # Of the models' input.
+UPLINK_BYTES = 12_500_000  # A second.
+PIECE_BYTES = 512 * 1024
 
 
 def measure(plan: Plan) -> list[Table]:
-    """Both tables."""
-    return [_costs(plan), _reduced(plan)]
+    """All tables."""
+    return [_costs(plan), _arriving(plan), _reduced(plan)]
 
 
 def _costs(plan: Plan) -> Table:
@@ -40,7 +48,7 @@ def _costs(plan: Plan) -> Table:
         ways: dict[str, Callable[[], object]] = {
             "Pillow": lambda file=file: np.asarray(Image.open(io.BytesIO(file)).convert("RGB")),
             "OpenCV": lambda file=file: cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR_RGB),
-            "ours, with digest": lambda file=file: decode(file, LIMITS),
+            "ours, with the key": lambda file=file: decode(file, LIMITS),
             "digest alone": lambda pixels=pixels: digest(pixels),
         }
         taken = interleave({name: timed(way) for name, way in ways.items()}, plan.count(21, 5))
@@ -54,6 +62,65 @@ def _costs(plan: Plan) -> Table:
             for name, seconds in taken.items()
         ]
     return Table("Reading a JPEG of quality 90", rows)
+
+
+def _arriving(plan: Plan) -> Table:
+    pixels = photograph(0, _size(12))
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG", compress_level=1)
+    files = {"JPEG": jpeg(pixels), "PNG": png.getvalue()}
+    ways = {
+        ("JPEG", "whole"): timed(lambda: decode(files["JPEG"], LIMITS)),
+        ("JPEG", "as it arrives, by Pillow"): lambda: _by_pillow(files["JPEG"]),
+        ("PNG", "whole"): timed(lambda: decode(files["PNG"], LIMITS)),
+        ("PNG", "as it arrives"): lambda: asyncio.run(_as_it_arrives(files["PNG"])),
+    }
+    rows: list[Row] = [
+        {
+            "file": kind,
+            "MB": len(files[kind]) / 1e6,
+            "decoded": how,
+            "ms after the last byte": Sample.of(seconds).median * 1000,
+        }
+        for (kind, how), seconds in interleave(ways, plan.count(5, 2)).items()
+    ]
+    return Table(f"12 megapixels uploaded at {UPLINK_BYTES * 8 / 1e6:.0f} Mbit/s: when the pixels are there", rows)
+
+
+async def _as_it_arrives(file: bytes) -> float:
+    arrivals = Arrivals(PixelBudget(LIMITS.max_pixels), LIMITS)
+    with tempfile.NamedTemporaryFile() as stored:
+        arrival = arrivals.expect(Path(stored.name))
+        for start in range(0, len(file), PIECE_BYTES):
+            piece = file[start : start + PIECE_BYTES]
+            await asyncio.sleep(len(piece) / UPLINK_BYTES)
+            stored.write(piece)
+            stored.flush()
+            arrival.grew(stored.tell())
+        began = time.perf_counter()
+        arrival.ended()
+        if await arrivals.take(Path(stored.name)) is None:
+            raise RuntimeError("the picture was not decoded")
+        seconds = time.perf_counter() - began
+        await arrivals.close()
+    return seconds
+
+
+def _by_pillow(file: bytes) -> float:
+    """Pillow takes a file in blocks, and leaves its pixels to be put together."""
+    last = len(file) - PIECE_BYTES
+    came_s = 0.0
+
+    class Uplink(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal came_s
+            block = super().read(size)
+            if not came_s and self.tell() > last:
+                came_s = time.perf_counter()
+            return block
+
+    np.array(Image.open(Uplink(file), formats=("JPEG",)))
+    return time.perf_counter() - came_s
 
 
 def _reduced(plan: Plan) -> Table:

@@ -49,7 +49,7 @@ def test_every_filter(kind: str) -> None:
     filters = chosen if kind == "mixed" else np.full(len(PHOTO), names.index(kind))
     content = png(PHOTO, filters, 997)
     assert (np.asarray(Image.open(io.BytesIO(content))) == PHOTO).all()
-    assert (png_bands.decode_bands(content, PHOTO.shape[1], PHOTO.shape[0]) == PHOTO).all()
+    assert (png_bands.decode_bands(io.BytesIO(content), PHOTO.shape[1], PHOTO.shape[0]) == PHOTO).all()
     assert (decode(content, LIMITS).pixels == PHOTO).all()
 
 
@@ -58,7 +58,7 @@ def test_every_shape(shape: tuple[int, int]) -> None:
     """Lines and dots, too."""
     pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3)).astype(np.uint8)
     content = png(pixels, np.full(shape[0], 4), 1 << 20)
-    assert (png_bands.decode_bands(content, shape[1], shape[0]) == pixels).all()
+    assert (png_bands.decode_bands(io.BytesIO(content), shape[1], shape[0]) == pixels).all()
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -5,7 +5,7 @@ import hashlib
 import io
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +16,7 @@ from cutout_server.imaging import decode
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, key
 from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines import pictures as pictures_module
+from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.pipelines.pictures import Pictures
 from cutout_server.types import FileImage, ImageSource, Picture, TensorImage
@@ -76,7 +77,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[OpenedFile]:
     """The files that were decoded."""
     reads: list[OpenedFile] = []
     read = OpenedFile.read
-    monkeypatch.setattr(OpenedFile, "read", lambda file: reads.append(file) or read(file))
+    monkeypatch.setattr(OpenedFile, "read", lambda file, *stored: reads.append(file) or read(file, *stored))
     return reads
 
 
@@ -86,11 +87,14 @@ def observer() -> Observer:
 
 
 @pytest.fixture
-def pictures(executor: Counting, observer: Observer) -> Iterator[Pictures]:
+async def pictures(executor: Counting, observer: Observer) -> AsyncIterator[Pictures]:
     """With room for one picture at a time."""
     store = ImageStore(max_bytes=1 << 20, max_images=1, max_upload_bytes=1 << 20, ttl_s=60)
     limits = {"inline": LIMITS, "uploaded": LIMITS}
-    yield Pictures(store, executor, PixelBudget(30 * 40), fetching=None, observer=observer, **limits)
+    budget = PixelBudget(30 * 40)
+    arrivals = Arrivals(budget, LIMITS)
+    yield Pictures(store, executor, budget, arrivals, fetching=None, observer=observer, **limits)
+    await arrivals.close()
     store.close()
 
 

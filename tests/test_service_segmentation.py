@@ -253,7 +253,7 @@ def test_a_picture_is_decoded_again_only_for_its_pixels(
     """A second prompt on the same file needs its embedding alone; an overlay, tiles and words need its pixels."""
     reads = []
     read = OpenedFile.read
-    monkeypatch.setattr(OpenedFile, "read", lambda file: reads.append(file) or read(file))
+    monkeypatch.setattr(OpenedFile, "read", lambda file, *stored: reads.append(file) or read(file, *stored))
     image = image_pb2.Image(content=photos["rocket"].jpeg)
     box = pb2.SegmentByBoxRequest(image=image, boxes=[mask_pb2.Box(x_min=300, y_min=60, x_max=350, y_max=380)])
     first = stubs.segmentation.SegmentByBox(box).segmentation

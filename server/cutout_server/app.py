@@ -33,6 +33,7 @@ from cutout_server.imaging.store import ImageStore
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
 from cutout_server.pipelines.answers import Answers
+from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.pipelines.generate import Generation
 from cutout_server.pipelines.pictures import Pictures
@@ -185,6 +186,7 @@ class App:
         await self._pools.close()
         if self._rewriter is not None:
             await self._rewriter.close()
+        await self._arrivals.close()
         self._imaging.shutdown(cancel_futures=True)
         self._store.close()
         if self._metrics_server is not None:
@@ -221,10 +223,13 @@ class App:
             ],
         )
         uploaded = ImageLimits(settings.max_upload_bytes, settings.max_image_pixels)
+        budget = PixelBudget(settings.max_pixels_in_hand)
+        self._arrivals = Arrivals(budget, uploaded)
         pictures = Pictures(
             self._store,
             self._imaging,
-            PixelBudget(settings.max_pixels_in_hand),
+            budget,
+            self._arrivals,
             inline=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             uploaded=uploaded,
             fetching=self._fetch_policy(),
@@ -233,7 +238,7 @@ class App:
         segmentation = Segmentation(
             self._catalogue, self._pools, pictures, self._imaging, self._rewriter, max_tiles=settings.max_tiles
         )
-        uploads = Uploads(self._store, self._imaging, uploaded)
+        uploads = Uploads(self._store, self._imaging, uploaded, self._arrivals)
         reader = RequestReader(settings.max_prompts, settings.max_objects)
         sessions = Sessions(
             segmentation,

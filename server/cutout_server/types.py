@@ -62,23 +62,28 @@ class Picture:
         height: Rows.
         width: Columns.
         key: Equal for equal pixels alone, as far as anyone knows how to find others.
-        read: What makes its pixels; may take long.
+        source: Its pixels, or what makes them.
     """
 
     height: int
     width: int
     key: str
-    read: Callable[[], RgbImage] = field(repr=False)
+    source: RgbImage | Callable[[], RgbImage] = field(repr=False)
 
     @classmethod
     def of(cls, pixels: RgbImage, key: str) -> "Picture":
         """A picture whose pixels are there."""
-        return cls(pixels.shape[0], pixels.shape[1], key, lambda: pixels)
+        return cls(pixels.shape[0], pixels.shape[1], key, pixels)
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether `pixels` takes no time."""
+        return not callable(self.source)
 
     @cached_property
     def pixels(self) -> RgbImage:
         """(H, W, 3) uint8 RGB."""
-        return self.read()
+        return self.source() if callable(self.source) else self.source
 
 
 @dataclass(frozen=True)

@@ -92,15 +92,19 @@ class OpenedFile:
     _orientation: int
     _field: str
 
-    def read(self) -> RgbImage:
+    def read(self, stored: RgbImage | None = None) -> RgbImage:
         """Decodes it, once.
+
+        Args:
+            stored: What it holds before it is turned upright, if it was decoded as it arrived.
 
         Raises:
             InvalidRequestError: The file is damaged, or of a kind that says too little about its values.
         """
         image, orientation = self._image, self._orientation
         with _refusing_damage(self._field, self.header.content_type):
-            stored = decode_rgb(self._content, image)
+            if stored is None:
+                stored = decode_rgb(self._content, image)
             if stored is None:
                 read_band = pixels.band_reader(image)
                 if read_band is None:
@@ -113,16 +117,17 @@ class OpenedFile:
                 return stored
             return pixels.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
 
-    def picture(self, known_key: str = "") -> Picture:
+    def picture(self, known_key: str = "", stored: RgbImage | None = None) -> Picture:
         """The decoded picture.
 
         Args:
             known_key: Its key if it is known from an earlier time, which is then not made again.
+            stored: See `read`.
 
         Raises:
             InvalidRequestError: See `read`.
         """
-        upright = self.read()
+        upright = self.read(stored)
         return Picture.of(upright, known_key or key(upright))
 
     def later(self, known_key: str) -> Picture:

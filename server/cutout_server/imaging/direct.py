@@ -4,6 +4,8 @@ simplejpeg and Pillow decode with libjpeg-turbo in its exact mode, so that the p
 no loss. What there is anything wrong with is left to Pillow, which repairs it or says what it is.
 """
 
+import io
+
 import numpy as np
 import simplejpeg
 from cutout_server.imaging.png_bands import decode_bands
@@ -29,7 +31,7 @@ def decode_rgb(content: bytes, image: Image.Image) -> RgbImage | None:
             simplejpeg.decode_jpeg(content, "RGB", buffer=stored)
             return stored
         if image.format == "PNG" and image.width * image.height >= _LARGE and _is_plain(image):
-            return decode_bands(content, image.width, image.height)
+            return decode_bands(io.BytesIO(content), image.width, image.height)
     except ValueError:
         return None
     return None

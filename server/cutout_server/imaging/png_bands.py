@@ -5,24 +5,26 @@ specification, section 9), so that a band of them with the last row before it is
 """
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
+from cutout_server.imaging.structure import MAX_PNG_CHUNKS, PNG_SIGNATURE
 from cutout_server.types import RgbImage
 from PIL import Image
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BAND_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024  # Given to zlib, which copies what it does not use at once.
 
 
-def decode_bands(content: bytes, width: int, height: int) -> RgbImage:
+def decode_bands(file: BinaryIO, width: int, height: int) -> RgbImage:
     """The pixels of an 8-bit RGB file without transparency and interlacing.
 
     Args:
-        content: The file.
+        file: At its beginning; is read as its bands are needed.
         width: From its header.
         height: Likewise.
 
@@ -30,12 +32,13 @@ def decode_bands(content: bytes, width: int, height: int) -> RgbImage:
         (H, W, 3) uint8, C-contiguous.
 
     Raises:
-        ValueError: The file is damaged.
+        OSError: The file cannot be read.
+        ValueError: It is damaged.
     """
     stored = np.empty((height, width, 3), np.uint8)
     stride = 1 + 3 * width  # A row begins with its filter.
     rows = max(1, _BAND_BYTES // stride)
-    inflated = _Inflated(content)
+    inflated = _Inflated(file)
     above = bytes(stride)  # What is above the first row counts as zeros.
     for top in range(0, height, rows):
         count = min(rows, height - top)
@@ -47,10 +50,10 @@ def decode_bands(content: bytes, width: int, height: int) -> RgbImage:
 class _Inflated:
     """The filtered rows of a file, as many at a time as are asked for."""
 
-    def __init__(self, content: bytes) -> None:
-        self._pieces = _data(content)
+    def __init__(self, file: BinaryIO) -> None:
+        self._pieces = _data(file)
         self._inflater = zlib.decompressobj()
-        self._waiting: bytes | memoryview = b""
+        self._waiting = b""
 
     def read(self, size: int) -> bytes:
         """Raises ValueError when so many bytes are not there."""
@@ -66,20 +69,23 @@ class _Inflated:
         return bytes(read)
 
 
-def _data(content: bytes) -> Iterator[memoryview]:
+def _data(file: BinaryIO) -> Iterator[bytes]:
     """What the IDAT chunks hold, in pieces."""
-    view, at = memoryview(content), len(_SIGNATURE)
-    while True:
-        length, kind = struct.unpack_from(">I4s", content, at)
-        body, end = view[at + 8 : at + 8 + length], at + 12 + length
+    file.seek(len(PNG_SIGNATURE))
+    for _ in range(MAX_PNG_CHUNKS):
+        length, kind = struct.unpack(">I4s", file.read(8))
         if kind == b"IEND":
             return
-        if kind == b"IDAT":
-            if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", content, end - 4)[0]:
+        if kind != b"IDAT":
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        checksum = zlib.crc32(kind)
+        for start in range(0, max(1, length), _PIECE_BYTES):
+            piece = file.read(min(_PIECE_BYTES, length - start))
+            checksum = zlib.crc32(piece, checksum)
+            if start + _PIECE_BYTES >= length and struct.unpack(">I", file.read(4))[0] != checksum:
                 raise zlib.error("wrong checksum")
-            for start in range(0, length, _PIECE_BYTES):
-                yield body[start : start + _PIECE_BYTES]
-        at = end
+            yield piece
 
 
 def _band(above: bytes, filtered: bytes, width: int) -> RgbImage:
@@ -89,7 +95,7 @@ def _band(above: bytes, filtered: bytes, width: int) -> RgbImage:
         (b"IDAT", zlib.compress(above + filtered, 0)),
         (b"IEND", b""),
     )
-    file = _SIGNATURE + b"".join(
+    file = PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
         for kind, body in chunks
     )

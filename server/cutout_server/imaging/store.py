@@ -7,9 +7,10 @@ import secrets
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from cutout_server.errors import NotFoundError, TooLargeError
 from cutout_server.imaging.decode import ImageHeader
@@ -24,6 +25,19 @@ class Upload:
     path: Path
     size_bytes: int
     sha256: str
+
+
+class Follower(Protocol):
+    """Hears of a file that is written."""
+
+    def grew(self, size_bytes: int) -> None:
+        """So many bytes are there."""
+
+    def ended(self) -> None:
+        """All of them are there."""
+
+    def abandon(self) -> None:
+        """The file leaves."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +84,18 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self._files)
 
-    async def receive(self, chunks: AsyncIterator[bytes]) -> Upload:
+    async def receive(self, chunks: AsyncIterator[bytes], follow: Callable[[Path], Follower]) -> Upload:
         """Writes a file as it arrives. The caller either keeps it or discards it.
+
+        Args:
+            chunks: Its bytes.
+            follow: Gives whoever is to hear of what is written to a path.
 
         Raises:
             TooLargeError: It outgrew the bound; nothing is left of it.
         """
         path = Path(self._folder.name) / secrets.token_urlsafe(16)
+        follower = follow(path)
         digest = hashlib.sha256()
         size = 0
         try:
@@ -87,9 +106,12 @@ class ImageStore:
                         limit = min(self._max_upload_bytes, self.max_bytes)
                         raise TooLargeError(f"an upload may have at most {limit} bytes", reason="UPLOAD_TOO_LARGE")
                     await asyncio.to_thread(_append, file, digest, chunk)
+                    follower.grew(size)
         except BaseException:
+            follower.abandon()
             path.unlink(missing_ok=True)
             raise
+        follower.ended()
         return Upload(path, size, digest.hexdigest())
 
     def keep(self, upload: Upload, owner: str, header: ImageHeader) -> StoredFile:
@@ -176,4 +198,5 @@ class ImageStore:
 
 def _append(file: io.BufferedWriter, digest: "hashlib._Hash", chunk: bytes) -> None:
     file.write(chunk)
+    file.flush()  # Others read it.
     digest.update(chunk)

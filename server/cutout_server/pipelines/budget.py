@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from cutout_server.errors import OverloadedError
 
@@ -12,10 +12,19 @@ SESSIONS_SHARE = 0.5
 SESSION_RETRY_S = 10.0
 
 
+def _nothing() -> None:
+    """Nobody holds what it can do without."""
+
+
 class PixelBudget:
-    """First come, first served. Belongs to the event loop."""
+    """First come, first served. Belongs to the event loop.
+
+    Attributes:
+        on_short: Called when somebody has to wait: whoever can do without what it holds gives it back.
+    """
 
     def __init__(self, pixels: int) -> None:
+        self.on_short: Callable[[], None] = _nothing
         self._free = pixels
         self._free_for_sessions = int(pixels * SESSIONS_SHARE)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -45,6 +54,18 @@ class PixelBudget:
         finally:
             self._free_for_sessions += pixels
 
+    @contextmanager
+    def hold_if_free(self, pixels: int) -> Iterator[bool]:
+        """Holds room that nobody waits for, and says whether there is so much."""
+        is_free = not self._waiting and pixels <= self._free
+        if is_free:
+            self._free -= pixels
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._give(pixels)
+
     async def _take(self, pixels: int) -> None:
         if not self._waiting and pixels <= self._free:
             self._free -= pixels
@@ -52,6 +73,7 @@ class PixelBudget:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (pixels, granted)
         self._waiting.append(entry)
+        self.on_short()
         try:
             await granted
         except asyncio.CancelledError:

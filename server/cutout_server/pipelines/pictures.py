@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
 from blake3 import blake3
 
@@ -14,6 +15,7 @@ from cutout_server.errors import PermissionDeniedError
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, from_tensor, open_file
 from cutout_server.imaging.fetch import FetchPolicy, fetch
 from cutout_server.imaging.store import ImageStore
+from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.types import FileImage, ImageSource, Picture, StoredImage, TensorImage, UriImage
 
@@ -38,6 +40,7 @@ class Pictures:
         store: ImageStore,
         executor: Executor,
         budget: PixelBudget,
+        arrivals: Arrivals,
         *,
         inline: ImageLimits,
         uploaded: ImageLimits,
@@ -47,6 +50,7 @@ class Pictures:
         self._store = store
         self._executor = executor
         self._budget = budget
+        self._arrivals = arrivals
         self._inline = inline
         self._uploaded = uploaded
         self._fetching = fetching
@@ -79,10 +83,10 @@ class Pictures:
             read: Callable[[], Awaitable[Picture]] = partial(self._run, reading)
         else:
             with calls.stage("decode"):
-                content, limits, field = await self._file(source)
-                file, name = await self._run(partial(_open, content, limits, field))
+                found = await self._file(source)
+                file, name = await self._run(partial(_open, found))
             pixels = file.header.width * file.header.height
-            read = partial(self._read, file, name, embedded)
+            read = partial(self._read, file, name, found.path, embedded)
         async with AsyncExitStack() as stack:
             with calls.stage("queue"):
                 await stack.enter_async_context(hold(pixels))
@@ -109,8 +113,8 @@ class Pictures:
             InvalidRequestError: It cannot be fetched.
         """
         with calls.stage("decode"):
-            content, _, field = await self._file(source)
-        return FileImage(content, field)
+            found = await self._file(source)
+        return FileImage(found.content, found.field)
 
     def identity(self, source: FileImage | StoredImage | TensorImage) -> tuple[object, ...]:
         """What a picture is, before any of it is decoded: values of equal content for equal pictures alone.
@@ -126,12 +130,15 @@ class Pictures:
             case TensorImage(values):
                 return ("image.tensor", values)
 
-    async def _read(self, file: OpenedFile, name: bytes, embedded: Callable[[str], bool] | None) -> Picture:
+    async def _read(
+        self, file: OpenedFile, name: bytes, path: Path | None, embedded: Callable[[str], bool] | None
+    ) -> Picture:
         """Equal files have equal pixels, so that only the first of them needs its picture's key made."""
         key = self._keys.get(name, "")
         if embedded and key in self._digests and embedded(key):
             return file.later(key)
-        picture = await self._run(partial(file.picture, key))
+        stored = await self._arrivals.take(path) if path else None
+        picture = await self._run(partial(file.picture, key, stored))
         _remember(self._keys, name, picture.key)
         return picture
 
@@ -143,25 +150,33 @@ class Pictures:
             _remember(self._digests, picture.key, known)
         return known
 
-    async def _file(self, source: FileImage | StoredImage | UriImage) -> tuple[bytes, ImageLimits, str]:
-        """A file's bytes, their limits, and what errors call them."""
+    async def _file(self, source: FileImage | StoredImage | UriImage) -> "_Found":
         match source:
             case FileImage(content, field):
-                return content, self._inline, field
+                return _Found(content, self._inline, field)
             case StoredImage(image_id):
                 stored = self._store.find(image_id, calls.current().caller)
-                return await self._store.read(stored), self._uploaded, "image.image_id"
+                return _Found(await self._store.read(stored), self._uploaded, "image.image_id", stored.path)
             case UriImage(uri):
                 if self._fetching is None:
                     raise PermissionDeniedError("image.uri: this server does not fetch pictures; send `content`")
-                return await fetch(uri, self._fetching), self._inline, "image.uri"
+                return _Found(await fetch(uri, self._fetching), self._inline, "image.uri")
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
-def _open(content: bytes, limits: ImageLimits, field: str) -> tuple[OpenedFile, bytes]:
-    return open_file(content, limits, field=field), blake3(content).digest()
+class _Found(NamedTuple):
+    """A file's bytes, what it may be at most, what errors call it, and where it is if it was uploaded."""
+
+    content: bytes
+    limits: ImageLimits
+    field: str
+    path: Path | None = None
+
+
+def _open(found: _Found) -> tuple[OpenedFile, bytes]:
+    return open_file(found.content, found.limits, field=found.field), blake3(found.content).digest()
 
 
 async def _finished(job: Future[str]) -> None:

@@ -7,13 +7,15 @@ from concurrent.futures import Executor
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging.decode import ImageLimits, probe
 from cutout_server.imaging.store import ImageStore, StoredFile
+from cutout_server.pipelines.arrivals import Arrivals
 
 
 class Uploads:
     """Takes files in; only what its header shows to be a picture within the limits is kept."""
 
-    def __init__(self, store: ImageStore, executor: Executor, limits: ImageLimits) -> None:
+    def __init__(self, store: ImageStore, executor: Executor, limits: ImageLimits, arrivals: Arrivals) -> None:
         self.store = store
+        self._arrivals = arrivals
         self._executor = executor
         self._limits = limits
 
@@ -32,7 +34,7 @@ class Uploads:
             InvalidRequestError: It is not a picture that can be read, or not the one that was announced.
             TooLargeError: It outgrew the bound.
         """
-        upload = await self.store.receive(chunks)
+        upload = await self.store.receive(chunks, self._arrivals.expect)
         try:
             if expected_sha256 and expected_sha256.lower() != upload.sha256:
                 raise InvalidRequestError.of(
@@ -44,6 +46,7 @@ class Uploads:
                 self._executor, lambda: probe(upload.path.read_bytes(), self._limits, field=field)
             )
         except BaseException:
+            self._arrivals.forget(upload.path)
             self.store.discard(upload)
             raise
         return self.store.keep(upload, owner, header)

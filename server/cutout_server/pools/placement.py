@@ -42,7 +42,7 @@ class Seat:
         async def encode() -> Embedding:
             # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
             forever = float("inf")
-            pixels = await asyncio.to_thread(lambda: picture.pixels)  # They may have to be decoded.
+            pixels = picture.pixels if picture.is_decoded else await asyncio.to_thread(lambda: picture.pixels)
             asked = self.pool.ask(self.turn, spec, "encode", [pixels], stage="encode", deadline_s=forever)
             embedding: Embedding = (await asked)[0]
             return embedding
