@@ -3,9 +3,10 @@
     python benchmarks/decoder.py [--rounds 7] [--threads 2] [--prompts 1 4 16 64] [--json FILE]
 
 No checkpoint is needed: at the published sizes the weights and embeddings are drawn at random, as their values change
-nothing of the work. A prompt is one point or one box, the masks are the three of a multimask answer. The two take turns
-in one process. Seconds are of the clock and of all threads together (CPU); on a busy machine compare the latter. The
-last column is the greatest difference of any two logits, in units of the logits' standard deviation.
+nothing of the work. A prompt is one point or one box, the masks are the three of a multimask answer. They take turns
+in one process. Seconds are of the clock and of all threads together (CPU); on a busy machine compare the latter. Apart
+is the mean difference of two logits, in units of the logits' standard deviation; IoU is that of the masks, whose edges
+are noise with random weights.
 """
 
 import argparse
@@ -14,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.memory import keep_freed_memory
+from harness.iou import iou
 from harness.report import Report, Row, Table
 from harness.rounds import Sample, interleave, ratio
 from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
@@ -57,9 +60,10 @@ def main() -> None:
         ),
     }
     rows = [
-        measure(name, module.eval(), prompts, arguments.rounds)
+        row
         for name, module in modules.items()
         for prompts in arguments.prompts
+        for row in measure(name, module.eval(), prompts, arguments.rounds)
     ]
     conditions = {"rounds": arguments.rounds, "threads": arguments.threads}
     report = Report("decoder", [Table("Prompts of one picture in one call", rows)], conditions)
@@ -69,9 +73,13 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def measure(family: str, module: Any, prompts: int, rounds: int) -> Row:
-    """Medians of both, and how far their answers are apart."""
-    runs = {"official": official(module, prompts), "server": served(module, prompts)}
+def measure(family: str, module: Any, prompts: int, rounds: int) -> list[Row]:
+    """Medians of all, and how far their answers are apart."""
+    runs = {
+        "official": official(module, prompts),
+        "fp32": served(module, prompts, torch.float32),
+        "bf16": served(module, prompts, torch.bfloat16),
+    }
     logits = {name: run() for name, run in runs.items()}
     cpu: dict[str, list[float]] = {name: [] for name in runs}
 
@@ -85,12 +93,21 @@ def measure(family: str, module: Any, prompts: int, rounds: int) -> Row:
         return run
 
     clock = interleave({name: timed(name) for name in runs}, rounds, warmups=0)
-    row: Row = {"family": family, "prompts": prompts}
-    for unit, taken in (("ms", clock), ("CPU ms", cpu)):
-        row |= {f"{name}, {unit}": Sample.of(values).median * 1000 for name, values in taken.items()}
-        row[f"ratio of {unit}"] = ratio(taken["official"], taken["server"]).median
-    apart = (logits["official"] - logits["server"]).abs().max() / logits["official"].std()
-    return row | {"apart": float(apart)}
+    truth = logits["official"]
+    return [
+        {
+            "family": family,
+            "prompts": prompts,
+            "decoder": name,
+            "ratio": ratio(clock["official"], clock[name]).median,
+            "ms": Sample.of(clock[name]).median * 1000,
+            "CPU ratio": ratio(cpu["official"], cpu[name]).median,
+            "CPU ms": Sample.of(cpu[name]).median * 1000,
+            "apart": float((truth - own).abs().mean() / truth.std()),
+            "mean IoU": float(np.mean([iou(*pair) for pair in zip(truth.numpy() > 0, own.numpy() > 0, strict=True)])),
+        }
+        for name, own in logits.items()
+    ]
 
 
 def official(module: Any, prompts: int) -> Decode:
@@ -110,10 +127,10 @@ def official(module: Any, prompts: int) -> Decode:
     )[0]
 
 
-def served(module: Any, prompts: int) -> Decode:
+def served(module: Any, prompts: int, dtype: torch.dtype) -> Decode:
     """As the segmenters call it."""
     image, positions, sparse, dense, finer = embeddings(prompts)
-    decoder = MaskDecoder(module, positions)
+    decoder = MaskDecoder(module, positions, dtype)
     # The embeddings of SAM 2 keep them so.
     finer = [features.contiguous(memory_format=torch.channels_last) for features in finer]
     if not isinstance(module, Sam2MaskDecoder):

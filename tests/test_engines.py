@@ -20,6 +20,7 @@ from cutout_server.catalogue import Catalogue
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models import runtime, sam2
 from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
+from cutout_server.models.mask_decoder import decoder_dtype
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime, choose
 from cutout_server.settings import Settings
 from cutout_server.types import Box, ObjectPrompt
@@ -226,6 +227,20 @@ print(converter.tm.__name__, [name for name in sys.modules if name.startswith("o
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "openvino.tools.ovc.telemetry_stub ['openvino_telemetry']", done.stderr
+
+
+def test_the_mask_decoder_follows_a_precision_that_is_named(sam2_files):
+    """`bf16` has it compute so, too; `auto` leaves it in float32; the references' answers need the official one."""
+    model = {"name": "sam2", "family": "sam2", "checkpoint": str(sam2_files.checkpoint)}
+    model |= {"config": str(sam2_files.config), "engine": "eager"}
+    dtypes = {}
+    for precision in ("bf16", "auto", "fp16", "fp32"):
+        catalogue = Catalogue.of(Settings(models=[model | {"precision": precision}]))
+        dtypes[precision] = decoder_dtype(catalogue.specs["sam2"].load("cpu").runtime)
+    auto = (
+        None if choose(Engine.EAGER, Precision.AUTO, frozenset(Engine), "cpu")[1] is Precision.FP32 else torch.float32
+    )
+    assert dtypes == {"bf16": torch.bfloat16, "auto": auto, "fp16": torch.float32, "fp32": None}
 
 
 @pytest.mark.slow

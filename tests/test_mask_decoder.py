@@ -114,6 +114,21 @@ def test_it_rounds_off_no_more_than_the_official_module(module):
     assert (mine - exact).square().mean() < 2 * (theirs - exact).square().mean()
 
 
+def test_in_bf16_the_masks_stay(module):
+    """Within the rounding of bf16: 8 bits of each number, whose errors cancel over a product; scores end in float32."""
+    given = case(6, 2, masks=False)
+    finer = given.finer if getattr(module, "use_high_res_features", False) else ()
+    faster = MaskDecoder(module, given.positions, torch.bfloat16)
+    logits, scores = faster(given.image, given.sparse, given.dense, finer, masks=slice(None))
+    expected, expected_scores = official(module, given, torch.float32)
+    assert logits.dtype == scores.dtype == torch.float32
+    assert (logits - expected).abs().mean() < 0.02 * expected.std()
+    assert (scores - expected_scores).abs().max() < 0.02 * expected_scores.abs().max()
+    inside, truth = logits > 0, expected > 0
+    assert (inside & truth).sum() > 0.98 * (inside | truth).sum()
+    assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
+
+
 def test_only_the_masks_that_are_wanted_are_made(module):
     """And they are those of all."""
     given = case(3, 2, masks=False)

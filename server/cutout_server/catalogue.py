@@ -113,7 +113,8 @@ class ModelSpec:
         if not self.family.engines:
             return EXACT
         engine, precision = choose(engine or self.engine, self.precision, self.family.engines, device)
-        return Runtime(engine, precision, self.exports, may_export)
+        # A bf16 decoder moves as many pixels as a bf16 encoder does: more than `auto` may.
+        return Runtime(engine, precision, self.exports, may_export, self.precision is Precision.BF16)
 
     @contextmanager
     def _packages(self) -> Iterator[None]:

@@ -118,7 +118,9 @@ class Settings(Config):
         "auto", description="What runs the encoders of models that have a choice; auto is the fastest at hand."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
-        "auto", description="What they compute in; auto is the fastest that keeps masks equal, fp32 is exact."
+        "auto",
+        description="What they compute in; auto is the fastest that keeps masks equal, fp32 is exact. "
+        "Mask decoders follow bf16.",
     )
     preload: bool = Field(True, description="Load every model at start, as far as memory allows.")
     devices: Annotated[tuple[str, ...], Len(min_length=1)] = Field(

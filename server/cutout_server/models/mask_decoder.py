@@ -5,6 +5,7 @@ convolution whose stride is its kernel's size makes each token a square of token
 product, after which the tokens of a square stay together; only the finished masks are put into the order of pixels.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +16,19 @@ from torch.nn import functional
 
 from cutout_server.models import two_way
 from cutout_server.models.products import product
+from cutout_server.models.runtime import Runtime
 from cutout_server.models.two_way import ImageTokens
 
 # More bring a CPU nothing but memory; with fewer, threads that share its cores with other work spend their time waiting
 # for each other. A GPU takes all.
 _PROMPTS_AT_ONCE = {"cpu": 8}
+
+
+def decoder_dtype(runtime: Runtime) -> torch.dtype | None:
+    """What a `MaskDecoder` computes in; None where the official module is to answer, rounding for rounding."""
+    if runtime.exact:
+        return None
+    return torch.bfloat16 if runtime.bf16_decoder else torch.float32
 
 
 class MaskDecoder:
@@ -28,13 +37,17 @@ class MaskDecoder:
     Args:
         module: The official one, on its device. Nothing of it changes afterwards.
         positions: (1, C, h, w) float32, the positional encoding of the image tokens.
+        dtype: What the thousands of image tokens are computed in; the few that become scores and the mask's weights
+            end in float32.
     """
 
-    def __init__(self, module: Any, positions: Tensor) -> None:
+    def __init__(self, module: Any, positions: Tensor, dtype: torch.dtype = torch.float32) -> None:
         self._module = module
+        self._dtype = dtype
         self._grid = (positions.shape[2], positions.shape[3])
-        self._positions = _tokens(positions).contiguous()
-        coarse, self._norm, _, fine, _ = module.output_upscaling
+        self._positions = _tokens(positions).to(dtype).contiguous()
+        self._transformer = _in(module.transformer, dtype)
+        coarse, self._norm, _, fine, _ = _in(module.output_upscaling, dtype)
         self._coarse, self._fine = _Doubling(coarse), _Doubling(fine)
         present = [module.obj_score_token.weight] if getattr(module, "pred_obj_scores", False) else []
         self._first = len(present)
@@ -57,12 +70,13 @@ class MaskDecoder:
         """
         prompts = torch.cat([self._outputs.expand(len(sparse), -1, -1), sparse], 1)
         step = _PROMPTS_AT_ONCE.get(image.device.type, len(prompts))
-        tokens = _tokens(image + dense).contiguous()
+        tokens = _tokens(image + dense).to(self._dtype).contiguous()
         images = [ImageTokens(each, each + self._positions) for each in torch.split(tokens, step)]
         if len(dense) == 1:
             images *= math.ceil(len(prompts) / step)
-        squares = [_squares(features, self._grid) for features in finer]
-        answers = [self._decode(*each, squares, masks) for each in zip(images, torch.split(prompts, step), strict=True)]
+        squares = [_squares(features.to(self._dtype), self._grid) for features in finer]
+        parts = torch.split(prompts.to(self._dtype), step)
+        answers = [self._decode(*each, squares, masks) for each in zip(images, parts, strict=True)]
         logits, predicted_iou = zip(*answers, strict=True)
         return torch.cat(logits), torch.cat(predicted_iou)
 
@@ -70,15 +84,17 @@ class MaskDecoder:
         self, image: ImageTokens, prompts: Tensor, squares: Sequence[Tensor], masks: slice
     ) -> tuple[Tensor, Tensor]:
         tokens, image_tokens = self._attend(image, prompts)
+        tokens = tokens.float()
         predicted_iou = self._module.iou_prediction_head(tokens[:, self._first])[:, masks]
         networks = list(enumerate(self._module.output_hypernetworks_mlps, start=self._first + 1))[masks]
         weights = torch.stack([network(tokens[:, place]) for place, network in networks], 1)
         upscaled = self._upscale(image_tokens, *squares)
-        return _pixels(product(weights, upscaled.transpose(1, 2)), self._grid), predicted_iou
+        logits = product(weights.to(self._dtype), upscaled.transpose(1, 2))
+        return _pixels(logits.float(), self._grid), predicted_iou
 
     def _attend(self, image: ImageTokens, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens of the prompts (N, T, C) and of the image (N, M, C) after the transformer."""
-        transformer = self._module.transformer
+        transformer = self._transformer
         if two_way.saves_work(transformer, prompts.shape[1]):
             return two_way.attend(transformer, image, self._positions, prompts)
         grids = (_grid(each, self._grid).expand(len(prompts), -1, -1, -1) for each in (image.tokens, self._positions))
@@ -106,6 +122,11 @@ class _Doubling:
         doubled = product(tokens.reshape(1, -1, tokens.shape[2]), self._weight).view(len(tokens), -1, self._channels)
         doubled += self._bias
         return doubled if addition is None else doubled.add_(addition)
+
+
+def _in(module: Any, dtype: torch.dtype) -> Any:
+    """The module, or a copy of it in another type."""
+    return module if dtype == torch.float32 else copy.deepcopy(module).to(dtype)
 
 
 def _gelu(tokens: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class Engine(StrEnum):
 
 
 class Precision(StrEnum):
-    """What an encoder computes in. Its inputs and outputs are float32, and the decoders always are."""
+    """What an encoder computes in; its inputs and outputs are float32."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -48,12 +48,14 @@ class Runtime:
         precision: Never `auto`.
         exports: Folder of the models that engines made of checkpoints; None keeps none.
         may_export: Whether one that is missing may be made now, which takes up to minutes.
+        bf16_decoder: Whether the mask decoders of SAM 1 and 2 compute in bf16, too.
     """
 
     engine: Engine = Engine.EAGER
     precision: Precision = Precision.FP32
     exports: Path | None = None
     may_export: bool = True
+    bf16_decoder: bool = False
 
     @property
     def exact(self) -> bool:

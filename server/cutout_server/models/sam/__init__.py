@@ -7,6 +7,7 @@ from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, fit, place, read
 from cutout_server.models.engines import EXACT, Runtime, prepare
 from cutout_server.models.engines.vit import of_sam
+from cutout_server.models.mask_decoder import decoder_dtype
 from cutout_server.models.sam.architecture import SIDE, build
 from cutout_server.models.sam.segmenter import Sam
 
@@ -33,7 +34,7 @@ def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Sam:
     encoder = _Official(model.image_encoder) if runtime.exact else of_sam(model.image_encoder)
     del model.image_encoder  # The engine may convert its weights, or drop them.
     example = torch.zeros(1, 3, SIDE, SIDE, device=where)
-    return Sam(model, prepare(encoder, example, runtime), exact=runtime.exact)
+    return Sam(model, prepare(encoder, example, runtime), decoder_dtype=decoder_dtype(runtime))
 
 
 class _Official(nn.Module):

@@ -47,15 +47,15 @@ class Sam(EngineSegmenter):
         model: A `segment_anything.modeling.Sam` in eval mode, on its device, without its encoder. Nothing of it changes
             afterwards.
         encoder: The encoder that was taken out of it, in the hands of an engine.
-        exact: Whether the official decoder answers, and not the faster one, which rounds otherwise.
+        decoder_dtype: Of the faster mask decoder, which rounds otherwise; None has the official one answer.
     """
 
-    def __init__(self, model: Any, encoder: Encoder, *, exact: bool) -> None:
+    def __init__(self, model: Any, encoder: Encoder, *, decoder_dtype: torch.dtype | None) -> None:
         super().__init__(model, encoder)
         self._side: int = model.prompt_encoder.input_image_size[0]
         with torch.inference_mode():
             self._image_pe: Tensor = model.prompt_encoder.get_dense_pe()
-            self._faster = None if exact else MaskDecoder(model.mask_decoder, self._image_pe)
+            self._faster = MaskDecoder(model.mask_decoder, self._image_pe, decoder_dtype) if decoder_dtype else None
 
     def _embed(self, images: Sequence[RgbImage]) -> list[SamEmbedding]:
         (features,) = self._encoder(torch.cat([self._pixels(image) for image in images]))

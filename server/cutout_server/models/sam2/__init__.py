@@ -7,6 +7,7 @@ import torch
 from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, fit, place, read
 from cutout_server.models.engines import EXACT, Runtime, prepare
+from cutout_server.models.mask_decoder import decoder_dtype
 from cutout_server.models.sam2.architecture import build, guess, keep_image_path
 from cutout_server.models.sam2.encoder import split
 from cutout_server.models.sam2.segmenter import Sam2
@@ -34,4 +35,4 @@ def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Sam2:
     keep_image_path(model)
     place(model, where)
     example = torch.zeros(1, 3, model.image_size, model.image_size, device=where)
-    return Sam2(model, prepare(split(model), example, runtime), exact=runtime.exact)
+    return Sam2(model, prepare(split(model), example, runtime), decoder_dtype=decoder_dtype(runtime))

@@ -52,16 +52,16 @@ class Sam2(EngineSegmenter):
     Args:
         model: A `SAM2Base` in eval mode, on its device, without its encoder. Nothing of it changes afterwards.
         encoder: The encoder that was taken out of it, in the hands of an engine.
-        exact: Whether the official decoder answers, and not the faster one, which rounds otherwise.
+        decoder_dtype: Of the faster mask decoder, which rounds otherwise; None has the official one answer.
     """
 
-    def __init__(self, model: Any, encoder: Encoder, *, exact: bool) -> None:
+    def __init__(self, model: Any, encoder: Encoder, *, decoder_dtype: torch.dtype | None) -> None:
         super().__init__(model, encoder)
         with torch.inference_mode():
             self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
-            self._faster = None if exact else MaskDecoder(model.sam_mask_decoder, self._image_pe)
+            self._faster = MaskDecoder(model.sam_mask_decoder, self._image_pe, decoder_dtype) if decoder_dtype else None
         # As the decoders take them.
-        self._layout = torch.contiguous_format if exact else torch.channels_last
+        self._layout = torch.channels_last if decoder_dtype else torch.contiguous_format
         self._mean, self._std = (each.to(self._device) for each in (_MEAN, _STD))
 
     def _embed(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
