@@ -19,9 +19,8 @@ from cutout_server.models.products import product
 from cutout_server.models.runtime import Runtime
 from cutout_server.models.two_way import ImageTokens
 
-# More bring a CPU nothing but memory; with fewer, threads that share its cores with other work spend their time waiting
-# for each other. A GPU takes all.
-_PROMPTS_AT_ONCE = {"cpu": 8}
+# On a CPU: their tokens stay near its cores, and its threads seldom wait for each other. A GPU takes all.
+_PROMPTS_AT_ONCE = {torch.float32: 2, torch.bfloat16: 8}
 
 
 def decoder_dtype(runtime: Runtime) -> torch.dtype | None:
@@ -69,7 +68,7 @@ class MaskDecoder:
             (N, masks, 4h, 4w) float32 logits and (N, masks) float32 predicted IoU.
         """
         prompts = torch.cat([self._outputs.expand(len(sparse), -1, -1), sparse], 1)
-        step = _PROMPTS_AT_ONCE.get(image.device.type, len(prompts))
+        step = _PROMPTS_AT_ONCE[self._dtype] if image.device.type == "cpu" else len(prompts)
         tokens = _tokens(image + dense).to(self._dtype).contiguous()
         images = [ImageTokens(each, each + self._positions) for each in torch.split(tokens, step)]
         if len(dense) == 1:

@@ -35,4 +35,5 @@ def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Sam2:
     keep_image_path(model)
     place(model, where)
     example = torch.zeros(1, 3, model.image_size, model.image_size, device=where)
-    return Sam2(model, prepare(split(model), example, runtime), decoder_dtype=decoder_dtype(runtime))
+    encoder = prepare(split(model, exact=runtime.exact), example, runtime)
+    return Sam2(model, encoder, decoder_dtype=decoder_dtype(runtime))

@@ -13,11 +13,12 @@ class Sam2Encoder(nn.Module):
 
     Args:
         model: A `SAM2Base` in eval mode, without the neck's position encodings.
+        exact: See `WindowOrderHiera`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, exact: bool) -> None:
         super().__init__()
-        self.trunk = WindowOrderHiera(model.image_encoder.trunk, model.image_size)
+        self.trunk = WindowOrderHiera(model.image_encoder.trunk, model.image_size, exact=exact)
         self.neck = model.image_encoder.neck
         decoder = model.sam_mask_decoder
         fine = [decoder.conv_s0, decoder.conv_s1] if model.use_high_res_features_in_sam else []
@@ -39,9 +40,9 @@ class Sam2Encoder(nn.Module):
         return (*projected, last + self.no_memory)
 
 
-def split(model: Any) -> Sam2Encoder:
+def split(model: Any, *, exact: bool) -> Sam2Encoder:
     """Takes the encoder out of a model, so that an engine can do with its weights as it likes."""
-    encoder = Sam2Encoder(model).eval()
+    encoder = Sam2Encoder(model, exact=exact).eval()
     del model.image_encoder, model.no_mem_embed
     if model.use_high_res_features_in_sam:
         del model.sam_mask_decoder.conv_s0, model.sam_mask_decoder.conv_s1

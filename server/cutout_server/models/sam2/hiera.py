@@ -6,6 +6,7 @@ tokens stay in window order for as long as the windows fit into the grid, and ar
 outputs, for global attention, and for windows that need padding.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,12 +20,13 @@ class WindowOrderHiera(nn.Module):
     Args:
         trunk: A `sam2.modeling.backbones.hieradet.Hiera` in eval mode.
         side: Of the pictures, in pixels.
+        exact: Whether products are made as there, rounding for rounding.
     """
 
-    def __init__(self, trunk: Any, side: int) -> None:
+    def __init__(self, trunk: Any, side: int, *, exact: bool) -> None:
         super().__init__()
         self.patch_embed = trunk.patch_embed
-        self.blocks = nn.ModuleList(map(_Block, trunk.blocks))
+        self.blocks = nn.ModuleList(_Block(block, exact=exact) for block in trunk.blocks)
         self._stage_ends = frozenset(trunk.stage_ends)
         grid = side // trunk.patch_embed.proj.stride[0]
         self._grid = grid
@@ -59,7 +61,7 @@ class WindowOrderHiera(nn.Module):
 class _Block(nn.Module):
     """A `MultiScaleBlock` on (N, h, w, C) tokens: N windows, or N pictures."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, *, exact: bool) -> None:
         super().__init__()
         attention = block.attn
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
@@ -69,6 +71,7 @@ class _Block(nn.Module):
         self.stride: int = block.q_stride[0] if block.q_stride else 1
         self._heads: int = attention.num_heads
         self._width: int = block.dim_out
+        self._exact = exact
 
     def forward(self, tokens: Tensor, *, pads: bool) -> Tensor:
         """The tokens after the block, h and w divided by the stride; with `pads` they are in picture order."""
@@ -87,14 +90,22 @@ class _Block(nn.Module):
         return whole[:, : side // self.stride, : side // self.stride]
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        count, height, width, _ = tokens.shape
-        query, key, value = self.qkv(tokens).view(count, height, width, 3, self._width).unbind(3)
+        query, key, value = self._projected(tokens)
         query = self._pool(query)
         _, height, width, _ = query.shape
         query, key, value = self._by_head(query), self._by_head(key), self._by_head(value)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         attended: Tensor = self.out(mixed.transpose(1, 2).reshape(-1, height, width, self._width))
         return attended
+
+    def _projected(self, tokens: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values, (N, h, w, C) each."""
+        if self._exact:
+            whole: Tensor = self.qkv(tokens)
+            return whole.view(*tokens.shape[:3], 3, self._width).unbind(3)
+        # To split one product takes OpenVINO longer than to make three.
+        weights = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+        return [functional.linear(tokens, weight, bias) for weight, bias in weights]
 
     def _by_head(self, tokens: Tensor) -> Tensor:
         """(N, h, w, C) to (N, heads, h * w, C / heads)."""
