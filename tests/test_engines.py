@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811 - fixtures are imported
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from cutout_server.catalogue import Catalogue
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models import runtime, sam2
 from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
+from cutout_server.models.engines.exports import digest_of
 from cutout_server.models.mask_decoder import decoder_dtype
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime, choose
 from cutout_server.settings import Settings
@@ -187,6 +189,29 @@ def test_an_export_is_made_once_and_only_for_its_own_checkpoint(sam2_files, tmp_
 
 @exporting
 @pytest.mark.slow
+def test_an_export_is_made_anew_when_the_code_changes(tmp_path):
+    """The same weights in the same modules, computed with otherwise."""
+    digests = set()
+    for place, sign in (("a", "+"), ("b", "-"), ("c", "-")):
+        source = f"""
+import torch
+
+class Shift(torch.nn.Linear):
+    def forward(self, values):
+        return values {sign} self.weight
+"""
+        (tmp_path / place).mkdir()
+        path = tmp_path / place / "shift.py"
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location(f"shift_{place}", path)
+        code = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = code
+        spec.loader.exec_module(code)
+        torch.manual_seed(0)
+        digests.add(digest_of(torch.nn.Sequential(code.Shift(2, 2))))
+    assert len(digests) == 2
+
+
 def test_nothing_is_exported_at_a_request(sam2_files, photos, tmp_path):
     """An engine that `auto` would take gives way; one that was named refuses, until its export is there."""
     model = {"name": "sam2", "family": "sam2", "checkpoint": str(sam2_files.checkpoint)}

@@ -1,6 +1,7 @@
 """Where the models lie that engines made of checkpoints, and how they are told to be the right ones."""
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Identity:
     """What an export was made of, and with what: it serves nothing else.
 
     Attributes:
-        weights_sha256: Of the encoder's tensors with their names, and of its form.
+        weights_sha256: Of the encoder's tensors with their names, of its form, and of what computes with them.
         engine: And its options, as the exporter writes them.
         versions: Of the packages that had a hand in it.
         input_shape: Of the pixels.
@@ -48,8 +49,12 @@ class Identity:
 
 
 def digest_of(module: nn.Module) -> str:
-    """sha256 of a module's tensors with their names, dtypes and shapes, and of how it is put together."""
+    """sha256 of a module's tensors with their names, dtypes and shapes, of how it is put together, and of its code."""
     digest = hashlib.sha256(repr(module).encode())
+    # That of torch has a version, which is part of an identity.
+    classes = {type(each) for each in module.modules() if not type(each).__module__.startswith("torch.")}
+    for source in sorted(Path(file).read_bytes() for file in {inspect.getfile(each) for each in classes}):
+        digest.update(source)
     for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
