@@ -187,8 +187,6 @@ def test_an_export_is_made_once_and_only_for_its_own_checkpoint(sam2_files, tmp_
     assert damaged.value.reason == "EXPORT_MISMATCH"
 
 
-@exporting
-@pytest.mark.slow
 def test_an_export_is_made_anew_when_the_code_changes(tmp_path):
     """The same weights in the same modules, computed with otherwise."""
     digests = set()
@@ -212,6 +210,8 @@ class Shift(torch.nn.Linear):
     assert len(digests) == 2
 
 
+@exporting
+@pytest.mark.slow
 def test_nothing_is_exported_at_a_request(sam2_files, photos, tmp_path):
     """An engine that `auto` would take gives way; one that was named refuses, until its export is there."""
     model = {"name": "sam2", "family": "sam2", "checkpoint": str(sam2_files.checkpoint)}
