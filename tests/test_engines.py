@@ -21,6 +21,7 @@ from cutout_server.catalogue import Catalogue
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models import runtime, sam2
 from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
+from cutout_server.models.engines import prepare
 from cutout_server.models.engines.exports import digest_of
 from cutout_server.models.mask_decoder import decoder_dtype
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime, choose
@@ -185,6 +186,20 @@ def test_an_export_is_made_once_and_only_for_its_own_checkpoint(sam2_files, tmp_
     with pytest.raises(FailedPreconditionError, match="damaged, or of another checkpoint") as damaged:
         sam2.load(files, "cpu", runtime)
     assert damaged.value.reason == "EXPORT_MISMATCH"
+
+
+@exporting
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [Engine.OPENVINO, Engine.ONNX])
+def test_an_engine_has_the_only_copy_of_the_weights(engine, tmp_path):
+    """Those that it was given are gone; the answers are theirs."""
+    torch.manual_seed(0)
+    module, pixels = torch.nn.Conv2d(3, 4, 1).eval(), torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        expected = module(pixels)
+    encoder = prepare(module, torch.zeros(1, 3, 8, 8), Runtime(engine, Precision.FP32, tmp_path))
+    assert all(parameter.is_meta for parameter in module.parameters())
+    torch.testing.assert_close(encoder(pixels)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_export_is_made_anew_when_the_code_changes(tmp_path):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 
 from cutout_server.models.engines.eager import DTYPES
-from cutout_server.models.engines.exports import Identity, digest_of, ensure
+from cutout_server.models.engines.exports import Identity, digest_of, drop, ensure
 from cutout_server.models.runtime import Runtime
 
 _PACKAGE = "encoder.pt2"
@@ -56,8 +56,9 @@ def prepare(module: nn.Module, example: Tensor, runtime: Runtime) -> Ahead:
             aoti_compile_and_package(program, package_path=str(folder / _PACKAGE))
 
     folder, scratch = ensure(runtime.exports, identity, export, may_export=runtime.may_export)
+    nbytes = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    drop(module)
     package = aoti_load_package(str(folder / _PACKAGE))
     if scratch:
         scratch.cleanup()
-    nbytes = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
     return Ahead(package, dtype, nbytes)

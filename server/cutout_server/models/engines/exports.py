@@ -15,6 +15,7 @@ from filelock import FileLock
 from torch import nn
 
 from cutout_server.errors import FailedPreconditionError
+from cutout_server.models.memory import trim
 
 log = structlog.get_logger()
 
@@ -59,6 +60,12 @@ def digest_of(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def drop(module: nn.Module) -> None:
+    """Gives back the memory of weights that an export has as well, before it is loaded: an engine takes memory anew."""
+    module.to("meta")
+    trim()
 
 
 def ensure(

@@ -6,7 +6,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from cutout_server.models.engines.exports import Identity, digest_of, ensure
+from cutout_server.models.engines.exports import Identity, digest_of, drop, ensure
 from cutout_server.models.runtime import Precision, Runtime
 
 _MODEL = "encoder.onnx"
@@ -48,6 +48,7 @@ def prepare(module: nn.Module, example: Tensor, runtime: Runtime) -> Onnx:
             (folder / "int8.onnx").replace(target)
 
     folder, scratch = ensure(runtime.exports, identity, export, may_export=runtime.may_export)
+    drop(module)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(folder / _MODEL), options, providers=["CPUExecutionProvider"])

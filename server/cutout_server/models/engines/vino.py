@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cutout_server.models.engines.exports import Identity, digest_of, ensure
+from cutout_server.models.engines.exports import Identity, digest_of, drop, ensure
 from cutout_server.models.runtime import Precision, Runtime
 
 _COMPILED = "encoder.blob"
@@ -19,9 +20,10 @@ class Vino:
 
     batches = False
 
-    def __init__(self, compiled: Any, nbytes: int) -> None:
+    def __init__(self, compiled: Any, blob: Any) -> None:
         self._request = compiled.create_infer_request()
-        self.nbytes = nbytes
+        self._blob = blob  # Which the compiled model may refer to.
+        self.nbytes: int = blob.byte_size
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See `Encoder`."""
@@ -66,9 +68,11 @@ def prepare(module: nn.Module, example: Tensor, runtime: Runtime) -> Vino:
         (folder / _COMPILED).write_bytes(compiled.export_model().getvalue())
 
     folder, scratch = ensure(runtime.exports, identity, export, may_export=runtime.may_export)
-    blob = folder / _COMPILED
-    nbytes = blob.stat().st_size
-    compiled = core.import_model(blob.read_bytes(), "CPU", options)
+    drop(module)
+    # Mapped, for itself, which spares a copy.
+    mapped = np.memmap(folder / _COMPILED, np.uint8, "c")
+    blob = openvino.Tensor(mapped, shared_memory=True)
+    compiled = core.import_model(blob, "CPU", options)
     if scratch:
         scratch.cleanup()
-    return Vino(compiled, nbytes)
+    return Vino(compiled, blob)

@@ -30,6 +30,7 @@ def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Sam:
     weights = read(files.checkpoint)
     model = build(weights, files.config)
     fit(model, weights)
+    del weights  # Before an engine makes a copy of its own.
     place(model, where)
     encoder = _Official(model.image_encoder) if runtime.exact else of_sam(model.image_encoder)
     del model.image_encoder  # The engine may convert its weights, or drop them.

@@ -32,6 +32,7 @@ def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Sam2:
     weights = read(files.checkpoint)
     model: Any = build(files.config or guess(weights))
     fit(model, weights)
+    del weights  # Before an engine makes a copy of its own.
     keep_image_path(model)
     place(model, where)
     example = torch.zeros(1, 3, model.image_size, model.image_size, device=where)
