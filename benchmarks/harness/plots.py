@@ -60,8 +60,7 @@ class Lines:
         y: Column of the height.
         kind: Column that tells the lines apart; empty for one line.
         axes: What x and y mean, with their units.
-        logarithmic: Whether x is.
-        from_zero: Whether y begins at 0.
+        logarithmic: Whether both axes are; else y begins at 0.
     """
 
     x: str
@@ -69,7 +68,6 @@ class Lines:
     axes: tuple[str, str]
     kind: str = ""
     logarithmic: bool = False
-    from_zero: bool = True
 
     def draw(self, title: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
         """Writes a PNG; rows without a value are left out."""
@@ -91,7 +89,8 @@ class Lines:
             ticks = sorted({row[self.x] for row in rows})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
-        if self.from_zero:
+            axes.set_yscale("log")
+        else:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(self.axes[0])
         axes.set_ylabel(self.axes[1])
