@@ -207,3 +207,22 @@ async def test_a_picture_that_is_embedded_is_decoded_when_its_pixels_are_asked_f
         assert np.array_equal(known.pixels, first.pixels)
         assert known.pixels is known.pixels
         assert len(reads) == 3
+
+
+async def test_a_forgotten_digest_is_made_off_the_event_loop(
+    pictures: Pictures, digests: Digests, monkeypatch: pytest.MonkeyPatch
+):
+    """With the pixels that it needs, when those of the picture were not decoded again."""
+    digests.gate.set()
+    threads = []
+    read = OpenedFile.read
+    monkeypatch.setattr(OpenedFile, "read", lambda file, *stored: threads.append(threading.get_ident()) or read(file))
+    calls.begin(calls.Call("id", "caller", float("inf")))
+    async with pictures.open(file("PNG")):
+        pass
+    async with pictures.open(file("PNG"), embedded=lambda key: True) as known:
+        assert len(threads) == 1
+        pictures._digests.clear()
+        assert await pictures.sha256(known) == SHA256
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads

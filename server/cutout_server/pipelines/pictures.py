@@ -146,7 +146,7 @@ class Pictures:
         """Made once for equal pictures, and by the executor."""
         known = self._digests.get(picture.key)
         if known is None or known.cancelled():
-            known = self._executor.submit(digest, picture.pixels)
+            known = self._executor.submit(lambda: digest(picture.pixels))  # Which may have to be decoded.
             _remember(self._digests, picture.key, known)
         return known
 
