@@ -24,6 +24,7 @@ from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
 from cutout_server.models.engines import prepare
 from cutout_server.models.engines.exports import digest_of
 from cutout_server.models.mask_decoder import decoder_dtype
+from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime, choose
 from cutout_server.settings import Settings
 from cutout_server.types import Box, ObjectPrompt
@@ -39,7 +40,7 @@ exporting = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::Fu
 @pytest.fixture
 def modern(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU that multiplies in bf16, with every package installed."""
-    monkeypatch.setattr(runtime, "_best", lambda _: Precision.BF16)
+    monkeypatch.setattr(runtime, "_best", lambda _device, **_how: Precision.BF16)
     monkeypatch.setattr(runtime, "_installed", lambda _: True)
 
 
@@ -64,11 +65,26 @@ def test_auto_takes_the_fastest_that_keeps_masks_equal(engine, precision, able, 
 
 def test_auto_makes_do_with_what_is_installed(monkeypatch):
     """Without packages and without bf16 in hardware: PyTorch as it is, in fp32; a named engine says what it lacks."""
-    monkeypatch.setattr(runtime, "_best", lambda _: Precision.FP32)
+    monkeypatch.setattr(runtime, "_best", lambda _device, **_how: Precision.FP32)
     monkeypatch.setattr(runtime, "find_spec", lambda _: None)
     assert choose(Engine.AUTO, Precision.AUTO, ALL, "cpu") == ("eager", "fp32")
     with pytest.raises(FailedPreconditionError, match=r"openvino.*pip install 'cutout\[openvino\]'"):
         choose(Engine.OPENVINO, Precision.AUTO, ALL, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "usual", "detectors"),
+    [(True, True, "bf16", "bf16"), (False, True, "bf16", "fp32"), (False, False, "fp32", "fp32")],
+)
+def test_auto_asks_the_processor(monkeypatch, amx, avx512, usual, detectors):
+    """Where bf16 gains little, detectors keep the equal answers of fp32; a precision that is named is taken."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    needs_amx = {name: family.bf16_needs_amx for name, family in FAMILIES.items() if family.bf16_needs_amx}
+    assert needs_amx == {"grounding-dino": True, "mm-grounding-dino": True}
+    for needs, expected in ((False, usual), (True, detectors)):
+        assert choose(Engine.EAGER, Precision.AUTO, PLAIN, "cpu", bf16_needs_amx=needs) == ("eager", expected)
+        assert choose(Engine.EAGER, Precision.BF16, PLAIN, "cpu", bf16_needs_amx=needs) == ("eager", "bf16")
 
 
 @pytest.mark.usefixtures("modern")

@@ -7,7 +7,6 @@ import pytest
 import torch
 from cutout_server.models import mask_decoder, two_way
 from cutout_server.models.mask_decoder import MaskDecoder
-from cutout_server.models.products import product
 from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from sam2.modeling.sam.transformer import TwoWayTransformer as Sam2TwoWayTransformer
 from segment_anything.modeling import MaskDecoder as SamMaskDecoder
@@ -155,18 +154,3 @@ def test_many_points_take_the_reference_s_transformer(module):
     heads, width = SIZES["num_heads"], WIDTH // 2
     assert two_way.saves_work(module.transformer, width // heads)
     assert not two_way.saves_work(module.transformer, width // heads + 1)
-
-
-def test_products_are_those_of_pytorch():
-    """Whatever the operands' layout, alone and in a batch, with what is added and without."""
-    generator = torch.Generator().manual_seed(1)
-    left, right = (torch.randn(3, *shape, generator=generator) for shape in ((5, 7), (7, 4)))
-    addition = torch.randn(3, 5, 4, generator=generator)
-    turned = left.transpose(1, 2).contiguous().transpose(1, 2), right.transpose(1, 2).contiguous().transpose(1, 2)
-    for one, other in ((left, right), turned):
-        for some in (slice(0, 1), slice(None)):
-            torch.testing.assert_close(product(one[some], other[some]), one[some] @ other[some])
-            before = addition.clone()
-            expected = one[some] @ other[some] + addition[some]
-            torch.testing.assert_close(product(one[some], other[some], addition[some]), expected)
-            assert torch.equal(addition, before)

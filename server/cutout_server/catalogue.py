@@ -110,9 +110,12 @@ class ModelSpec:
             return Loaded(self.family.load(files, device, runtime), runtime)
 
     def _runtime(self, device: str, *, engine: Engine | None = None, may_export: bool = False) -> Runtime:
-        if not self.family.engines:
+        family = self.family
+        if not family.engines:
             return EXACT
-        engine, precision = choose(engine or self.engine, self.precision, self.family.engines, device)
+        engine, precision = choose(
+            engine or self.engine, self.precision, family.engines, device, bf16_needs_amx=family.bf16_needs_amx
+        )
         # A bf16 decoder moves as many pixels as a bf16 encoder does: more than `auto` may.
         return Runtime(engine, precision, self.exports, may_export, self.precision is Precision.BF16)
 

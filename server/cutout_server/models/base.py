@@ -400,6 +400,7 @@ class Family:
         load: (files, device, runtime) -> model, ready for use on that device ("cpu", "cuda:0" ...). Raises
             FailedPreconditionError, with a text that says what to do, when the files cannot be used.
         engines: That can run its encoder; empty for models that leave no choice, and are given a runtime in vain.
+        bf16_needs_amx: Whether bf16 gains too little on a CPU without AMX for `auto` to leave the answers of fp32.
         needs_checkpoint: Whether settings must name one.
         companions: Further files that settings must name.
         optional_companions: Further files that settings may name, for some checkpoints of the family.
@@ -419,6 +420,7 @@ class Family:
     tasks: frozenset[Task]
     load: Callable[[ModelFiles, str, Runtime], Model]
     engines: frozenset[Engine] = frozenset()
+    bf16_needs_amx: bool = False
     needs_checkpoint: bool = True
     companions: tuple[str, ...] = ()
     optional_companions: tuple[str, ...] = ()

@@ -6,8 +6,26 @@ speed. oneDNN has the same precision and no public function but the operator tha
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # noqa: SLF001
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What `torch.nn.functional.linear` computes.
+
+    Args:
+        values: (..., K) float, without gradients.
+        weight: (M, K) of the same dtype.
+        bias: (M,) of the same dtype.
+
+    Returns:
+        (..., M) of the same dtype.
+    """
+    if not _suits(values):
+        return functional.linear(values, weight, bias)
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")  # noqa: SLF001
+    return result
 
 
 def product(left: Tensor, right: Tensor, addition: Tensor | None = None) -> Tensor:
@@ -21,11 +39,14 @@ def product(left: Tensor, right: Tensor, addition: Tensor | None = None) -> Tens
     Returns:
         (B, N, M) float.
     """
-    if not (_ONEDNN and len(left) == 1 and left.device.type == "cpu" and left.dtype == torch.float32):
+    if not (len(left) == 1 and _suits(left)):
         return torch.bmm(left, right) if addition is None else torch.baddbmm(addition, left, right)
     rows, columns = left[0], right[0].T
     if addition is None:
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, None, "none", [], "")  # noqa: SLF001
-    else:
-        result = torch.ops.mkldnn._linear_pointwise.binary(rows, addition[0], columns, None, "add")  # noqa: SLF001
+        return linear(rows, columns)[None]
+    result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, addition[0], columns, None, "add")  # noqa: SLF001
     return result[None]
+
+
+def _suits(values: Tensor) -> bool:
+    return _ONEDNN and values.device.type == "cpu" and values.dtype == torch.float32

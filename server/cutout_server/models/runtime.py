@@ -80,7 +80,9 @@ def check(engine: Engine, precision: Precision, able: frozenset[Engine] = _ALL) 
         raise ValueError(f"precision: with engine {engine.value}, expected one of {precisions}, got {precision.value}")
 
 
-def choose(engine: Engine, precision: Precision, able: frozenset[Engine], device: str) -> tuple[Engine, Precision]:
+def choose(
+    engine: Engine, precision: Precision, able: frozenset[Engine], device: str, *, bf16_needs_amx: bool = False
+) -> tuple[Engine, Precision]:
     """Settles what settings leave to `auto`: the fastest that this device and this installation have.
 
     Args:
@@ -88,13 +90,14 @@ def choose(engine: Engine, precision: Precision, able: frozenset[Engine], device
         precision: As set.
         able: The engines that the model has.
         device: "cpu", "cuda:0" ...
+        bf16_needs_amx: See `Family`.
 
     Raises:
         FailedPreconditionError: The engine's package is not installed, or it does not run on the device.
     """
     check(engine, precision, able)
     on_cpu = device == "cpu"
-    best = _best(device)
+    best = _best(device, bf16_needs_amx=bf16_needs_amx)
     if engine is Engine.AUTO:
         candidates = [Engine.OPENVINO, Engine.EAGER, Engine.COMPILE, Engine.ONNX] if on_cpu else [Engine.EAGER]
         wanted = best if precision is Precision.AUTO else precision
@@ -114,16 +117,17 @@ def choose(engine: Engine, precision: Precision, able: frozenset[Engine], device
     return engine, precision
 
 
-def _best(device: str) -> Precision:
+def _best(device: str, *, bf16_needs_amx: bool) -> Precision:
     """The fastest precision that keeps masks equal: bf16 wherever the hardware multiplies in it."""
     import torch  # noqa: PLC0415 - settings are read without it
 
     if device.startswith("cuda"):
         # Before compute capability 8.0 bf16 is emulated, and fp16 is not.
         return Precision.BF16 if torch.cuda.get_device_capability(device) >= (8, 0) else Precision.FP16
-    if device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):  # noqa: SLF001
-        return Precision.BF16
-    return Precision.FP32
+    if device != "cpu":
+        return Precision.FP32
+    amx, avx512 = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+    return Precision.BF16 if amx or (avx512 and not bf16_needs_amx) else Precision.FP32
 
 
 def _installed(engine: Engine) -> bool:

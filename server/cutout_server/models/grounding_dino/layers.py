@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cutout_server.models import products
+
 _WIDE = 4 * 2**20  # Elements between the layers of a perceptron at once: blocks that malloc keeps.
 
 
@@ -15,7 +17,7 @@ def linear(values: Tensor, layer: Any, bias: Tensor | None = None) -> Tensor:
     weight = layer if isinstance(layer, Tensor) else layer.weight
     if bias is None and not isinstance(layer, Tensor):
         bias = layer.bias
-    return functional.linear(values.to(weight.dtype), weight, bias)
+    return products.linear(values.to(weight.dtype), weight, bias)
 
 
 def perceptron(values: Tensor, layers: tuple[nn.Linear, nn.Linear], activation: Callable[[Tensor], Tensor]) -> Tensor:
@@ -36,7 +38,7 @@ def perceptron(values: Tensor, layers: tuple[nn.Linear, nn.Linear], activation: 
     answer = rows.new_empty(len(rows), narrow.out_features, dtype=narrow.weight.dtype)
     step = max(1, _WIDE // wide.out_features)
     for part, target in zip(torch.split(rows, step), torch.split(answer, step), strict=True):
-        torch.addmm(narrow.bias, activation(linear(part, wide)), narrow.weight.T, out=target)
+        target.copy_(linear(activation(linear(part, wide)), narrow))
     return answer.view(*values.shape[:-1], -1)
 
 
