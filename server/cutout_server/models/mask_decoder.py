@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutout_server.models import two_way
-from cutout_server.models.products import product
+from cutout_server.models.products import linear, product
 from cutout_server.models.runtime import Runtime
 from cutout_server.models.two_way import ImageTokens
 
@@ -113,13 +113,12 @@ class _Doubling:
 
     def __init__(self, convolution: Any) -> None:
         self._channels: int = convolution.out_channels
-        self._weight = convolution.weight.permute(0, 2, 3, 1).reshape(1, convolution.in_channels, -1)
-        self._bias = convolution.bias
+        self._weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        self._bias = convolution.bias.repeat(4)
 
     def __call__(self, tokens: Tensor, addition: Tensor | None) -> Tensor:
         """(N, M, C) to (N, 4 * M, D), and (1, 4 * M, D) is added where there is any."""
-        doubled = product(tokens.reshape(1, -1, tokens.shape[2]), self._weight).view(len(tokens), -1, self._channels)
-        doubled += self._bias
+        doubled = linear(tokens, self._weight, self._bias).view(len(tokens), -1, self._channels)
         return doubled if addition is None else doubled.add_(addition)
 
 

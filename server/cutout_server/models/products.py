@@ -15,7 +15,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """What `torch.nn.functional.linear` computes.
 
     Args:
-        values: (..., K) float, without gradients.
+        values: (..., K) float.
         weight: (M, K) of the same dtype.
         bias: (M,) of the same dtype.
 
@@ -49,4 +49,6 @@ def product(left: Tensor, right: Tensor, addition: Tensor | None = None) -> Tens
 
 
 def _suits(values: Tensor) -> bool:
-    return _ONEDNN and values.device.type == "cpu" and values.dtype == torch.float32
+    # The operator knows no gradients.
+    is_float = values.device.type == "cpu" and values.dtype == torch.float32
+    return _ONEDNN and is_float and not torch.is_grad_enabled()
