@@ -15,7 +15,7 @@ from conftest import run_server
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from harness import rounds
+from harness import fitting, rounds
 from harness.iou import iou
 from harness.loops import Outcome, Work, _whole, official_work, raw_work
 from harness.photographs import MEGAPIXEL, Stock, boxes, photograph
@@ -23,7 +23,7 @@ from harness.plots import Bars, Lines
 from harness.report import Report, Table
 from harness.scenario import Plan
 from harness.servers import Running
-from harness.subjects import Subject
+from harness.subjects import Subject, official
 
 
 def test_a_sample_has_median_and_quartiles():
@@ -158,3 +158,21 @@ def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
         assert [row["encoder passes"] for row in rows] == [3, 1, 0, 1, 0]
     if name == "memory":
         assert rows[0]["requests"] == report.tables[1].rows[-1]["requests"] == 5
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # Which sam2 uses.
+def test_a_decoder_is_fitted(sam2_files, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """It learns, and the encoder stays as it was."""
+    for constant, value in {"PHOTOGRAPHS": 1, "BOXES": 4, "STEPS": 30, "PROMPTS": 2, "RATE": 1e-2}.items():
+        monkeypatch.setattr(fitting, constant, value)
+    subject = Subject("narrow", "sam2", sam2_files.checkpoint, str(sam2_files.config))
+    path = tmp_path / "fitted.pt"
+    fitting._write(subject, path)
+    before, after = (
+        official("sam2", str(sam2_files.config), each).state_dict() for each in (sam2_files.checkpoint, path)
+    )
+    changed = {name.split(".")[0] for name, tensor in before.items() if not tensor.equal(after[name])}
+    assert {"sam_mask_decoder", "sam_prompt_encoder"} <= changed
+    assert "image_encoder" not in changed
+    losses = [float(line.split("loss")[1]) for line in capsys.readouterr().err.split("\r") if "loss" in line]
+    assert losses[-1] < 0.9 * losses[0]

@@ -107,10 +107,10 @@ async def serve_callers(
 
 
 class probing:  # noqa: N801 - used as `async with probing(...) as probe`
-    """Asks all the time, health 50 and metrics 5 times a second, and leaves the seconds in a `Probe`."""
+    """Asks all the time, health 10 times and metrics once a second, and leaves the seconds in a `Probe`."""
 
     def __init__(self, health: Callable[[], Awaitable[object]], metrics: Callable[[], Awaitable[object]]) -> None:
-        self._asked = ((health, 0.02), (metrics, 0.2))
+        self._asked = ((health, 0.1), (metrics, 1.0))
 
     async def __aenter__(self) -> Probe:
         probe = Probe([], [])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.fitting import fitted
 from harness.loops import Loop
 from harness.report import Report, Table
 from harness.servers import Running, serving
@@ -49,14 +50,15 @@ def run(name: str, measure: Callable[[Plan], Sequence[Table]], about: str, model
     parser.add_argument("--quick", action="store_true", help="a glance, within a minute")
     parser.add_argument("--json", type=Path, help="write the figures here, and plots beside it")
     parser.add_argument("--model", choices=sorted(PUBLISHED), default=model, help="published size, random weights")
+    parser.add_argument("--fitted", action="store_true", help="masks that follow objects; see harness/fitting.py")
     parser.add_argument("--engine", help="as the server's model setting; default: the server's own choice")
     parser.add_argument("--precision", help="likewise")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # As any exit, it stops what was started.
     runtime = {key: value for key in ("engine", "precision") if (value := getattr(args, key))}
-    plan = Plan(published(args.model, runtime), args.quick)
+    plan = Plan((fitted if args.fitted else published)(args.model, runtime), args.quick)
     tables = list(measure(plan))
-    conditions = {"model": args.model, "quick": args.quick, "runtime": runtime or "the server's own choice"}
+    conditions = {"model": plan.subject.name, "quick": args.quick, "runtime": runtime or "the server's own choice"}
     report = Report(name, tables, conditions)
     print(report, flush=True)
     if args.json:

@@ -114,6 +114,13 @@ def _write(family: str, config: str, path: Path) -> None:
         # Predicted IoUs far enough apart for the best mask to be the same one in any precision.
         decoder.iou_prediction_head.layers[-1].bias += torch.linspace(0, 1, decoder.num_mask_tokens)
         _balance(model, family, decoder)
+    save(family, model, path)
+
+
+def save(family: str, model: Any, path: Path) -> None:
+    """Writes an official model as its package reads it."""
+    import torch  # noqa: PLC0415
+
     state = model.state_dict()
     unfinished = path.with_suffix(".part")
     torch.save(state if family == "sam" else {"model": state}, unfinished)
