@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from conftest import Photo, Stubs
+from conftest import Photo, Stubs, run_server
 from cutout.v1 import image_pb2, mask_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common import masks as codec
 from cutout_server.imaging.decode import OpenedFile
+from cutout_server.pipelines import run
 from google.protobuf import json_format
 from PIL import Image
+from probe_family import Probe, probe_family
 from pycocotools import mask as coco
 
 Options = segmentation_pb2.SegmentationOptions
@@ -206,6 +208,26 @@ def test_a_threshold_that_nothing_passes_gives_no_empty_mask(stubs: Stubs, photo
     assert [(o.reason, list(o.prompt_indices)) for o in answer.omissions] == [
         (segmentation_pb2.Omission.REASON_EMPTY, [0])
     ]
+
+
+def test_masks_that_do_not_fit_together_and_empty_ones(monkeypatch: pytest.MonkeyPatch):
+    """Many masks of a large picture are made in parts, whichever of them are empty."""
+    monkeypatch.setattr(run, "PIXELS_AT_ONCE", 1000)
+    full, empty = mask_pb2.Box(x_max=40, y_max=20), mask_pb2.Box(x_min=5.2, y_min=5.2, x_max=5.8, y_max=5.8)
+    pixels = image_pb2.RawTensor(height=20, width=40, channels=3, data=bytes(20 * 40 * 3))
+    together, masks = [], Probe.masks
+    monkeypatch.setattr(Probe, "masks", lambda own, asked: together.append(len(asked)) or masks(own, asked))
+    probe = Probe()
+    probe.gate.set()
+    with probe_family(probe) as model, run_server(models=[model]) as server, server.channel() as channel:
+        stub = Stubs.over(channel).segmentation
+        for boxes in ([empty, empty, full, full], [full, empty, full, empty], [empty, empty]):
+            request = pb2.SegmentByBoxRequest(image=image_pb2.Image(tensor=pixels), boxes=boxes)
+            answer = stub.SegmentByBox(request).segmentation
+            assert [each.area for each in answer.objects] == [800] * boxes.count(full)
+            assert list(answer.omissions[0].prompt_indices) == [i for i, box in enumerate(boxes) if box is empty]
+    # The two full ones of 800 pixels do not share a pass.
+    assert max(together) == 3
 
 
 def test_the_overlay_is_the_picture_with_something_on_it(stubs: Stubs, photos: dict[str, Photo]):

@@ -146,7 +146,7 @@ class Run:
         parts: list[list[Proposal]] = []
         room = 0
         for proposal, need in zip(chunk, needs, strict=True):
-            if need > room:
+            if not parts or need > room:
                 parts.append([])
                 room = PIXELS_AT_ONCE
             parts[-1].append(proposal)
