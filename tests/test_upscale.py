@@ -155,3 +155,9 @@ def test_one_object_is_in_hand_at_a_time():
         assert before is None or before() is None
         before = weakref.ref(levels.inside)
         del levels
+
+
+def test_no_logits_at_all():
+    """What comes of a sieve that nothing passed."""
+    for size in ((20, 30), (600, 803)):
+        assert list(Upscaling((64, 64), (Stretch(size, size),)).levels(torch.zeros(0, 64, 64), THRESHOLDS)) == []

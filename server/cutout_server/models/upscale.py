@@ -75,6 +75,8 @@ class Upscaling:
 
     def levels(self, logits: Tensor, thresholds: Sequence[float]) -> Iterator[Levels]:
         """What exceeds each threshold in each of (N, h, w) float32 logits, brought to the picture's size."""
+        if not len(logits):
+            return
         pixels = self._size[0] * self._size[1]
         # An accelerator is done with everything before it could be told what to leave out.
         if logits.device.type != "cpu" or pixels <= _SMALL or self._size[1] < NARROW:
