@@ -141,6 +141,13 @@ def test_each_field_is_the_official_generators_argument(everything, arguments, f
     assert_same(ask(everything, "sam2", pixels, **limits, **fields), records)
 
 
+@pytest.mark.parametrize("model", ["sam", "sam2"])
+def test_nothing_is_good_enough(everything, model):
+    """Which is no error, whatever the picture's size."""
+    for picture in ("tiny", "large"):
+        assert not ask(everything, model, PICTURES[picture](), points_per_side=3, predicted_iou_threshold=1.0).objects
+
+
 def test_without_thresholds_all_come_back_but_the_empty(everything):
     """What the official generator gives without a pixel is counted, not sent; so are duplicates."""
     pixels = PICTURES["tall"]()
