@@ -5,7 +5,6 @@ encoder and the mask decoder learn what the built-in model answers to boxes, so 
 a trained model's do. How good the masks are does not matter: they show what an engine's rounding changes of them.
 """
 
-import itertools
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.photographs import photograph
-from harness.subjects import Subject, official, predictor_of, published, save
+from harness.subjects import Subject, official, parts_of, predictor_of, published, save
 
 FIRST = 5000  # Photographs from here on are learnt from; benchmarks ask about earlier ones.
 PHOTOGRAPHS, BOXES = 32, 48
@@ -62,7 +61,7 @@ def _write(subject: Subject, path: Path) -> None:
     random = official(subject.family, subject.config or "", subject.checkpoint).state_dict()
     # The random decoder of `published` is tuned to have masks of normal sizes at once; fitting begins anew.
     model.load_state_dict({name: (random if name.startswith("image_encoder") else fresh)[name] for name in fresh})
-    decoder = model.mask_decoder if subject.family == "sam" else model.sam_mask_decoder
+    _, decoder = parts_of(subject.family, model)
     with torch.no_grad():
         # All masks learn the same; one is predicted to be better by more than any rounding changes.
         decoder.iou_prediction_head.layers[-1].bias += torch.linspace(0, 1, decoder.num_mask_tokens)
@@ -124,11 +123,7 @@ def _fit(family: str, model: Any, lessons: list[Lesson]) -> None:
     import torch  # noqa: PLC0415
     from cutout_server.models.mask_decoder import MaskDecoder  # noqa: PLC0415
 
-    decoder, prompts = (
-        (model.mask_decoder, model.prompt_encoder)
-        if family == "sam"
-        else (model.sam_mask_decoder, model.sam_prompt_encoder)
-    )
+    prompts, decoder = parts_of(family, model)
     model.requires_grad_(requires_grad=False)
     learning = [*decoder.parameters(), *prompts.parameters()]
     for parameter in learning:
@@ -138,25 +133,22 @@ def _fit(family: str, model: Any, lessons: list[Lesson]) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.1)
     rng = np.random.default_rng(0)
     losses = []
-    for step in itertools.count(1):
+    for step in range(1, STEPS + 1):
         lesson = lessons[rng.integers(len(lessons))]
         chosen = torch.from_numpy(rng.permutation(BOXES)[:PROMPTS])
         with torch.autocast("cpu", torch.bfloat16):
             sparse, dense = _encoded(family, prompts, lesson.boxes[chosen])
-            logits, _ = MaskDecoder(decoder, positions)(
-                lesson.image, sparse, dense[:1], lesson.finer, masks=slice(None)
-            )
+            decode = MaskDecoder(decoder, positions)  # Anew, as it holds some weights in another order.
+            logits, _ = decode(lesson.image, sparse, dense[:1], lesson.finer, masks=slice(None))
         loss = _loss(logits.float(), lesson.masks[chosen, None].expand_as(logits))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
+        schedule.step()
         losses.append(loss.item())
         print(f"\r{step} of {STEPS} steps, loss {np.mean(losses[-50:]):.3f}   ", end="", file=sys.stderr, flush=True)
-        if step == STEPS:
-            print(file=sys.stderr)
-            return
-        schedule.step()
+    print(file=sys.stderr)
 
 
 def _encoded(family: str, prompts: Any, boxes: Any) -> tuple[Any, Any]:

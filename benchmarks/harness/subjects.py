@@ -99,7 +99,7 @@ def _write(family: str, config: str, path: Path) -> None:
 
     torch.manual_seed(0)
     model = official(family, config, None)
-    decoder = model.mask_decoder if family == "sam" else model.sam_mask_decoder
+    _, decoder = parts_of(family, model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and name.startswith(("image_encoder", "sam_", "mask_decoder", "prompt_encoder")):
@@ -115,6 +115,13 @@ def _write(family: str, config: str, path: Path) -> None:
         decoder.iou_prediction_head.layers[-1].bias += torch.linspace(0, 1, decoder.num_mask_tokens)
         _balance(model, family, decoder)
     save(family, model, path)
+
+
+def parts_of(family: str, model: Any) -> tuple[Any, Any]:
+    """The prompt encoder and the mask decoder of an official model."""
+    if family == "sam":
+        return model.prompt_encoder, model.mask_decoder
+    return model.sam_prompt_encoder, model.sam_mask_decoder
 
 
 def save(family: str, model: Any, path: Path) -> None:
