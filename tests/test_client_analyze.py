@@ -65,11 +65,19 @@ def in_order(concepts: Concepts | None) -> np.ndarray:
 
 def same(one: Segmentation, other: Segmentation) -> bool:
     """Whether two answers say the same."""
-    if one.concepts != other.concepts or one.rewriting != other.rewriting or one.models != other.models:
+    if one.rewriting != other.rewriting or one.models != other.models:
         return False
-    return [(each.name, each.rle, each.concepts) for each in one] == [
-        (each.name, each.rle, each.concepts) for each in other
-    ]
+    if [(each.name, each.rle) for each in one] != [(each.name, each.rle) for each in other]:
+        return False
+    shown, others = ([answer.concepts, *(each.concepts for each in answer)] for answer in (one, other))
+    return all(alike(*each) for each in zip(shown, others, strict=True))
+
+
+def alike(concepts: Concepts | None, others: Concepts | None) -> bool:
+    """Whether they are the same but for rounding: a score's last digit hangs on which crops shared its pass."""
+    if concepts is None or others is None:
+        return concepts is others
+    return concepts.to_dict() == pytest.approx(others.to_dict(), abs=1e-5)
 
 
 def test_concepts_of_picture_and_regions(client: Client, analysis: Analysis, cat: Photo):  # noqa: F811
@@ -141,8 +149,9 @@ def test_streams(client: Client, cat: Photo, more: dict):
     with client.stream(cat.jpeg, concepts=CONCEPTS, classifier="clip", **more) as stream:
         assert stream.concepts is None
         first = next(stream)
-        assert stream.concepts == whole.concepts is not None
-        assert first.concepts == whole[0].concepts
+        assert stream.concepts is not None
+        assert alike(stream.concepts, whole.concepts)
+        assert alike(first.concepts, whole[0].concepts)
     assert same(client.stream(cat.jpeg, concepts=CONCEPTS, classifier="clip", **more).result(), whole)
 
 
@@ -165,7 +174,7 @@ async def test_asyncio(analysis: Analysis, cat: Photo, words: LanguageModel):  #
         assert len(whole) == 2
         stream = client.stream(cat.jpeg, concepts=CONCEPTS, **given)
         assert [each.concepts async for each in stream] == [each.concepts for each in whole]
-        assert stream.concepts == whole.concepts
+        assert alike(stream.concepts, whole.concepts)
         async with client.session(cat.jpeg) as session:
             assert same(await session.analyze(CONCEPTS, **given), whole)
             assert (await session.text(SENTENCE, rewrite=True)).rewriting is not None
