@@ -137,6 +137,8 @@ def test_options_that_cannot_be_used(client: Client, scene: bytes) -> None:
         client.segment_box(scene, [1, 2, 3])
     with pytest.raises(ValueError, match="label"):
         client.segment_points(scene, [(1, 2, 3)])
+    with pytest.raises(ValueError, match=r"of several objects a Prompt each; got \[\(1, 2\)\]$"):
+        client.segment_points(scene, [[(1, 2)] for _ in range(50)])
     with pytest.raises(ValueError, match="not both"):
         client.segment_points(scene, [(1, 2), Prompt([(1, 2)])])
     with pytest.raises(ValueError, match=r"logits are \(height, width\)"):

@@ -1,5 +1,6 @@
 """Prompts turned into messages. A task is a request that lacks its picture, which comes last."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -182,8 +183,9 @@ def rows(values: Any, lengths: tuple[int, ...], expected: str) -> list[list[floa
     """Numbers, or rows of numbers, as rows; rows may differ in length."""
     nested = values.tolist() if isinstance(values, np.ndarray) else (() if values is None else values)
     many = [nested] if nested and not hasattr(nested[0], "__len__") else nested
-    if any(not hasattr(row, "__len__") or len(row) not in lengths for row in many):
-        raise ValueError(f"{expected}; got {values!r}")
+    for row in many:
+        if not hasattr(row, "__len__") or len(row) not in lengths:
+            raise ValueError(f"{expected}; got {reprlib.repr(row)}")
     return [[float(number) for number in row] for row in many]
 
 
@@ -238,7 +240,9 @@ def _as_prompts(prompts: Prompts) -> Sequence[Prompt]:
 
 def _object_prompt(prompt: Prompt) -> segmentation_service_pb2.ObjectPrompt:
     message = segmentation_service_pb2.ObjectPrompt()
-    for x, y, *label in rows(prompt.points, (2, 3), "points are x, y or x, y, label"):
+    for x, y, *label in rows(
+        prompt.points, (2, 3), "points are x, y or x, y, label, and those of several objects a Prompt each"
+    ):
         if label and label[0] not in {0, 1}:
             raise ValueError(f"a point's label is 1 (inside) or 0 (outside), not {label[0]:g}")
         message.points.add(x=x, y=y, label=int(label[0]) if label else None)
