@@ -13,6 +13,7 @@ import pytest
 import torch
 from checkpoints import official_config, official_model, official_predictor, sam2_files, write_sam2  # noqa: F401
 from cutout_server.models.base import Candidates, DecodeQuery, MaskQuery, ModelFiles, Segmenter
+from cutout_server.models.prompted import on_device
 from cutout_server.models.sam2 import Sam2, load
 from cutout_server.types import Box, ObjectPrompt
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -129,6 +130,22 @@ def test_several_boxes_are_answered_as_by_the_predictor(ours, benches, multimask
     expected = bench.predictor.predict(box=boxes, multimask_output=multimask, return_logits=True)
     for query, candidates, *each in zip(queries, ours.decode(queries), *expected, strict=True):
         assert_same(ours, query, candidates, each)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
+)
+def test_pictures_arrive_whole(device: str):
+    """One after the other, while the device is busy with those before."""
+    pictures = [np.random.default_rng(i).integers(0, 256, (700, 900, 3), np.uint8) for i in range(8)]
+    pictures[1].setflags(write=False)
+    work = torch.ones(1024, 1024, device=device)
+    arrived = []
+    for picture in pictures:
+        work = work @ work / 1024
+        arrived.append(on_device(picture, torch.device(device)) + 0)
+    assert all(np.array_equal(there.cpu().numpy(), here) for there, here in zip(arrived, pictures, strict=True))
 
 
 def test_a_grid_of_points_is_one_call_of_the_decoder(ours, benches):

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -163,10 +164,23 @@ class EngineSegmenter(PromptedSegmenter):
 
 
 def on_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """The array as a tensor on a device; the copy to a GPU does not wait for what the GPU is at."""
+    """The array as a tensor on a device; a GPU receives it while it is still at what it was given before."""
     # from_numpy warns about arrays that must not be written to, hence the copy.
     tensor = torch.from_numpy(np.array(pixels, order="C"))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    if device.type != "cuda":
+        return tensor
+    uploads, work = _uploads(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(uploads):
+        arriving = tensor.pin_memory().to(device, non_blocking=True)
+    work.wait_stream(uploads)
+    arriving.record_stream(work)  # Or the next upload could be given its memory before it was read.
+    return arriving
+
+
+@cache
+def _uploads(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a GPU's copies, beside that of its work."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _stability(levels: Levels) -> Tensor:
