@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cutout_server.catalogue import Catalogue
 from cutout_server.models.base import DetectQuery, ModelFiles
 from cutout_server.models.grounding_dino import load
 from cutout_server.models.grounding_dino.deformable import DeformableAttention, Places
@@ -15,6 +16,7 @@ from cutout_server.models.grounding_dino.recent import Recent
 from cutout_server.models.grounding_dino.swin import Swin
 from cutout_server.models.grounding_dino.transformers_network import TransformersNetwork
 from cutout_server.models.runtime import Precision, Runtime
+from cutout_server.settings import Settings
 from grounding_dino_checkpoints import (  # noqa: F401 - fixtures
     SIZE,
     config,
@@ -190,6 +192,16 @@ def test_precision_of_a_folder(grounding_dino_folder: Path):  # noqa: F811
     (found,) = half.detect([query])
     assert len(found) == len(exact.detect([query])[0])
     assert all(0 < each.score < 1 and np.isfinite(each.box.x_min) for each in found)
+
+
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_precision_by_itself(grounding_dino_folder: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str):  # noqa: F811
+    """A model that settings leave alone computes in bf16 only where that is far faster."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    model = {"name": "dino", "family": "grounding-dino", "checkpoint": str(grounding_dino_folder)}
+    loaded = Catalogue.of(Settings(models=[model])).specs["dino"].load("cpu")
+    assert loaded.runtime.precision == expected
 
 
 def test_other_architectures(tmp_path: Path):
