@@ -160,6 +160,7 @@ def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
         assert rows[0]["requests"] == report.tables[1].rows[-1]["requests"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # Which sam2 uses.
 def test_a_decoder_is_fitted(sam2_files, tmp_path, monkeypatch, capsys):  # noqa: F811
     """It learns, and the encoder stays as it was."""

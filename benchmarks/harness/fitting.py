@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.loops import masks_of
 from harness.photographs import photograph
 from harness.subjects import Subject, official, parts_of, predictor_of, published, save
 
@@ -106,16 +107,10 @@ def _lesson(family: str, model: Any, index: int) -> Lesson:
 
 def _masks(pixels: NDArray[np.uint8], boxes: NDArray[np.float64]) -> list[NDArray[np.float32]]:
     """What the built-in model answers: (H, W) for each of (N, 4) boxes."""
-    from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles  # noqa: PLC0415
+    from cutout_server.models.base import ModelFiles  # noqa: PLC0415
     from cutout_server.models.builtin import load  # noqa: PLC0415
-    from cutout_server.types import Box, ObjectPrompt  # noqa: PLC0415
 
-    model = load(ModelFiles(None), "cpu")
-    (embedding,) = model.encode([pixels])
-    prompts = [ObjectPrompt(box=Box(*box)) for box in boxes.tolist()]
-    candidates = model.decode([DecodeQuery(embedding, prompt, multimask=False) for prompt in prompts])
-    patches = model.masks([MaskQuery(embedding, each.logits[0], 0.0) for each in candidates])
-    return [patch.whole().astype(np.float32) for patch in patches]
+    return [patch.whole().astype(np.float32) for patch in masks_of(load(ModelFiles(None), "cpu"), pixels, [boxes])]
 
 
 def _fit(family: str, model: Any, lessons: list[Lesson]) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Self
 
@@ -159,23 +160,24 @@ def official_work(subject: Subject) -> tuple[Work, str]:
 
 
 def raw_work(subject: Subject) -> tuple[Work, str]:
-    """The server's own model by its Protocol: encode, decode, masks; no queue, no files, no encoding of masks."""
+    """The server's own model by its Protocol; no queue, no files, no encoding of masks."""
     from cutout_server.catalogue import Catalogue  # noqa: PLC0415 - its models import torch
-    from cutout_server.models.base import DecodeQuery, MaskQuery  # noqa: PLC0415
     from cutout_server.settings import ModelSettings, Settings  # noqa: PLC0415
-    from cutout_server.types import Box, ObjectPrompt  # noqa: PLC0415
 
     settings = Settings(models=(ModelSettings.model_validate(subject.settings()),), weights_dir=CACHE)
     loaded = Catalogue.of(settings).specs["subject"].load("cpu", may_export=True)
-    model: Any = loaded.model
+    return partial(masks_of, loaded.model), f"{loaded.runtime.engine.value} {loaded.runtime.precision.value}"
 
-    def work(pixels: NDArray[np.uint8], groups: Sequence[Boxes]) -> list[Any]:
-        (embedding,) = model.encode([pixels])
-        masks: list[Any] = []
-        for boxes in groups:
-            prompts = [ObjectPrompt(box=Box(*box)) for box in boxes.tolist()]
-            candidates = model.decode([DecodeQuery(embedding, prompt, multimask=False) for prompt in prompts])
-            masks += model.masks([MaskQuery(embedding, each.logits[0], 0.0) for each in candidates])
-        return masks
 
-    return work, f"{loaded.runtime.engine.value} {loaded.runtime.precision.value}"
+def masks_of(model: Any, pixels: NDArray[np.uint8], groups: Sequence[Boxes]) -> list[Any]:
+    """A `Segmenter`'s masks of all boxes: encode, decode, masks."""
+    from cutout_server.models.base import DecodeQuery, MaskQuery  # noqa: PLC0415 - as above
+    from cutout_server.types import Box, ObjectPrompt  # noqa: PLC0415
+
+    (embedding,) = model.encode([pixels])
+    masks: list[Any] = []
+    for boxes in groups:
+        prompts = [ObjectPrompt(box=Box(*box)) for box in boxes.tolist()]
+        candidates = model.decode([DecodeQuery(embedding, prompt, multimask=False) for prompt in prompts])
+        masks += model.masks([MaskQuery(embedding, each.logits[0], 0.0) for each in candidates])
+    return masks
