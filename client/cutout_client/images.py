@@ -57,7 +57,7 @@ class FilePicture:
 
     def rgb(self) -> NDArray[np.uint8]:
         """The upright picture, (H, W, 3), for drawing on."""
-        return read_rgb(self.content if isinstance(self.content, Path) else io.BytesIO(self.content))
+        return read_rgb(self.content)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one answer to ==

@@ -1,11 +1,13 @@
 """Pillow images and arrays of all kinds brought to 8 bits."""
 
+import io
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from cutout_common import jpeg
 from numpy.typing import NDArray
 
 
@@ -50,13 +52,23 @@ def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     raise TypeError(f"a picture array must be uint8, uint16 or floats in [0, 1], not {values.dtype}")
 
 
-def read_rgb(file: Path | BinaryIO) -> NDArray[np.uint8]:
+def read_rgb(file: Path | bytes) -> NDArray[np.uint8]:
     """A picture file as the upright picture, (H, W, 3)."""
-    with PIL.Image.open(file) as image:
+    with _open(file) as image:
         upright = PIL.ImageOps.exif_transpose(image)
         if upright.mode.startswith("I") or upright.mode == "F":
             upright = to_pillow(eight_bits(from_pillow(upright)))
         return on_white(upright)
+
+
+def _open(file: Path | bytes) -> PIL.Image.Image:
+    image = PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+    if image.format not in {"JPEG", "MPO"}:
+        return image
+    # As the server reads it: up to its picture's end, whatever stands behind.
+    image.close()
+    content = file if isinstance(file, bytes) else file.read_bytes()
+    return PIL.Image.open(io.BytesIO(jpeg.ended(content)), formats=["JPEG"])
 
 
 def on_white(image: PIL.Image.Image) -> NDArray[np.uint8]:

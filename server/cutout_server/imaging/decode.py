@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from blake3 import blake3
+from cutout_common.jpeg import StructureError
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import pixels, structure
-from cutout_server.imaging.direct import decode_rgb
+from cutout_server.imaging.direct import check_data, decode_rgb
 from cutout_server.types import Picture, RgbImage, TensorImage
 
 # Plugins register themselves here and not at the first picture, which could be two at once on two threads.
@@ -25,7 +26,7 @@ from PIL import (
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
-    JpegImagePlugin,  # noqa: F401
+    JpegImagePlugin,
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
@@ -89,6 +90,7 @@ class OpenedFile:
     header: ImageHeader
     _image: Image.Image
     _content: bytes
+    _is_mended: bool  # Its end was put there by us.
     _orientation: int
     _field: str
 
@@ -106,6 +108,8 @@ class OpenedFile:
             if stored is None:
                 stored = decode_rgb(self._content, image)
             if stored is None:
+                if self._is_mended and image.format == "JPEG":
+                    check_data(self._content, image)
                 read_band = pixels.band_reader(image)
                 if read_band is None:
                     kinds = "expected 8 or 16 unsigned bits per value, got wider, signed or floating-point ones"
@@ -149,10 +153,12 @@ def open_file(content: bytes, limits: ImageLimits, *, field: str = "image.conten
     file_format = _identify(content, limits, field)
     content_type = CONTENT_TYPES[file_format]
     with _refusing_damage(field, content_type):
-        image = _open(content, file_format, limits, field)
-        orientation = _orientation(image, content)
+        picture = structure.check(content, file_format)
+        image = _open(picture, file_format, limits, field)
+        orientation = _orientation(image, picture)
         width, height = image.size[::-1] if pixels.is_turned(orientation) else image.size
-        return OpenedFile(ImageHeader(width, height, content_type), image, content, orientation, field)
+        header = ImageHeader(width, height, content_type)
+        return OpenedFile(header, image, picture, picture is not content, orientation, field)
 
 
 def probe(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> ImageHeader:
@@ -221,7 +227,7 @@ def _refusing_damage(field: str, content_type: str) -> Iterator[None]:
         yield
     except InvalidRequestError:
         raise
-    except structure.StructureError as error:
+    except StructureError as error:
         raise InvalidRequestError.of(field, f"the {name} file has {error}", reason="IMAGE_DAMAGED") from error
     except Exception as error:
         what = f"the {name} file is truncated, damaged, or of a kind that is not supported"
@@ -242,10 +248,12 @@ def _identify(content: bytes, limits: ImageLimits, field: str) -> str:
 
 
 def _open(content: bytes, file_format: str, limits: ImageLimits, field: str) -> Image.Image:
-    structure.check(content, file_format)
     if file_format == "WEBP":
         _check_pixels(*structure.webp_canvas(content), limits, field)
-    image = Image.open(io.BytesIO(content), formats=(file_format,))
+    file = io.BytesIO(content)
+    # As a JPEG alone, even if it names others that stand behind it.
+    is_jpeg = file_format == "JPEG"
+    image = JpegImagePlugin.JpegImageFile(file) if is_jpeg else Image.open(file, formats=(file_format,))
     _check_pixels(image.width, image.height, limits, field)
     return image
 

@@ -10,6 +10,7 @@ import numpy as np
 import simplejpeg
 from cutout_server.imaging.png_bands import decode_bands
 from cutout_server.types import RgbImage
+from numpy.typing import NDArray
 from PIL import Image
 
 _LARGE = 4_000_000  # Pixels of a PNG whose second array weighs more than the time of its bands.
@@ -27,14 +28,33 @@ def decode_rgb(content: bytes, image: Image.Image) -> RgbImage | None:
     """
     try:
         if image.format == "JPEG" and image.mode == "RGB":
-            stored = np.empty((image.height, image.width, 3), np.uint8)
-            simplejpeg.decode_jpeg(content, "RGB", buffer=stored)
-            return stored
+            return _decode_jpeg(content, "RGB", 3, image)
         if image.format == "PNG" and image.width * image.height >= _LARGE and _is_plain(image):
             return decode_bands(io.BytesIO(content), image.width, image.height)
     except ValueError:
         return None
     return None
+
+
+def check_data(content: bytes, image: Image.Image) -> None:
+    """Looks whether all of a JPEG's data is there, as Pillow does not once there is an end marker.
+
+    Raises:
+        ValueError: It is not.
+    """
+    colours, channels = {"L": ("GRAY", 1), "RGB": ("RGB", 3), "CMYK": ("CMYK", 4)}[image.mode]
+    _decode_jpeg(content, colours, channels, image)
+
+
+def _decode_jpeg(content: bytes, colours: str, channels: int, image: Image.Image) -> NDArray[np.uint8]:
+    stored = np.empty((image.height, image.width, channels), np.uint8)
+    try:
+        simplejpeg.decode_jpeg(content, colours, buffer=stored)
+    except ValueError as error:
+        # The first thing that libjpeg found is told: before this one the picture is complete and as it should be.
+        if not str(error).endswith("extraneous bytes before marker 0xd9"):
+            raise
+    return stored
 
 
 def _is_plain(image: Image.Image) -> bool:

@@ -2,19 +2,19 @@
 
 Decoders bound what they allocate, but not how long they follow a file that is made of nothing but tiny segments,
 how often a progressive JPEG paints the same pixels, or what is reserved before its size is known. The walks here are
-linear in the number of segments and stop at the first one too many.
+linear in the number of segments and stop at the first one too many, or where the picture ends: cameras and editors put
+all sorts of things behind it.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import numpy as np
+from cutout_common import jpeg
+from cutout_common.jpeg import StructureError
 
-# Generous beside what real files have: a 100-megapixel PNG in 8 KiB chunks has about 40,000 of them, an ICC profile
-# takes at most 255 JPEG segments, progressive JPEGs have about 10 scans, TIFF directories some dozens of entries.
+# Generous beside what real files have: a 100-megapixel PNG in 8 KiB chunks has about 40,000 of them, TIFF directories
+# some dozens of entries.
 MAX_PNG_CHUNKS = 100_000
-MAX_JPEG_SEGMENTS = 10_000
-MAX_JPEG_SCANS = 100
 MAX_GIF_BLOCKS = 10_000
 MAX_TIFF_ENTRIES = 4_096
 MAX_TIFF_PIECES = 100_000
@@ -24,10 +24,6 @@ MAX_BMP_RLE_BYTES = 8 * 1024 * 1024
 _TIFF_PIECE_TAGS = frozenset((273, 279, 324, 325))  # StripOffsets, StripByteCounts, TileOffsets, TileByteCounts
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-class StructureError(ValueError):
-    """The file is made of more pieces than a picture has any use for; the text says of which."""
 
 
 def identify(content: bytes) -> str:
@@ -45,21 +41,33 @@ def identify(content: bytes) -> str:
     return "BMP" if content.startswith(b"BM") else ""
 
 
-def check(content: bytes, file_format: str) -> None:
+def check(content: bytes, file_format: str) -> bytes:
     """Walks the file's skeleton.
 
     Args:
         content: The file.
         file_format: What `identify` said of it.
 
+    Returns:
+        What a decoder is to read: the same, or, where it would go astray at the picture's end, a copy that ends there.
+
     Raises:
         StructureError: There are more pieces than any real picture has.
         struct.error: The file ends inside a header.
         IndexError: Likewise.
     """
-    checker = _CHECKS.get(file_format)
-    if checker:
-        checker(content)
+    match file_format:
+        case "JPEG":
+            return jpeg.ended(content)
+        case "BMP":
+            return _without_bmp_trailer(content)
+        case "GIF":
+            _check_gif(content)
+        case "PNG":
+            _check_png(content)
+        case "TIFF":
+            _check_tiff(content)
+    return content
 
 
 def webp_canvas(content: bytes) -> tuple[int, int]:
@@ -88,8 +96,8 @@ def png_exif(content: bytes) -> bytes | None:
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    at = len(PNG_SIGNATURE)
-    while at + 12 <= len(content):
+    at, kind = len(PNG_SIGNATURE), b""
+    while at + 12 <= len(content) and kind != b"IEND":
         size, kind = struct.unpack_from(">I4s", content, at)
         yield kind, at + 8, size
         at += 12 + size
@@ -98,28 +106,6 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _check_png(content: bytes) -> None:
     if sum(1 for _ in zip(range(MAX_PNG_CHUNKS + 1), _png_chunks(content), strict=False)) > MAX_PNG_CHUNKS:
         raise StructureError(f"more than {MAX_PNG_CHUNKS:,} chunks")
-
-
-def _check_jpeg(content: bytes) -> None:
-    # Inside a scan 0xFF is followed by 0 or by a restart marker, so that this finds scans, and those of thumbnails.
-    if _count_pairs(content, 0xFF, 0xDA) > MAX_JPEG_SCANS:
-        raise StructureError(f"more than {MAX_JPEG_SCANS} scans")
-    at = 2
-    for _ in range(MAX_JPEG_SEGMENTS):
-        marker = content[at + 1] if content[at] == 0xFF else 0
-        if marker == 0xDA:
-            return
-        has_length = 0xC0 <= marker <= 0xFE and not 0xD0 <= marker <= 0xD9
-        at += 2 + struct.unpack_from(">H", content, at + 2)[0] if has_length else 1
-    raise StructureError(f"more than {MAX_JPEG_SEGMENTS:,} segments before the pixels")
-
-
-def _count_pairs(content: bytes, first: int, second: int) -> int:
-    """How often two different bytes stand side by side: `content.count` in a tenth of its time, threads let run."""
-    pair = first | second << 8
-    counts = (len(content) // 2, (len(content) - 1) // 2)
-    pairs = (np.frombuffer(content, "<u2", count, offset) for offset, count in enumerate(counts) if count > 0)
-    return sum(int(np.count_nonzero(values == pair)) for values in pairs)
 
 
 def _check_gif(content: bytes) -> None:
@@ -154,16 +140,13 @@ def _check_tiff(content: bytes) -> None:
             raise StructureError(f"more than {MAX_TIFF_PIECES:,} strips or tiles")
 
 
-def _check_bmp(content: bytes) -> None:
-    (header_size,) = struct.unpack_from("<I", content, 14)
-    if header_size >= 40 and len(content) > MAX_BMP_RLE_BYTES and struct.unpack_from("<I", content, 30)[0] in (1, 2):
+def _without_bmp_trailer(content: bytes) -> bytes:
+    """Pillow reads run-length encoding until the picture is full, or the file ends."""
+    (pixels_at, header_size) = struct.unpack_from("<II", content, 10)
+    if header_size < 40 or struct.unpack_from("<I", content, 30)[0] not in (1, 2):
+        return content
+    (size,) = struct.unpack_from("<I", content, 34)  # 0: up to the end of the file.
+    picture = content[: pixels_at + size] if size else content
+    if len(picture) - pixels_at > MAX_BMP_RLE_BYTES:
         raise StructureError(f"more than {MAX_BMP_RLE_BYTES:,} bytes of run-length encoding")
-
-
-_CHECKS: dict[str, Callable[[bytes], None]] = {
-    "BMP": _check_bmp,
-    "GIF": _check_gif,
-    "JPEG": _check_jpeg,
-    "PNG": _check_png,
-    "TIFF": _check_tiff,
-}
+    return picture
