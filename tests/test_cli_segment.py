@@ -69,8 +69,8 @@ def test_folder_with_a_broken_file(server: RunningServer, folder: Path, tmp_path
     )
     errors = done.stderr.splitlines()
     assert len(errors) == 2
-    assert errors[0].startswith("cutout: error: broken.jpg: INVALID_ARGUMENT: image.content")
-    assert "(request " in errors[0]
+    assert errors[0].startswith("cutout: error: broken.jpg: image.content: ")
+    assert "(INVALID_ARGUMENT, IMAGE_FORMAT_UNKNOWN, request " in errors[0]
     assert errors[1] == "cutout: error: missing.jpg: there is no picture file missing.jpg"
     assert "3 of 5 pictures done" in done.stdout
     assert max(map(len, done.stdout.splitlines()[:-1])) <= 80

@@ -84,7 +84,7 @@ def test_code_becomes_its_class(scripted: ScriptedServer, code: grpc.StatusCode,
     assert error.violations == (FieldViolation("boxes[0].x_max", "expected more"),)
     assert error.retry_after_s == 0.25
     assert error.request_id == "abc"
-    assert isinstance(error.__cause__, grpc.RpcError)
+    assert isinstance(error.__context__, grpc.RpcError)
 
 
 @KINDS
@@ -107,11 +107,11 @@ def test_unknown_code_is_internal() -> None:
 
 
 def test_text_of_an_error() -> None:
-    """The text has the code, the message, every field that the message does not name already, and the request id."""
+    """What was wrong comes first, with every field that the message does not name already; then where to look."""
     violations = (FieldViolation("phrases", "expected one"), FieldViolation("boxes", "expected four"))
     details = ErrorDetails("X", violations, None, "abc")
     error = errors.make(grpc.StatusCode.INVALID_ARGUMENT, "phrases: expected one", details)
-    assert str(error) == "INVALID_ARGUMENT: phrases: expected one; boxes: expected four (request abc)"
+    assert str(error) == "phrases: expected one; boxes: expected four (INVALID_ARGUMENT, X, request abc)"
 
 
 def test_errors_survive_pickling() -> None:

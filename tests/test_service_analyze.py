@@ -171,9 +171,3 @@ def test_what_cannot_be_is_named(analyzing: Stubs, photos: dict[str, Photo], cha
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     details = unpack(rpc_status.from_call(caught.value))
     assert [violation.field for violation in details.violations] == fields
-
-
-def test_without_a_classifier_it_is_refused(stubs: Stubs, photos: dict[str, Photo]):
-    """The error says that none is configured."""
-    with pytest.raises(grpc.RpcError, match="no model that can classify is configured"):
-        stubs.segmentation.AnalyzeImage(pb2.AnalyzeImageRequest(image=image_of(photos["rocket"]), concepts=CONCEPTS))

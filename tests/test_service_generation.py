@@ -220,13 +220,6 @@ def test_bounds(stub: Stub, changes: dict[str, Any], fields: set[str]):
     assert violations(lambda: stub.GenerateImage(request(**changes))).keys() == fields
 
 
-def test_no_generator(server: RunningServer):
-    """A server without one says so."""
-    with server.channel() as channel:
-        found = violations(lambda: Stub(channel).GenerateImage(request()))
-    assert found == {"generator": "no model that can generate is configured"}
-
-
 def test_the_generator_is_listed(others: Stubs):
     """ListModels says that it generates, and that it is the default."""
     listed = {model.name: model for model in others.models.ListModels(model_service_pb2.ListModelsRequest()).models}

@@ -145,10 +145,8 @@ def test_detector_and_segmenter_are_chosen_by_name(words: Stubs, photos: dict[st
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"exemplars": [pb2.Exemplar(box=mask_pb2.Box(x_max=9, y_max=9))]}, "exemplars"),
         ({"exemplars": [pb2.Exemplar(box=mask_pb2.Box(x_max=-9, y_max=9))]}, "exemplars[0].box.x_max"),
         ({"box_nms_iou": 0.0}, "box_nms_iou"),
-        ({"rewrite": True}, "rewrite"),
         ({"detector": "sam"}, "detector"),
         ({"phrases": ["red sofa " * 28, "cat " * 60, "orange suit " * 21]}, None),
     ],

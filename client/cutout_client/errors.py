@@ -33,6 +33,8 @@ __all__ = ["CutoutError", "FieldViolation"]
 class CutoutError(Exception):
     """Base of everything that the service answers instead of a result.
 
+    Its text begins with what was wrong. Tracebacks show nothing below it; what gRPC raised is its `__context__`.
+
     Attributes:
         code: The gRPC code.
         message: For people.
@@ -53,8 +55,8 @@ class CutoutError(Exception):
 
     def __str__(self) -> str:
         unsaid = [f"{v.field}: {v.description}" for v in self.violations if v.description not in self.message]
-        where = f" (request {self.request_id})" if self.request_id else ""
-        return f"{self.code.name}: {'; '.join([self.message, *unsaid])}{where}"
+        origin = dict.fromkeys([self.code.name, self.reason, f"request {self.request_id}" if self.request_id else ""])
+        return f"{'; '.join([self.message, *unsaid])} ({', '.join(filter(None, origin))})"
 
     def __reduce__(self) -> tuple[type["CutoutError"], tuple[grpc.StatusCode, str, ErrorDetails]]:
         # Exceptions are pickled by their `args`, which are the message alone.
@@ -167,4 +169,4 @@ def translated(request_id: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as failure:
-        raise from_rpc(failure, request_id) from failure
+        raise from_rpc(failure, request_id) from None

@@ -151,7 +151,7 @@ class Session:
             except grpc.RpcError as failure:
                 self._prompts.put(None)  # ends the thread that sends
                 request_id = self._call.request_id
-                raise (_late(request_id) if is_late() else errors.from_rpc(failure, request_id)) from failure
+                raise (_late(request_id) if is_late() else errors.from_rpc(failure, request_id)) from None
         if message is None:
             self._prompts.put(None)
             raise _ended(self._call.request_id)
@@ -284,10 +284,10 @@ class AsyncSession:
         except asyncio.CancelledError:
             self._over = True
             raise
-        except TimeoutError as error:
+        except TimeoutError:
             # The call is cancelled with its read; asked again, grpc would say that our own task was.
             self._over = True
-            raise _late(self._call.request_id) from error
+            raise _late(self._call.request_id) from None
         if message is grpc.aio.EOF:
             raise _ended(self._call.request_id)
         return message

@@ -12,6 +12,7 @@ import structlog
 from cutout_common.config import ConfigError
 
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
+from cutout_server.lacking import no_model
 from cutout_server.models.base import Family, Model, ModelFiles, Task
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime, check, choose
@@ -155,7 +156,9 @@ class Catalogue:
             Task.GENERATE: ("default_generator", settings.default_generator),
         }
         defaults = {task: _default(families, name, task, field) for task, (field, name) in names.items()}
-        defaults[Task.EVERYTHING] = defaults[Task.SEGMENT]
+        segmenter = defaults[Task.SEGMENT]
+        goes_on = segmenter is not None and Task.EVERYTHING in families[segmenter].tasks
+        defaults[Task.EVERYTHING] = segmenter if goes_on else _default(families, "", Task.EVERYTHING, "")
         weights = Weights(
             settings.weights_dir,
             offline=settings.offline,
@@ -203,16 +206,14 @@ class Catalogue:
         """The model that a request named in `field`, or the default for the task.
 
         Raises:
-            InvalidRequestError: The name is unknown, the model cannot do it, or none is configured that can.
+            FailedPreconditionError: No model can do it.
+            InvalidRequestError: The name is unknown, or that model cannot do it.
         """
         able = [spec.name for spec in self.specs.values() if task in spec.family.tasks]
+        if not able:
+            raise no_model(task, field)
         if not name:
-            for spec in self.specs.values():
-                if task in spec.default_for:
-                    return spec
-            raise InvalidRequestError.of(
-                field, f"no model that can {task.value} is configured", reason="MODEL_NOT_FOUND"
-            )
+            return next(spec for spec in self.specs.values() if task in spec.default_for)
         if name not in able:
             raise InvalidRequestError.of(field, f"expected one of {able}, got {name!r}", reason="MODEL_NOT_FOUND")
         return self.specs[name]

@@ -369,7 +369,7 @@ class Task(Enum):
 
     SEGMENT = "segment"
     DETECT = "detect"
-    EVERYTHING = "everything"
+    EVERYTHING = "segment everything"
     SEGMENT_TEXT = "segment by text"
     CLASSIFY = "classify"
     GENERATE = "generate"

@@ -40,7 +40,8 @@ class Generation:
         """The generator that a request named, or the default.
 
         Raises:
-            InvalidRequestError: There is none of that name, or none at all.
+            FailedPreconditionError: There is none at all.
+            InvalidRequestError: There is none of that name.
         """
         return self._catalogue.choose(name, Task.GENERATE, "generator")
 

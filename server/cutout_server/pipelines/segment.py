@@ -11,6 +11,7 @@ from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging.tiles import Tile
+from cutout_server.lacking import no_exemplars, no_rewriter
 from cutout_server.models.base import Embedding, Task
 from cutout_server.pipelines import everything, proposals
 from cutout_server.pipelines.answers import AnswerKey, digest
@@ -93,7 +94,8 @@ class Segmentation:
         """Makes sure that there are models for a request, before others do long work for it.
 
         Raises:
-            InvalidRequestError: There are none.
+            FailedPreconditionError: There are none.
+            InvalidRequestError: The request names one that there is not, or asks for what it cannot do.
         """
         self._cast(request, request.regions if isinstance(request, AnalyzeRequest) else request, None)
 
@@ -177,6 +179,10 @@ class Segmentation:
     def _cast(self, request: SegmentRequest, wanted: WantedMasks, warm: Warm | None) -> Cast:
         choose = self._catalogue.choose
         if isinstance(wanted, TextRequest):
+            if wanted.rewrite and self._rewriter is None:
+                raise no_rewriter()
+            if wanted.exemplars and not any(spec.family.exemplars for spec in self._catalogue.specs.values()):
+                raise no_exemplars()
             named = warm.segmenter.name if warm else wanted.segmenter
             direct = self._catalogue.find(named, Task.SEGMENT_TEXT)
             detects = wanted.detector or (not named and self._catalogue.find("", Task.DETECT))
@@ -300,10 +306,8 @@ class Segmentation:
         )
 
     async def _rewriting(self, wanted: TextRequest) -> Rewriting | None:
-        if not wanted.rewrite:
+        if not wanted.rewrite or self._rewriter is None:
             return None
-        if self._rewriter is None:
-            raise InvalidRequestError.of("rewrite", "expected false: the operator set no language model up")
         with calls.stage("rewrite"):
             return await self._rewriter.rewrite(wanted.phrases)
 
