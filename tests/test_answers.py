@@ -20,8 +20,8 @@ from cutout_server.errors import DeadlineError, InvalidRequestError
 from cutout_server.imaging.fetch import FetchPolicy
 from cutout_server.pipelines.answers import AnswerKey, Answers, digest
 from cutout_server.types import Box, MaskFormat, ObjectPrompt, Options, PromptsRequest, Strategy
-from gateway_fixtures import wait_until
 from probe_family import Probe, probe_family
+from waiting import wait_until
 
 KEYS = {"api_keys": [{"caller": caller, "key": caller * 16} for caller in ("a", "b")]}
 KEY = AnswerKey("a", ("one", "two"), b"sha")

@@ -18,13 +18,14 @@ from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, model_service_pb2,
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import ErrorDetails, unpack
 from cutout_gateway.settings import GatewaySettings
-from gateway_fixtures import GatewayThread, wait_until
+from gateway_fixtures import GatewayThread
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from PIL import Image as Pillow
 from probe_family import Probe, probe_family
+from waiting import wait_until
 
 Options = segmentation_pb2.SegmentationOptions
 BOX = mask_pb2.Box(x_min=1, y_min=1, x_max=9, y_max=9)

@@ -13,8 +13,11 @@ import httpx
 import pytest
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import MIB, GatewaySettings
-from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos, free_port, wait_until
+from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from grpc_health.v1 import health_pb2
+from waiting import wait_until
+
+from tools import free_port
 
 # The table of grpc-gateway's runtime.HTTPStatusFromCode.
 HTTP_OF_CODE = {

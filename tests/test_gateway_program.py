@@ -21,7 +21,10 @@ import yaml
 from cutout_common.config import ConfigError
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
-from gateway_fixtures import EchoServer, free_port, wait_until
+from gateway_fixtures import EchoServer
+from waiting import wait_until
+
+from tools import free_port
 
 
 class Program:
@@ -42,7 +45,7 @@ class Program:
         self.lines: list[dict[str, Any]] = []
         self.thread = threading.Thread(target=self._read)
         self.thread.start()
-        wait_until(lambda: bool(self.events("gateway listening")) or self.process.poll() is not None, 30)
+        wait_until(lambda: bool(self.events("gateway listening")) or self.process.poll() is not None)
         [ready] = self.events("gateway listening")
         self.port = ready["port"]
         self.url = ready["event"].removeprefix("gateway listening on ")
@@ -115,7 +118,7 @@ def test_console_logs_and_levels():
         flags = ["--port", str(port), "--log-format", "console", "--log-level", level]
         command = [sys.executable, "-m", "cutout_gateway", *flags]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            wait_until(lambda port=port: _is_healthy(port), 20)
+            wait_until(lambda port=port: _is_healthy(port))
             process.terminate()
             logged = process.communicate(timeout=20)[1]
         assert expected in logged

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cutout_client import Client
-from gateway_fixtures import free_port, wait_until
 from PIL import Image
+from waiting import wait_until
+
+from tools import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,7 +67,7 @@ def served() -> Iterator[Served]:
     )
     try:
         with Client(f"127.0.0.1:{port}") as client:
-            wait_until(lambda: answers(client), seconds=30)
+            wait_until(lambda: answers(client))
             warm = np.random.default_rng(1).integers(0, 256, (600, 600, 3), np.uint8)
             client.segment_box(warm, [(100, 100, 300, 300)])
             client.segment_box(warm, [(100, 100, 300, 300)], tiling=512)
@@ -91,4 +93,4 @@ def test_memory_is_the_pictures(served: Served, files: dict[str, Path], name: st
         (found,) = served.client.segment_box(image, [(2000, 2000, 2300, 2300)], **options)
         assert found.mask.shape == (SIDE, SIDE)
         assert served.rss("VmHWM") - before < PIXELS + CONSTANT
-    wait_until(lambda: served.rss("VmRSS") - before < CONSTANT, seconds=10)
+    wait_until(lambda: served.rss("VmRSS") - before < CONSTANT)

@@ -11,11 +11,11 @@ import pytest
 from conftest import RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
-from gateway_fixtures import wait_until
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from probe_family import Probe, probe_family
+from waiting import wait_until
 
 CALLERS = 64
 

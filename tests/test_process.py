@@ -19,11 +19,11 @@ from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_server.models.registry import FAMILIES
-from gateway_fixtures import wait_until
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from probe_family import Probe, probe_family
+from waiting import wait_until
 
 from tools import require
 
@@ -47,7 +47,7 @@ class Process:
     @property
     def address(self) -> str:
         """Where it serves, once it does."""
-        wait_until(lambda: self.events("serving") or self.popen.poll() is not None, seconds=30)
+        wait_until(lambda: self.events("serving") or self.popen.poll() is not None)
         return str(self.events("serving")[0]["address"])
 
 

@@ -12,7 +12,7 @@ import grpc
 import pytest
 import torch
 from checkpoints import Sam2Files, sam2_files  # noqa: F401 - a fixture
-from conftest import run_server, wait_until
+from conftest import run_server
 from cutout.v1 import model_service_pb2, model_service_pb2_grpc
 from cutout_common.config import ConfigError
 from cutout_server.catalogue import Catalogue
@@ -24,6 +24,7 @@ from cutout_server.zoo import KNOWN, PROFILES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hub_server import run_hub
 from test_process import start
+from waiting import wait_until
 
 
 @pytest.mark.parametrize("profile", ["small", "quality"])

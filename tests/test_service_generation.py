@@ -24,11 +24,12 @@ from cutout_gateway.settings import GatewaySettings
 from cutout_server.models.base import AbandonedError, Family, GenerateQuery, Task
 from cutout_server.models.registry import FAMILIES
 from cutout_server.types import RgbImage
-from gateway_fixtures import GatewayThread, wait_until
+from gateway_fixtures import GatewayThread
 from generation_fixtures import clip_folder, painter, sd1  # noqa: F401 - fixtures
 from grpc_status import rpc_status
 from PIL import Image
 from stable_diffusion_checkpoints import official
+from waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

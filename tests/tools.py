@@ -3,18 +3,21 @@
 import os
 import shutil
 import socket
+from typing import NoReturn
 
 import pytest
 
 CI = bool(os.environ.get("CI"))
 
 
+def unmet(reason: str) -> NoReturn:
+    """Skips a test that cannot be run here; in CI that is a failure."""
+    (pytest.fail if CI else pytest.skip)(reason)
+
+
 def require(tool: str, hint: str) -> str:
-    """Path of a program, or a skip that says how to get it; in CI its absence is a failure."""
-    path = shutil.which(tool)
-    if path is None:
-        (pytest.fail if CI else pytest.skip)(f"{tool} is not installed: {hint}")
-    return path
+    """Path of a program that a test needs."""
+    return shutil.which(tool) or unmet(f"{tool} is not installed: {hint}")
 
 
 def free_port() -> int:
