@@ -17,6 +17,7 @@ from cutout.v1 import (
     model_service_pb2_grpc,
     segmentation_service_pb2_grpc,
 )
+from cutout_common import channels
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from cutout_client.errors import CutoutError, OverloadedError
@@ -63,7 +64,7 @@ class Connection:
         """The channel's arguments."""
         return [
             ("grpc.primary_user_agent", f"cutout-python/{cutout_common.__version__}"),
-            ("grpc.max_receive_message_length", -1),  # the server bounds its answers; larger ones come in pieces
+            *channels.OPTIONS,
             ("grpc.enable_retries", int(self.retries > 0)),
             # A call is only tried again while all that was sent is still at hand; 256 KiB, the default, is no picture.
             ("grpc.per_rpc_retry_buffer_size", 64 * 2**20),

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from cutout_common import channels
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -13,13 +14,8 @@ from cutout_gateway.descriptors import Rpc
 from cutout_gateway.headers import Metadata
 from cutout_gateway.settings import GatewaySettings
 
-# The server bounds its answers and the gateway its bodies; gRPC's own 4 MiB would only get in the way.
-_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 120_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
+# The gateway bounds its bodies itself.
+_OPTIONS = (*channels.OPTIONS, ("grpc.max_send_message_length", -1))
 
 
 def credentials(settings: GatewaySettings) -> grpc.ChannelCredentials | None:
@@ -35,7 +31,7 @@ def credentials(settings: GatewaySettings) -> grpc.ChannelCredentials | None:
 
 
 def open_channel(address: str, shown: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """The one channel to the server; it reconnects by itself."""
+    """The one channel to the server; it connects again by itself, within seconds after any outage."""
     if shown is None:
         return grpc.aio.insecure_channel(address, _OPTIONS)
     return grpc.aio.secure_channel(address, shown, _OPTIONS)

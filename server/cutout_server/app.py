@@ -218,6 +218,10 @@ class App:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
                 ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+                # The third ping in a row that comes too soon ends a connection. gRPC's own bounds, five minutes with a
+                # call and two hours without, would end the idle sessions of clients that ping as often as usual.
+                ("grpc.http2.min_ping_interval_without_data_ms", round(settings.min_ping_interval_s * 1000)),
+                ("grpc.keepalive_permit_without_calls", 1),
                 # Two servers on one port would share its calls in silence.
                 ("grpc.so_reuseport", 0),
             ],

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import httpx
 from annotated_types import Len
+from cutout_common import channels
 from cutout_common.config import Config
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -151,6 +152,9 @@ class Settings(Config):
     max_objects: int = Field(1000, ge=1, description="Bound on objects in one answer.")
     max_tiles: int = Field(256, ge=1, description="Bound on the tiles of one picture, for requests that ask for them.")
     max_concurrent_streams: int = Field(256, ge=1, description="Bound on the calls of one connection.")
+    min_ping_interval_s: float = Field(
+        5.0, gt=0, le=channels.PING_S, description="Connections that ping more often, with calls or without, are ended."
+    )
     default_deadline_s: float = Field(60.0, gt=0, description="Deadline of calls that bring none.")
     session_idle_s: float = Field(300.0, gt=0, description="A session without a message for so long is ended.")
     drain_s: float = Field(30.0, ge=0, description="Time that accepted work has to finish after SIGTERM.")

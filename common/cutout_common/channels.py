@@ -1,0 +1,19 @@
+"""How our clients and our gateway keep their connection to a server, as gRPC channel arguments."""
+
+PING_S = 30  # As often as we ping; the server's bound on pings is never longer.
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    # The server bounds its answers; gRPC's own 4 MiB would only get in the way.
+    ("grpc.max_receive_message_length", -1),
+    # After an outage, however long, back within seconds. By default gRPC waits up to two minutes between two tries,
+    # gives each one 20 s, and asks for the addresses behind a name every 30 s at most.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 2_000),
+    # A server that is gone without a word is noticed, and what forgets silent connections on the way does not.
+    ("grpc.keepalive_time_ms", PING_S * 1_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),  # Without it gRPC stops after two pings of an idle session.
+)
