@@ -1,5 +1,9 @@
-"""Build hook: generates the Python stubs and the descriptor set from protos/, so that neither is ever committed."""
+"""Build hook: generates the Python stubs and the descriptor set from protos/, so that neither is ever committed.
 
+It writes the commit into wheels and sdists, too: they have no repository to ask.
+"""
+
+import runpy
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,7 @@ from grpc_tools import protoc
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROTOS = Path(__file__).parent / "protos"
+COMMIT = Path("common/cutout_common/commit.py")
 
 
 def generate(protos: Path = PROTOS) -> None:
@@ -42,8 +47,21 @@ class StubsHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Generates the stubs; `artifacts` in pyproject.toml takes them along."""
-        del version, build_data
         generate(Path(self.root) / "protos")
+        if version != "editable":  # an editable install asks git whenever it runs
+            build_data["force_include"] |= self._commit()
+
+    def _commit(self) -> dict[str, str]:
+        """The file with the commit, and where it goes; nothing where the sources have one already, as an sdist has."""
+        program = runpy.run_path(str(Path(self.root) / COMMIT))
+        written: Path = program["WRITTEN"]
+        if written.exists():
+            return {}
+        made = Path(self.root) / "build" / written.name
+        made.parent.mkdir(exist_ok=True)
+        made.write_text(program["commit"]() + "\n", encoding="ascii")
+        folder = COMMIT.parent if self.target_name == "sdist" else COMMIT.parent.name
+        return {str(made): f"{folder}/{written.name}"}
 
 
 if __name__ == "__main__":

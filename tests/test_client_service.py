@@ -14,6 +14,7 @@ import pycocotools.mask
 import pytest
 from conftest import Photo, RunningServer, run_server
 from cutout_client import AsyncClient, Client, ImageId, Prompt, Segmentation, tasks
+from cutout_common.commit import commit
 
 from tools import require
 
@@ -282,6 +283,7 @@ def test_models_and_status(client: Client) -> None:
     assert client.load_model("builtin").loaded_on == ("cpu",)
     status = client.status()
     assert status.state == "serving"
+    assert (status.version, status.commit) == (cutout_client.__version__, commit())
     assert [device.name for device in status.devices] == ["cpu"]
     assert "builtin" in status.devices[0].models
     assert client.health() == "serving"

@@ -68,7 +68,7 @@ def test_auto_makes_do_with_what_is_installed(monkeypatch):
     monkeypatch.setattr(runtime, "_best", lambda _device, **_how: Precision.FP32)
     monkeypatch.setattr(runtime, "find_spec", lambda _: None)
     assert choose(Engine.AUTO, Precision.AUTO, ALL, "cpu") == ("eager", "fp32")
-    with pytest.raises(FailedPreconditionError, match=r"openvino.*pip install 'cutout\[openvino\]'"):
+    with pytest.raises(FailedPreconditionError, match=r"openvino.*pip install 'cutout-service\[openvino\]'"):
         choose(Engine.OPENVINO, Precision.AUTO, ALL, "cpu")
 
 

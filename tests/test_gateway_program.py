@@ -18,6 +18,8 @@ import grpc
 import httpx
 import pytest
 import yaml
+from cutout_common import __version__
+from cutout_common.commit import commit
 from cutout_common.config import ConfigError
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
@@ -93,6 +95,8 @@ def test_flags_environment_file_and_logs(models: EchoServer, tmp_path: Path):
     environment = {"CUTOUT_GATEWAY_SERVER_ADDRESS": models.address, "CUTOUT_GATEWAY_CONFIG": str(file)}
     with running("--port", "0", **environment) as program:
         assert program.url == f"http://127.0.0.1:{program.port}"
+        [ready] = program.events("gateway listening")
+        assert (ready["version"], ready["commit"]) == (__version__, commit())
         answer = httpx.get(f"{program.url}/v1/models/sam?x=1", headers={"x-request-id": "my-id"})
         assert answer.status_code == 400
         assert httpx.post(f"{program.url}/v1/segment:text", content=b" " * 1025).status_code == 413

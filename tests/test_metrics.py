@@ -10,8 +10,9 @@ import grpc
 import httpx
 import pytest
 from conftest import Photo, RunningServer, Stubs, run_server
-from cutout.v1 import image_pb2, mask_pb2
+from cutout.v1 import image_pb2, mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
+from cutout_common.commit import commit
 from prometheus_client.parser import text_string_to_metric_families
 
 from tools import free_port, require
@@ -62,6 +63,15 @@ def test_calls_are_counted_under_the_standard_names(moved):
     assert moved("grpc_server_msg_sent_total", **RPC) == 2
     assert moved("grpc_server_handling_seconds_count", **RPC) == 4
     assert moved("grpc_server_handling_seconds_sum", **RPC) > 0
+
+
+def test_the_build_is_told_everywhere_alike(server: RunningServer):
+    """`cutout_build_info` is 1, with the version and the commit that GetStatus tells."""
+    with server.channel() as channel:
+        status = Stubs.over(channel).models.GetStatus(model_service_pb2.GetStatusRequest())
+    assert (status.version, status.commit) == ("0.1.0", commit())
+    told = frozenset({"version": status.version, "commit": status.commit}.items())
+    assert scrape(server)["cutout_build_info", told] == 1
 
 
 def test_what_the_server_does_is_counted(moved):

@@ -106,7 +106,7 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", None)
     spec = Catalogue.of(Settings(profile="small")).get("clip-vit-b-32")
     for act in (spec.fetch, spec.files, lambda: spec.load("cpu")):
-        with pytest.raises(FailedPreconditionError, match=r"pip install 'cutout\[server\]'"):
+        with pytest.raises(FailedPreconditionError, match=r"pip install 'cutout-service\[server\]'"):
             act()
 
 

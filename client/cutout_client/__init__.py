@@ -7,6 +7,8 @@ for each in client.segment_text("cat.jpg", ["cat"]):
 print(each.label, each.score, each.mask.shape)
 """
 
+from cutout_common import __version__
+
 from cutout_client.aio import AsyncClient
 from cutout_client.client import Client
 from cutout_client.coco import CocoDataset
@@ -108,4 +110,5 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
     "UploadedImage",
+    "__version__",
 ]

@@ -135,6 +135,7 @@ def read_status(message: model_service_pb2.GetStatusResponse) -> ServerStatus:
     """Reads how the server is doing."""
     return ServerStatus(
         version=message.version,
+        commit=message.commit,
         state=_name(model_service_pb2.GetStatusResponse.State, message.state, "STATE_"),
         uptime_seconds=message.uptime_seconds,
         devices=tuple(_device(each) for each in message.devices),

@@ -88,6 +88,7 @@ class ServerStatus:
 
     Attributes:
         version: The server's.
+        commit: That its code is from; "unknown" where nothing told, empty from servers that do not say.
         state: "starting", "serving" or "draining".
         uptime_seconds: Since it started.
         devices: One for each device.
@@ -101,3 +102,4 @@ class ServerStatus:
     devices: tuple[DeviceStatus, ...]
     image_store: ImageStoreStatus
     answers: CacheStatus
+    commit: str = ""

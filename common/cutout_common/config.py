@@ -18,6 +18,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from cutout_common.distribution import PrintVersion
+
 
 class ConfigError(Exception):
     """The settings cannot be used; the text says which and why."""
@@ -44,6 +46,7 @@ class Config(BaseSettings):
         """
         prefix = cls.model_config.get("env_prefix", "")
         before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        before.add_argument("--version", action=PrintVersion)
         before.add_argument("--print-config", action="store_true", help="print the settings in force as YAML, and exit")
         before.add_argument("--config", default=os.environ.get(f"{prefix}CONFIG"), help="YAML file with any of these")
         known, flags = before.parse_known_args(args)

@@ -8,6 +8,7 @@ import structlog
 import uvicorn
 from cutout_common import logs
 from cutout_common.config import ConfigError
+from cutout_common.distribution import build
 
 from cutout_gateway.app import create_app
 from cutout_gateway.listener import listen
@@ -22,7 +23,7 @@ class _Server(uvicorn.Server):
         host, port = (sockets or [])[0].getsockname()[:2]
         scheme = "https" if self.config.is_ssl else "http"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        structlog.get_logger("cutout_gateway").info(f"gateway listening on {url}", host=host, port=port)
+        structlog.get_logger("cutout_gateway").info(f"gateway listening on {url}", host=host, port=port, **build())
 
 
 def main(args: list[str] | None = None) -> int:

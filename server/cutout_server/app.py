@@ -18,6 +18,7 @@ from cutout.v1 import (
     segmentation_service_pb2,
     segmentation_service_pb2_grpc,
 )
+from cutout_common.distribution import build
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -111,7 +112,8 @@ class App:
         return self._board.read()
 
     def announce(self) -> None:
-        """Says which models serve, and how to get better ones while no neural network is among them."""
+        """Says what starts, which models serve, and how to get better ones while no neural network is among them."""
+        log.info("starting", **build())
         for spec in self._catalogue.specs.values():
             tasks = [f"{task.value}{' (default)' if task in spec.default_for else ''}" for task in spec.family.tasks]
             log.info("model", name=spec.name, what=spec.description or spec.family.name, does=", ".join(sorted(tasks)))

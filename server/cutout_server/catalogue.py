@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from cutout_common.config import ConfigError
+from cutout_common.distribution import install_hint
 
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from cutout_server.lacking import no_model
@@ -129,7 +130,7 @@ class ModelSpec:
             if (error.name or "").startswith("cutout"):
                 raise
             raise FailedPreconditionError(
-                f"model {self.name!r} needs the package {error.name!r}: pip install 'cutout[{self.family.extra}]'",
+                f"model {self.name!r} needs the package {error.name!r}: {install_hint(self.family.extra)}",
                 reason="PACKAGE_MISSING",
             ) from error
 

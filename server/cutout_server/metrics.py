@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from cutout_common.distribution import build
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -31,6 +40,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+        Info("cutout_build", "Version and commit of the code.", registry=self.registry).info(build())
         self._started = self._counter("grpc_server_started", "RPCs that arrived.", RPC_LABELS)
         self._handled = self._counter("grpc_server_handled", "RPCs that ended.", (*RPC_LABELS, "grpc_code"))
         self._received = self._counter("grpc_server_msg_received", "Messages received.", RPC_LABELS)

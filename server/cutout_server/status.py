@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-import cutout_common
+from cutout_common import __version__
+from cutout_common.commit import commit
 
 from cutout_server.imaging.store import ImageStore
 from cutout_server.models.memory import in_use
@@ -67,6 +68,7 @@ class ServerStatus:
     """Everything at once."""
 
     version: str
+    commit: str
     state: State
     uptime_s: float
     devices: tuple[DeviceStatus, ...]
@@ -89,7 +91,8 @@ class StatusBoard:
     def read(self) -> ServerStatus:
         """A snapshot. Safe from any thread: it only reads."""
         return ServerStatus(
-            version=cutout_common.__version__,
+            version=__version__,
+            commit=commit(),
             state=self.state,
             uptime_s=time.monotonic() - self._started_s,
             devices=tuple(self._device(pool) for pool in self._pools.by_device.values()),

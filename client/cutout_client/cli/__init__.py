@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-import cutout_common
+from cutout_common.distribution import PrintVersion
 
 from cutout_client.cli import analyze, console, generate, health, models, segment, serve, status
 from cutout_client.errors import CutoutError
@@ -19,10 +19,11 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="cutout", description="A picture and a prompt in, masks out.", allow_abbrev=False
     )
-    root.add_argument("--version", action="version", version=f"cutout {cutout_common.__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
+    for each in (root, *commands.choices.values()):
+        each.add_argument("--version", action=PrintVersion)
     return root
 
 

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cutout_common.distribution import install_hint
+
 from cutout_client.cli import console
 
 PROGRAMS = {"server": "cutout_server", "gateway": "cutout_gateway"}
@@ -93,8 +95,8 @@ def _flags(args: argparse.Namespace, **names: str) -> list[str]:
 def _require(program: str) -> None:
     missing = [name for name in NEEDED[program] if importlib.util.find_spec(name) is None]
     if missing:
-        extra = f"pip install 'cutout[{EXTRAS[program]}]'"
-        raise ValueError(f"the {program} is not installed here ({', '.join(missing)} missing); {extra}")
+        hint = install_hint(EXTRAS[program])
+        raise ValueError(f"the {program} is not installed here ({', '.join(missing)} missing); {hint}")
 
 
 def _command(program: str, *flags: str) -> list[str]:

@@ -52,6 +52,7 @@ def _render(status: ServerStatus, address: str) -> RenderableType:
     heading = Text.assemble(
         ("cutout ", "bold"),
         status.version,
+        f" ({status.commit})" if status.commit else "",
         f" at {address}: ",
         (status.state, _STYLES.get(status.state, "")),
         f", up {up}",

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+from cutout_common.distribution import install_hint
+
 from cutout_client.cli import console
 
 
@@ -165,7 +167,8 @@ def _server() -> argparse.Namespace:
         names += ["cutout_common.config", "cutout_common.logs"]
         return argparse.Namespace(**{name.split(".")[-1]: importlib.import_module(name) for name in names})
     except ImportError as error:
-        raise SystemExit(f"cutout: error: this needs the package {error.name}: pip install 'cutout[server]'") from error
+        hint = install_hint("server")
+        raise SystemExit(f"cutout: error: this needs the package {error.name}: {hint}") from error
 
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {"pull": pull, "export": export, "compile": export}

@@ -190,6 +190,7 @@ def status(status: ServerStatus) -> model_service_pb2.GetStatusResponse:
     """The server at this moment."""
     return model_service_pb2.GetStatusResponse(
         version=status.version,
+        commit=status.commit,
         state=STATES[status.state],
         uptime_seconds=status.uptime_s,
         devices=[

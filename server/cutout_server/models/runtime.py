@@ -5,6 +5,8 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
+from cutout_common.distribution import install_hint
+
 from cutout_server.errors import FailedPreconditionError
 
 
@@ -109,7 +111,7 @@ def choose(
         )
     elif not _installed(engine):
         raise FailedPreconditionError(
-            f"engine {engine.value} needs the package {_PACKAGES[engine]!r}: pip install 'cutout[{engine.value}]'",
+            f"engine {engine.value} needs the package {_PACKAGES[engine]!r}: {install_hint(engine.value)}",
             reason="PACKAGE_MISSING",
         )
     if precision is Precision.AUTO:
