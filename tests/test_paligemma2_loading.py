@@ -61,7 +61,7 @@ def test_weights_keep_the_dtype_of_the_folder(copy: PaliGemmaFiles, paligemma: P
     whole = paligemma.nbytes
     decoder = sum(tensor.nbytes for tensor in read_mask_decoder(copy.mask_decoder).state_dict().values())
     assert halved.nbytes - decoder == pytest.approx((whole - decoder) / 2, rel=0.01)
-    (finds,) = halved.segment_text([TextQuery(photos["coffee"].pixels, ("cat", "a cup"), 0.0)])
+    (finds,) = halved.segment_text([TextQuery(*halved.encode([photos["coffee"].pixels]), ("cat", "a cup"), 0.0)])
     assert {find.phrase_index for find in finds} == {0, 1}
     assert all(find.logits.dtype == np.float32 for find in finds)
 
@@ -179,7 +179,7 @@ def test_full_size(paligemma_files: PaliGemmaFiles, photos):
     teach_grammar(embedding, head, processor.tokenizer)
     head.div_(10)  # Logits beyond 30 would all become 30.
     model.lm_head.weight = torch.nn.Parameter(head, requires_grad=False)
-    (finds,) = found.segment_text([TextQuery(photos["astronaut"].pixels, ("cat", "a dog"), 0.0)])
+    (finds,) = found.segment_text([TextQuery(*found.encode([photos["astronaut"].pixels]), ("cat", "a dog"), 0.0)])
     assert {find.phrase_index for find in finds} == {0, 1}
     for find in finds:
         assert 0 <= find.box.x_min < find.box.x_max <= 512

@@ -10,12 +10,13 @@ import pytest
 import torch
 from cutout_server.errors import InvalidRequestError
 from cutout_server.models.base import MaskQuery, ModelFiles, Segmenter, TextFind, TextQuery, TextSegmenter
+from cutout_server.models.pretrained import nbytes
 from cutout_server.models.sam3 import Sam3, load
 from cutout_server.types import Box, Exemplar
 from sam2_cases import PICTURES
 from sam3_checkpoints import sam3_folder  # noqa: F401 - a fixture
 from sam3_reference import Instance, Reference
-from transformers import Sam3Processor
+from transformers import Sam3Model, Sam3Processor, Sam3TrackerModel
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,8 @@ def ours(sam3_folder) -> Sam3:
 @pytest.fixture(scope="module")
 def grouped(ours, sam3_folder) -> Sam3:
     """The same, with as many phrases in a pass as a GPU gets."""
-    return Sam3(ours._concepts.model, ours._model, Sam3Processor.from_pretrained(sam3_folder), phrases_per_pass=4)
+    parts = (ours._backbone, ours._concepts.model, ours._model)
+    return Sam3(*parts, Sam3Processor.from_pretrained(sam3_folder), phrases_per_pass=4)
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +81,22 @@ def assert_same(
 def test_phrases_are_found_as_by_transformers(ours, grouped, reference, kind):
     """Of pictures square, wide, tall, tiny and large: alone, to 3 pixels, and in company."""
     images = [picture(name) for name in SIZES]
-    queries = [TextQuery(image, PHRASES, THRESHOLD, exemplars(image, kind)) for image in images]
-    found = [[reference(query.pixels, phrase, THRESHOLD, query.exemplars) for phrase in PHRASES] for query in queries]
+    embeddings = ours.encode(images)
+    queries = [
+        TextQuery(embedding, PHRASES, THRESHOLD, exemplars(image, kind))
+        for image, embedding in zip(images, embeddings, strict=True)
+    ]
+    found = [
+        [reference(image, phrase, THRESHOLD, query.exemplars) for phrase in PHRASES]
+        for image, query in zip(images, queries, strict=True)
+    ]
     assert sum(len(each) for of_one in found for each in of_one) > 50
     for model in (ours, grouped):
-        for query, finds, expected in zip(queries, model.segment_text(queries), found, strict=True):
+        for image, finds, expected in zip(images, model.segment_text(queries), found, strict=True):
             assert [find.phrase_index for find in finds] == sorted(find.phrase_index for find in finds)
             for index, each in enumerate(expected):
                 own = [find for find in finds if find.phrase_index == index]
-                assert_same(model, query.pixels, own, each, 3 if model is ours else in_company(query.pixels))
+                assert_same(model, image, own, each, 3 if model is ours else in_company(image))
 
 
 def test_answers_are_plentiful(reference):
@@ -110,7 +119,7 @@ def test_exemplars_alone_are_the_phrase_visual(ours, reference):
     """As the processor has it when it gets no text."""
     image = PICTURES["square"]()
     given = exemplars(image, "several")
-    (finds,) = ours.segment_text([TextQuery(image, ("visual",), 0.1, given)])
+    (finds,) = ours.segment_text([TextQuery(*ours.encode([image]), ("visual",), 0.1, given)])
     expected = reference(image, None, 0.1, given)
     assert expected
     assert_same(ours, image, finds, expected)
@@ -118,20 +127,21 @@ def test_exemplars_alone_are_the_phrase_visual(ours, reference):
 
 def test_queries_with_and_without_exemplars_share_a_call(grouped, reference):
     """Each is answered as it is alone; a phrase of two queries is read once and means the same."""
-    image = PICTURES["square"]()
-    queries = [TextQuery(image, PHRASES[:2], THRESHOLD, exemplars(image, kind)) for kind in ("several", "none")]
-    queries.append(TextQuery(PICTURES["wide"](), PHRASES[1:], 0.1, exemplars(PICTURES["wide"](), "several")))
-    for query, finds in zip(queries, grouped.segment_text(queries), strict=True):
+    images = [PICTURES[name]() for name in ("square", "square", "wide")]
+    square, wide = grouped.encode(images[1:])
+    queries = [TextQuery(square, PHRASES[:2], THRESHOLD, exemplars(images[0], kind)) for kind in ("several", "none")]
+    queries.append(TextQuery(wide, PHRASES[1:], 0.1, exemplars(images[2], "several")))
+    for image, query, finds in zip(images, queries, grouped.segment_text(queries), strict=True):
         for index, phrase in enumerate(query.phrases):
-            expected = reference(query.pixels, phrase, query.box_threshold, query.exemplars)
+            expected = reference(image, phrase, query.box_threshold, query.exemplars)
             own = [find for find in finds if find.phrase_index == index]
-            assert_same(grouped, query.pixels, own, expected, in_company(query.pixels))
+            assert_same(grouped, image, own, expected, in_company(image))
 
 
 def test_the_mask_threshold_is_of_logits(ours):
     """Zero is a probability of one half; a higher one leaves a smaller mask."""
     image = PICTURES["square"]()
-    (find, *_), *_ = ours.segment_text([TextQuery(image, PHRASES, THRESHOLD)])
+    (find, *_), *_ = ours.segment_text([TextQuery(*ours.encode([image]), PHRASES, THRESHOLD)])
     patches = ours.masks([MaskQuery(find.embedding, find.logits, each) for each in (-2.0, 0.0, 2.0)])
     low, middle, high = (patch.whole() for patch in patches)
     assert low.sum() > middle.sum() > high.sum() > 0
@@ -141,35 +151,33 @@ def test_the_mask_threshold_is_of_logits(ours):
 
 def test_nothing_found_is_no_error(ours):
     """Scores that do not exceed the threshold are no finds."""
-    assert ours.segment_text([TextQuery(PICTURES["square"](), PHRASES, 1.0)]) == [[]]
+    assert ours.segment_text([TextQuery(*ours.encode([PICTURES["square"]()]), PHRASES, 1.0)]) == [[]]
     assert ours.segment_text([]) == []
 
 
 @pytest.mark.parametrize("phrase", ["cat " * 40, "a <|endoftext|> cat"])
 def test_a_phrase_that_cannot_be_read_is_refused(ours, phrase):
     """One of more than 32 tokens, or one with the mark of the end; nothing is cut off in silence."""
+    (embedding,) = ours.encode([PICTURES["tiny"]()])
     with pytest.raises(InvalidRequestError) as caught:
-        ours.segment_text([TextQuery(PICTURES["tiny"](), ("cat", phrase), 0.5)])
+        ours.segment_text([TextQuery(embedding, ("cat", phrase), 0.5)])
     assert [violation.field for violation in caught.value.violations] == ["phrases[1]"]
 
 
-def test_it_is_a_segmenter_by_text_and_by_prompts(ours):
+def test_it_is_a_segmenter_by_text_and_by_prompts(ours, sam3_folder):
     """It fills in both Protocols; what both halves share counts once."""
     assert isinstance(ours, TextSegmenter)
     assert isinstance(ours, Segmenter)
-    detector, tracker = ours._concepts.model, ours._model
-    assert tracker.vision_encoder.backbone is detector.vision_encoder.backbone
-    alone = sum(tensor.nbytes for tensor in detector.vision_encoder.backbone.state_dict().values())
-    of_both = sum(tensor.nbytes for model in (detector, tracker) for tensor in model.state_dict().values())
-    assert of_both - alone <= ours.nbytes < of_both - 0.8 * alone
+    reference = Sam3Model.from_pretrained(sam3_folder), Sam3TrackerModel.from_pretrained(sam3_folder)
+    backbone, detector, tracker = map(nbytes, (reference[0].vision_encoder.backbone, *reference))
+    assert ours.nbytes == detector + tracker - backbone
 
 
 def test_nothing_of_a_picture_stays(sam3_folder):
     """No tensor lives on in a cache of transformers when the model is gone."""
     before = {id(tensor) for tensor in tensors()}
     model = load(ModelFiles(sam3_folder), "cpu")
-    model.segment_text([TextQuery(PICTURES["square"](), PHRASES, THRESHOLD)])
-    model.encode([PICTURES["square"]()])
+    model.segment_text([TextQuery(*model.encode([PICTURES["square"]()]), PHRASES, THRESHOLD)])
     del model
     assert sum(tensor.nbytes for tensor in tensors() if id(tensor) not in before) < 4096
 

@@ -28,9 +28,10 @@ def copy(sam3_folder, tmp_path) -> Path:
 def answers(model: Sam3) -> list[np.ndarray]:
     """Of both halves."""
     image = PICTURES["tall"]()
-    (finds,) = model.segment_text([TextQuery(image, ("cat",), 0.0)])
+    (embedding,) = model.encode([image])
+    (finds,) = model.segment_text([TextQuery(embedding, ("cat",), 0.0)])
     prompt = ObjectPrompt(box=Box(10, 20, 90, 200))
-    (candidates,) = model.decode([DecodeQuery(model.encode([image])[0], prompt, multimask=True)])
+    (candidates,) = model.decode([DecodeQuery(embedding, prompt, multimask=True)])
     return [*(find.logits for find in finds), candidates.logits, candidates.predicted_iou]
 
 
@@ -94,11 +95,11 @@ def test_the_full_size_has_its_parameters_and_form(tmp_path):
     ours = load(ModelFiles(write_sam3(tmp_path, config, tamed=False)), "cpu")
     assert ours.nbytes == pytest.approx(3.41e9, rel=0.01)  # The backbone of 1.8 GB counts once.
     image = PICTURES["wide"]()
-    (finds,) = ours.segment_text([TextQuery(image, ("cat",), 0.0)])
+    (embedding,) = ours.encode([image])
+    (finds,) = ours.segment_text([TextQuery(embedding, ("cat",), 0.0)])
     assert len(finds) == 200
     assert all(find.logits.shape == (144, 144) and np.isfinite(find.logits).all() for find in finds)
-    (embedding,) = ours.encode([image])
-    assert embedding.nbytes == 4 * (144 * 144 * 32 + 72 * 72 * 64 + 36 * 36 * 256)
+    assert embedding.nbytes == 4 * (144 * 144 * 32 + 72 * 72 * 64 + 36 * 36 * (256 + 1024))
     (answer,) = ours.decode([DecodeQuery(embedding, ObjectPrompt(box=Box(10, 10, 300, 100)), multimask=True)])
     assert answer.logits.shape == (3, 144, 144)
     assert np.isfinite(answer.logits).all()

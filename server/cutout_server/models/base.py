@@ -178,13 +178,13 @@ class TextQuery:
     """Words whose masks are wanted.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
+        embedding: From `encode` of the same model.
         phrases: As the caller wrote them.
         box_threshold: Least score of a find, in [0, 1].
         exemplars: They hold for every phrase; their boxes are clipped to the picture.
     """
 
-    pixels: RgbImage = field(repr=False)
+    embedding: Embedding = field(repr=False)
     phrases: tuple[str, ...]
     box_threshold: float
     exemplars: tuple[Exemplar, ...] = ()
@@ -303,11 +303,15 @@ class Detector(Protocol):
 
 @runtime_checkable
 class TextSegmenter(Protocol):
-    """Words to masks, without a detector between."""
+    """Words to masks, without a detector between. One that is a `Segmenter` too has one `encode` for both."""
 
     @property
     def nbytes(self) -> int:
         """Memory of the weights, in bytes."""
+        ...
+
+    def encode(self, images: Sequence[RgbImage]) -> Sequence[Embedding]:
+        """Encodes pictures of any sizes, (H, W, 3) uint8 RGB each."""
         ...
 
     def segment_text(self, queries: Sequence[TextQuery]) -> Sequence[Sequence[TextFind]]:

@@ -50,7 +50,7 @@ class Sam2Like(PromptedSegmenter):
         self._images = images
         self._side: int = images.size.height
 
-    def _embed(self, images: Sequence[RgbImage]) -> list[Sam2LikeEmbedding]:
+    def _embed(self, images: Sequence[RgbImage]) -> Sequence[Sam2LikeEmbedding]:
         levels = self._model.get_image_embeddings(pixels_of(images, self._images).to(self._device))
         # Each embedding gets storage of its own, or one of them would keep the whole batch in memory.
         return [

@@ -141,11 +141,13 @@ class Segmentation:
             elif wanted.image is None:
                 raise InvalidRequestError.of("image", "expected a picture, got none")
             else:
-                has = partial(self._pools.has_embedded, cast.segmenter) if _needs_embedding_alone(request) else None
-                picture = await stack.enter_async_context(self._pictures.open(wanted.image, embedded=has))
-                self._pools.settle(
-                    seat, picture, cast.segmenter, *(spec for spec in (cast.detector, cast.classifier) if spec)
+                has = (
+                    partial(self._pools.has_embedded, cast.segmenter) if _needs_embedding_alone(request, cast) else None
                 )
+                picture = await stack.enter_async_context(self._pictures.open(wanted.image, embedded=has))
+            self._pools.settle(
+                seat, picture, cast.segmenter, *(spec for spec in (cast.detector, cast.classifier) if spec)
+            )
             views = views_of(wanted, picture, self._max_tiles)
             if len(views) > 1:
                 plan = await self._tiled(wanted, cast, seats, picture, views, warm)
@@ -225,7 +227,8 @@ class Segmentation:
             rewriting = await self._rewriting(wanted)
             sought = rewriting.phrases if rewriting else as_written(wanted.phrases)
             if cast.detector is None:
-                masks = await find(seats.segmenter, cast.segmenter, wanted, sought, picture, omissions)
+                embedding = await self._embedding(seats.segmenter, cast.segmenter, picture, warm)
+                masks = await find(seats.segmenter, cast.segmenter, embedding, wanted, sought, picture, omissions)
             else:
                 found = await detect(seats.detector, cast.detector, wanted, sought, picture, omissions)
                 models = [cast.detector.name, *(models if found else [])]
@@ -325,9 +328,10 @@ def _with_image(request: SegmentRequest, image: ImageSource | None) -> SegmentRe
     return replace(request, image=image)
 
 
-def _needs_embedding_alone(request: SegmentRequest) -> bool:
-    options = request.options if isinstance(request, PromptsRequest) else None
-    return options is not None and options.overlay is None and options.tiling is None
+def _needs_embedding_alone(request: SegmentRequest, cast: Cast) -> bool:
+    if not isinstance(request, PromptsRequest | TextRequest) or cast.detector is not None:
+        return False
+    return request.options.overlay is None and request.options.tiling is None
 
 
 def _nms_iou(wanted: WantedMasks, cast: Cast) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import Detection, DetectQuery, TextFind, TextQuery
+from cutout_server.models.base import Detection, DetectQuery, Embedding, TextFind, TextQuery
 from cutout_server.pipelines.geometry import clip
 from cutout_server.pipelines.proposals import Found, Proposal
 from cutout_server.pipelines.selection import Omissions
@@ -88,6 +88,7 @@ async def detect(
 async def find(
     seat: Seat,
     segmenter: ModelSpec,
+    embedding: Embedding,
     request: TextRequest,
     sought: Sequence[RewrittenPhrase],
     picture: Picture,
@@ -95,7 +96,7 @@ async def find(
 ) -> list[Proposal]:
     """Masks of what the phrases name, from a model that segments by text, the best first."""
     query = TextQuery(
-        picture.pixels,
+        embedding,
         tuple(each.phrase for each in sought),
         segmenter.family.box_threshold if request.box_threshold is None else request.box_threshold,
         _exemplars(request, picture),

@@ -22,7 +22,7 @@ from cutout_server.pools.turns import Turn, Turns
 log = structlog.get_logger()
 
 # Operations that look into embeddings. To bring logits to the picture's size, `masks` needs no more than its size.
-EXPANDING = frozenset({"decode", "propose", "sift"})
+EXPANDING = frozenset({"decode", "propose", "sift", "segment_text"})
 
 # An operation answers a sequence of questions in one pass through the model.
 Operation = Callable[[Any, Sequence[Any]], Sequence[Any]]

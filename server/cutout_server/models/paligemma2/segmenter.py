@@ -1,7 +1,7 @@
 """The model at work: each picture is encoded once, each phrase is a text to be continued."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import MaskQuery, TextFind, TextQuery
+from cutout_server.models.base import Embedding, MaskQuery, TextFind, TextQuery
 from cutout_server.models.paligemma2.answers import LOCATIONS, Outline, read_answer
 from cutout_server.models.paligemma2.mask_decoder import MaskDecoder
 from cutout_server.models.pretrained import nbytes
@@ -21,6 +21,24 @@ from cutout_server.types import Box, MaskPatch, RgbImage
 _MAX_NEW_TOKENS = 512  # The longest texts of the training; about twenty objects.
 _PHRASES_PER_PASS = 8
 _TOKENS_PER_PASS = 8192  # With those of the picture; bounds the memory of keys and values.
+
+
+@dataclass(frozen=True, eq=False)
+class PaliGemmaEmbedding:
+    """A picture as the language model reads it, on the model's device.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        features: (T, D), in the model's precision.
+    """
+
+    image_size: tuple[int, int]
+    features: Tensor = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes."""
+        return self.features.untyped_storage().nbytes()
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,11 @@ class PaliGemma2:
         return nbytes(self._model) + nbytes(self._mask_decoder)
 
     @torch.inference_mode()
+    def encode(self, images: Sequence[RgbImage]) -> list[PaliGemmaEmbedding]:
+        """Encodes pictures of any sizes, (H, W, 3) uint8 RGB each, one at a time."""
+        return [PaliGemmaEmbedding((image.shape[0], image.shape[1]), self._look(image)) for image in images]
+
+    @torch.inference_mode()
     def segment_text(self, queries: Sequence[TextQuery]) -> list[list[TextFind]]:
         """Finds and outlines the phrases, in their order, and the finds of each in the order of the answer.
 
@@ -111,12 +134,12 @@ class PaliGemma2:
         for query in queries:
             self._check(query.phrases)
         finds: list[list[TextFind]] = [[] for _ in queries]
-        features = [self._look(query.pixels) for query in queries]
+        features = [_own(query.embedding).features for query in queries]
         asked = [(i, phrase) for i, query in enumerate(queries) for phrase in range(len(query.phrases))]
         for start in range(0, len(asked), self._per_pass):
             group = asked[start : start + self._per_pass]
             phrases = [queries[i].phrases[phrase] for i, phrase in group]
-            answers = self._write(torch.cat([features[i] for i, _ in group]), phrases)
+            answers = self._write(torch.stack([features[i] for i, _ in group]), phrases)
             for (i, phrase), answer in zip(group, answers, strict=True):
                 finds[i] += self._finds(queries[i], phrase, answer)
         return finds
@@ -140,15 +163,15 @@ class PaliGemma2:
             raise InvalidRequestError.of(f"phrases[{index}]", f"expected {fault}")
 
     def _look(self, image: RgbImage) -> Tensor:
-        """(1, T, D) features of a picture, on the model's device."""
+        """(T, D) features of a picture, on the model's device."""
         # A writeable copy, as torch takes no other; said to be channels last, as 3 pixels of height look like channels.
         pixels = self._images([np.array(image, order="C")], input_data_format="channels_last", return_tensors="pt")
         values = pixels["pixel_values"].to(self._model.device, self._model.dtype)
         features: Tensor = self._model.model.get_image_features(values).pooler_output
-        return features
+        return features[0]
 
     def _write(self, features: Tensor, phrases: Sequence[str]) -> list[_Answer]:
-        """What the model writes about each phrase; (B, T, D) features."""
+        """What the model writes about each phrase; (B, T, D) features of any precision."""
         tokenizer, confidence = self._tokenizer, _Confidence()
         prompts = tokenizer(
             [self._prefix + _prompt(phrase) for phrase in phrases],
@@ -159,7 +182,7 @@ class PaliGemma2:
         ).to(self._model.device)
         tokens = self._model.generate(
             **prompts,
-            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
+            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features.to(self._model.dtype))},
             logits_processor=LogitsProcessorList([confidence]),
             max_new_tokens=self._max_new_tokens,
             do_sample=False,
@@ -181,7 +204,7 @@ class PaliGemma2:
     def _finds(self, query: TextQuery, phrase_index: int, answer: _Answer) -> list[TextFind]:
         outlines = read_answer(answer.pieces)
         decoded = self._mask_decoder.masks([outline.codes for outline in outlines])
-        size = (query.pixels.shape[0], query.pixels.shape[1])
+        size = query.embedding.image_size
         finds = []
         for outline, logits in zip(outlines, decoded, strict=True):
             score = sum(answer.probabilities[outline.start : outline.start + 4]) / 4
@@ -189,6 +212,12 @@ class PaliGemma2:
                 box, window = place(outline, size)
                 finds.append(TextFind(box, score, phrase_index, window, logits))
         return finds
+
+
+def _own(embedding: Embedding) -> PaliGemmaEmbedding:
+    if not isinstance(embedding, PaliGemmaEmbedding):
+        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
+    return embedding
 
 
 def _prompt(phrase: str) -> str:

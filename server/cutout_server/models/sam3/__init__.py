@@ -12,6 +12,7 @@ from cutout_server.models.pretrained import folder_of, load_model, load_processo
 from cutout_server.models.sam2_like import NoPositions, check_images
 from cutout_server.models.sam3.caches import bypass
 from cutout_server.models.sam3.concepts import TEXT_LENGTH
+from cutout_server.models.sam3.encoder import Neck
 from cutout_server.models.sam3.segmenter import Sam3
 from cutout_server.models.tokens import check_tokenizer
 
@@ -22,7 +23,7 @@ _TWICE = {r"^tracker_model\.tracker_model\.": "tracker_model."}
 
 
 def load(files: ModelFiles, device: str) -> Sam3:
-    """Loads the detector and the tracker of a released folder, which look at pictures through one backbone.
+    """Loads the backbone, the detector and the tracker of a released folder.
 
     Args:
         files: The checkpoint is a folder as `save_pretrained` writes it, with the processor's files, of the whole of
@@ -37,10 +38,12 @@ def load(files: ModelFiles, device: str) -> Sam3:
     detector: Any = load_model(Sam3Model, folder, device)
     tracker: Any = load_model(Sam3TrackerModel, folder, "cpu", key_mapping=_TWICE)
     _check(processor, detector.config, tracker.config, folder)
-    tracker.vision_encoder.backbone = detector.vision_encoder.backbone
+    backbone = detector.vision_encoder.backbone
     tracker.vision_encoder.neck.position_encoding = NoPositions()
     bypass(detector)
-    return Sam3(detector, place(tracker, detector.device), processor)
+    for half in (detector, tracker):
+        half.vision_encoder = Neck(half.vision_encoder)
+    return Sam3(backbone, detector, place(tracker, detector.device), processor)
 
 
 def _check(processor: Any, detector: Any, tracker: Any, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The detector at work: each picture is encoded once, and each phrase is asked about it."""
+"""The detector at work: each phrase is asked about the features of its picture."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from cutout_server.models.base import TextFind, TextQuery
-from cutout_server.models.sam2_like import pixels_of
+from cutout_server.models.sam3.encoder import own
+from cutout_server.models.texts import TextFeatures
 from cutout_server.models.tokens import check_texts
 from cutout_server.types import Box
 
 TEXT_LENGTH = 32  # Tokens that `Sam3Processor` pads a phrase to.
-_TEXTS_PER_PASS = 64
+_TEXTS = 1024  # That are kept: 32 KiB each.
 _PICTURES_PER_PASS = 4
 
 
@@ -38,7 +39,7 @@ class ConceptFrame:
 
 @dataclass(frozen=True)
 class _Ask:
-    """One phrase about one picture; `row` is the picture's in the features that it is among."""
+    """One phrase about one picture; `row` is the picture's in the levels that it is among."""
 
     row: int
     query: TextQuery
@@ -50,15 +51,15 @@ class Concepts:
     """Finds every instance of a concept.
 
     Args:
-        model: A `Sam3Model` in eval mode, on its device. Nothing of it changes afterwards.
+        model: A `Sam3Model` behind its backbone, in eval mode, on its device. Nothing of it changes afterwards.
         processor: The folder's own.
         phrases_per_pass: Of any pictures.
     """
 
     def __init__(self, model: Any, processor: Any, phrases_per_pass: int) -> None:
         self.model = model
-        self._images = processor.image_processor
         self._tokenizer = processor.tokenizer
+        self._texts = TextFeatures(self._read, _TEXTS)
         self._phrases_per_pass = phrases_per_pass
 
     def find(self, queries: Sequence[TextQuery]) -> list[list[TextFind]]:
@@ -66,31 +67,31 @@ class Concepts:
 
         Raises:
             InvalidRequestError: A phrase is too long.
+            TypeError: An embedding is of another family.
         """
         for query in queries:
             check_texts(self._tokenizer, query.phrases, TEXT_LENGTH, lambda index: f"phrases[{index}]")
-        texts = self._read(list(dict.fromkeys(phrase for query in queries for phrase in query.phrases)))
+        texts = self._texts(phrase for query in queries for phrase in query.phrases)
         # A CPU gains nothing from a larger batch.
         size = 1 if self.model.device.type == "cpu" else _PICTURES_PER_PASS
         chunks = (queries[start : start + size] for start in range(0, len(queries), size))
         return [finds for chunk in chunks for finds in self._find(chunk, texts)]
 
-    def _read(self, phrases: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    def _read(self, phrases: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
         """(32, D) float32 and (32,) of the tokens that count, for each phrase, on the model's device."""
-        read: dict[str, tuple[Tensor, Tensor]] = {}
-        for start in range(0, len(phrases), _TEXTS_PER_PASS):
-            chunk = list(phrases[start : start + _TEXTS_PER_PASS])
-            tokens = self._tokenizer(chunk, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
-            tokens = tokens.to(self.model.device)
-            features = self.model.get_text_features(**tokens).pooler_output
-            read.update(zip(chunk, zip(features, tokens["attention_mask"], strict=True), strict=True))
-        return read
+        tokens = self._tokenizer(list(phrases), padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt")
+        tokens = tokens.to(self.model.device)
+        features = self.model.get_text_features(**tokens).pooler_output
+        # Copies, or the features of one phrase would keep those of all others in memory.
+        return [(each.clone(), mask.clone()) for each, mask in zip(features, tokens["attention_mask"], strict=True)]
 
     def _find(self, queries: Sequence[TextQuery], texts: dict[str, tuple[Tensor, Tensor]]) -> list[list[TextFind]]:
-        pixels = pixels_of([query.pixels for query in queries], self._images)
-        vision = self.model.get_vision_features(pixel_values=pixels.to(self.model.device))
+        embeddings = list({id(query.embedding): own(query.embedding) for query in queries}.values())
+        vision = self.model.get_vision_features(torch.cat([each.features for each in embeddings]))
+        rows = {id(embedding): row for row, embedding in enumerate(embeddings)}
         asks = [
-            [_Ask(row, query, index, []) for index in range(len(query.phrases))] for row, query in enumerate(queries)
+            [_Ask(rows[id(query.embedding)], query, index, []) for index in range(len(query.phrases))]
+            for query in queries
         ]
         for group in self._groups([ask for each in asks for ask in each]):
             answer = self._answer(vision, group, [texts[ask.query.phrases[ask.phrase_index]] for ask in group])
@@ -132,7 +133,7 @@ class Concepts:
 
 def _exemplars(ask: _Ask) -> tuple[Tensor, Tensor]:
     """(N, 4) float32 as centre, width and height in shares of the picture, and (N,) 1 for what is wanted, else 0."""
-    height, width = ask.query.pixels.shape[:2]
+    height, width = ask.query.embedding.image_size
     boxes = [exemplar.box for exemplar in ask.query.exemplars]
     size = torch.tensor([width, height], dtype=torch.float32)
     starts = torch.tensor([[box.x_min, box.y_min] for box in boxes], dtype=torch.float32) / size
@@ -143,7 +144,7 @@ def _exemplars(ask: _Ask) -> tuple[Tensor, Tensor]:
 
 
 def _finds(ask: _Ask, scores: Tensor, boxes: Tensor, masks: Tensor) -> list[TextFind]:
-    height, width = ask.query.pixels.shape[:2]
+    height, width = ask.query.embedding.image_size
     kept = scores > ask.query.box_threshold
     corners = boxes[kept] * torch.tensor([width, height, width, height], device=boxes.device)
     frame = ConceptFrame((height, width))

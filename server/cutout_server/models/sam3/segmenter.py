@@ -7,35 +7,40 @@ import torch
 from torch import Tensor
 
 from cutout_server.models.base import Embedding, TextFind, TextQuery
-from cutout_server.models.sam2_like import Sam2Like
+from cutout_server.models.pretrained import nbytes
+from cutout_server.models.sam2_like import Sam2Like, pixels_of
 from cutout_server.models.sam3.concepts import ConceptFrame, Concepts
+from cutout_server.models.sam3.encoder import Sam3Embedding, copies, features_of
 from cutout_server.models.stretches import Stretch
-from cutout_server.types import MaskPatch
+from cutout_server.types import MaskPatch, RgbImage
 
 
 class Sam3(Sam2Like):
     """A `TextSegmenter` by the detector, and a `Segmenter` and `Sifter` by the tracker.
 
     It answers as `Sam3Model` does with `Sam3Processor` and `post_process_instance_segmentation`, and as
-    `Sam3TrackerModel` does with `Sam3TrackerProcessor` and `post_process_masks`.
+    `Sam3TrackerModel` does with `Sam3TrackerProcessor` and `post_process_masks`. One embedding serves both.
 
     Args:
-        detector: In eval mode, on its device, as is the tracker. Nothing of them changes afterwards.
-        tracker: It shares the detector's backbone.
+        backbone: The `Sam3ViTModel` that both halves share, in eval mode, on its device, as are they. Nothing of them
+            changes afterwards.
+        detector: A `Sam3Model` behind the backbone: its vision encoder is a `Neck`.
+        tracker: A `Sam3TrackerModel`, likewise.
         processor: The folder's own `Sam3Processor`.
         phrases_per_pass: With those of other pictures; bounds the memory. A CPU gains nothing from more than one.
     """
 
-    def __init__(self, detector: Any, tracker: Any, processor: Any, phrases_per_pass: int | None = None) -> None:
+    def __init__(
+        self, backbone: Any, detector: Any, tracker: Any, processor: Any, phrases_per_pass: int | None = None
+    ) -> None:
         super().__init__(tracker, processor.image_processor)
+        self._backbone = backbone
         self._concepts = Concepts(detector, processor, phrases_per_pass or (1 if self._device.type == "cpu" else 4))
 
     @property
     def nbytes(self) -> int:
-        """Memory of the weights, in bytes; what both halves share counts once."""
-        models = (self._model, self._concepts.model)
-        tensors = {id(tensor): tensor for model in models for tensor in (*model.parameters(), *model.buffers())}
-        return sum(tensor.nbytes for tensor in tensors.values())
+        """Memory of the weights, in bytes."""
+        return sum(map(nbytes, (self._backbone, self._concepts.model, self._model)))
 
     @torch.inference_mode()
     def segment_text(self, queries: Sequence[TextQuery]) -> list[list[TextFind]]:
@@ -43,8 +48,15 @@ class Sam3(Sam2Like):
 
         Raises:
             InvalidRequestError: A phrase is longer than the model can read: 32 tokens.
+            TypeError: An embedding is of another family.
         """
         return self._concepts.find(queries)
+
+    def _embed(self, images: Sequence[RgbImage]) -> list[Sam3Embedding]:
+        features = features_of(self._backbone, pixels_of(images, self._images).to(self._device))
+        levels = self._model.get_image_embeddings(features)
+        rows = zip(images, copies(features), zip(*map(copies, levels), strict=True), strict=True)
+        return [Sam3Embedding((image.shape[0], image.shape[1]), levels, features) for image, features, levels in rows]
 
     def _masks(self, logits: Tensor, embedding: Embedding, threshold: float) -> list[MaskPatch]:
         if not isinstance(embedding, ConceptFrame):
