@@ -374,6 +374,21 @@ def test_a_call_without_a_deadline_gets_one():
     assert "0.3 s" in message
 
 
+def test_a_callers_own_deadline_is_told_as_its_own(elsewhere: Elsewhere):
+    """Whichever end notices first, no deadline of the server's is blamed."""
+    told = set()
+    for _ in range(500):
+        with pytest.raises(grpc.RpcError) as late:
+            elsewhere.stubs.segmentation.SegmentByBox(boxes(), metadata=AUTH, timeout=0.01)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        if status := rpc_status.from_call(late.value):  # The server was first, which is a matter of chance.
+            told.add(unpack(status).reason)
+            assert "the caller's own deadline" in status.message
+            assert "5 s" not in status.message
+            break
+    assert told == {"DEADLINE_EXCEEDED"}
+
+
 def test_cancelled_work_is_not_done(elsewhere: Elsewhere):
     """A caller who leaves while it waits costs nothing more."""
     call = elsewhere.stubs.segmentation.SegmentByBox.future(boxes(), metadata=AUTH)
@@ -433,10 +448,12 @@ def test_internal_says_nothing_but_the_request_id(elsewhere: Elsewhere):
 
 
 def test_unimplemented(elsewhere: Elsewhere):
-    """A method that the contract does not have is UNIMPLEMENTED."""
-    with elsewhere.server.channel() as channel, pytest.raises(grpc.RpcError) as refused:
-        channel.unary_unary("/cutout.v1.SegmentationService/SegmentByMagic")(b"")
-    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    """A method that the contract does not have is UNIMPLEMENTED, in the form of all refusals."""
+    with elsewhere.server.channel() as channel:
+        call = channel.unary_unary("/cutout.v1.SegmentationService/SegmentByMagic")
+        code, message, details = refusal(lambda: call(b"", metadata=AUTH))
+    assert (code, details.reason) == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_NOT_FOUND")
+    assert "SegmentByMagic" in message
 
 
 def test_a_silent_session_is_ended(elsewhere: Elsewhere):

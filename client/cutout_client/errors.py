@@ -21,6 +21,7 @@ OSError as everywhere in Python.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import grpc
 from cutout_common.status import ErrorDetails, FieldViolation, unpack
@@ -42,6 +43,7 @@ class CutoutError(Exception):
         violations: Every violated field of the request.
         retry_after_s: Seconds after which a retry is worth it; None when it is not known or does not help.
         request_id: The id under which the server logged the call.
+        omitted_violations: How many more fields are violated than `violations` lists: errors have a bounded size.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str, details: ErrorDetails) -> None:
@@ -52,6 +54,7 @@ class CutoutError(Exception):
         self.violations = details.violations
         self.retry_after_s = details.retry_after_s
         self.request_id = details.request_id
+        self.omitted_violations = details.omitted_violations
 
     def __str__(self) -> str:
         unsaid = [f"{v.field}: {v.description}" for v in self.violations if v.description not in self.message]
@@ -60,7 +63,9 @@ class CutoutError(Exception):
 
     def __reduce__(self) -> tuple[type["CutoutError"], tuple[grpc.StatusCode, str, ErrorDetails]]:
         # Exceptions are pickled by their `args`, which are the message alone.
-        details = ErrorDetails(self.reason, self.violations, self.retry_after_s, self.request_id)
+        details = ErrorDetails(
+            self.reason, self.violations, self.retry_after_s, self.request_id, self.omitted_violations
+        )
         return type(self), (self.code, self.message, details)
 
 
@@ -147,7 +152,7 @@ def make(code: grpc.StatusCode, message: str, details: ErrorDetails) -> CutoutEr
 def from_status(status: Status, request_id: str) -> CutoutError:
     """Reads a google.rpc.Status that came inside a message."""
     details = unpack(status)
-    known = ErrorDetails(details.reason, details.violations, details.retry_after_s, details.request_id or request_id)
+    known = replace(details, request_id=details.request_id or request_id)
     return make(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), status.message, known)
 
 

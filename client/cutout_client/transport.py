@@ -2,7 +2,6 @@
 
 import json
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -17,7 +16,7 @@ from cutout.v1 import (
     model_service_pb2_grpc,
     segmentation_service_pb2_grpc,
 )
-from cutout_common import channels
+from cutout_common import channels, request_ids
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from cutout_client.errors import CutoutError, OverloadedError
@@ -75,8 +74,10 @@ class Connection:
     def call(self, timeout_s: float | None, request_id: str) -> "Call":
         """Begins a call, with everything that belongs to it: uploads and further tries."""
         limit = self.timeout_s if timeout_s is None else timeout_s
-        request_id = request_id or uuid.uuid4().hex
-        metadata = (("x-request-id", request_id), *((("x-api-key", self.api_key),) if self.api_key else ()))
+        if request_id and not request_ids.is_usable(request_id):
+            raise ValueError(f"request_id must be {request_ids.EXPECTED}, not {request_id!r}")
+        request_id = request_id or request_ids.new()
+        metadata = ((request_ids.HEADER, request_id), *((("x-api-key", self.api_key),) if self.api_key else ()))
         return Call(request_id, metadata, limit, time.monotonic() + (limit or 0), self.retries)
 
     def _method_config(self) -> dict[str, Any]:

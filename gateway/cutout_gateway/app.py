@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from cutout_common import request_ids
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,7 +17,6 @@ from cutout_gateway import docs
 from cutout_gateway.calls import credentials, open_channel
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
-from cutout_gateway.headers import REQUEST_ID
 from cutout_gateway.observe import Observe
 from cutout_gateway.openapi import document
 from cutout_gateway.probes import healthz, readyz
@@ -89,7 +89,7 @@ def _cors(settings: GatewaySettings) -> list[Middleware]:
             allow_origins=settings.cors_origins,
             allow_methods=METHODS,
             allow_headers=["*"],
-            expose_headers=[REQUEST_ID, "retry-after"],
+            expose_headers=[request_ids.HEADER, "retry-after"],
             allow_credentials=False,
         )
     ]

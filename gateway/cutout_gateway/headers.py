@@ -3,19 +3,19 @@
 import base64
 import binascii
 import re
-import uuid
 from collections.abc import Iterable
 
+from cutout_common import request_ids
 from starlette.datastructures import Headers
 
 from cutout_gateway.errors import DETAILS_KEY, invalid
 
-REQUEST_ID = "x-request-id"
 PREFIX = "grpc-metadata-"
-RESERVED = frozenset({"connection", "content-type", "host", "te", "transfer-encoding", "user-agent", REQUEST_ID})
+RESERVED = frozenset(
+    {"connection", "content-type", "host", "te", "transfer-encoding", "user-agent", request_ids.HEADER}
+)
 PASSED = ("authorization", "x-api-key", "traceparent", "tracestate")
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _YEAR_S = 365 * 86400.0
@@ -27,8 +27,7 @@ Metadata = list[tuple[str, str | bytes]]
 
 def request_id(headers: Headers) -> str:
     """The caller's own id when it can be used as one, a new one otherwise."""
-    given = headers.get(REQUEST_ID, "")
-    return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    return request_ids.usable_or_new(headers.get(request_ids.HEADER, ""))
 
 
 def timeout_s(headers: Headers, default_s: float) -> float:
@@ -53,7 +52,7 @@ def to_metadata(headers: Headers, call_id: str) -> Metadata:
     Raises:
         HttpError: 400 when a header cannot be metadata.
     """
-    metadata: Metadata = [(REQUEST_ID, call_id)]
+    metadata: Metadata = [(request_ids.HEADER, call_id)]
     for name, value in headers.items():
         if name in PASSED:
             metadata.append((name, _checked(name, value)))
@@ -69,7 +68,7 @@ def from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[str
     """
     headers: list[tuple[str, str]] = []
     for key, value in metadata:
-        if key in {REQUEST_ID, DETAILS_KEY} or key.startswith(("grpc-", ":")):
+        if key in {request_ids.HEADER, DETAILS_KEY} or key.startswith(("grpc-", ":")):
             continue
         text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
         headers.append((f"{PREFIX}{key}", text))

@@ -4,13 +4,14 @@ import asyncio
 import time
 
 import structlog
+from cutout_common import request_ids
 from google.protobuf.descriptor_pool import DescriptorPool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cutout_gateway.body import Body
 from cutout_gateway.errors import ClientGoneError, internal
-from cutout_gateway.headers import REQUEST_ID, request_id
+from cutout_gateway.headers import request_id
 from cutout_gateway.reply import Reply
 
 log = structlog.get_logger("cutout_gateway")
@@ -40,7 +41,7 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = call_id
+                MutableHeaders(scope=message)[request_ids.HEADER] = call_id
             await send(message)
 
         try:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import cutout_common
+from cutout_common import request_ids
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from cutout_gateway.descriptors import HTTP_BODY, Contract
 from cutout_gateway.errors import HTTP_STATUS
 from cutout_gateway.fields import FieldPath, dotted, is_textual, resolve
-from cutout_gateway.headers import REQUEST_ID
 from cutout_gateway.multipart import MEDIA_TYPE
 from cutout_gateway.routes import Binding, Routes
 from cutout_gateway.schemas import BINARY, Schema, Schemas, example, example_value, in_example, is_required
@@ -20,7 +20,9 @@ from cutout_gateway.transcode import JSON, NDJSON, OCTETS
 RAW_TYPES = (OCTETS, "image/png", "image/jpeg")
 # OpenAPI has no other methods; rules for those are served, but cannot be described.
 _METHODS = {"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"}
-_HEADERS = {REQUEST_ID: {"schema": {"type": "string"}, "description": "The request's id, as in the server's log."}}
+_HEADERS = {
+    request_ids.HEADER: {"schema": {"type": "string"}, "description": "The request's id, as in the server's log."}
+}
 _ABOUT = """REST over the gRPC services, made from their contracts.
 
 Errors are a `google.rpc.Status` in JSON. Every answer has the header `x-request-id`: the caller's own when it sent one.

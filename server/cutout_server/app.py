@@ -212,7 +212,10 @@ class App:
     def _grpc_server(self) -> grpc.aio.Server:
         settings = self._settings
         interceptor = CallInterceptor(
-            self._gate, (CallLog(), self._metrics), default_deadline_s=settings.default_deadline_s
+            self._gate,
+            (CallLog(), self._metrics),
+            default_deadline_s=settings.default_deadline_s,
+            max_message_bytes=settings.max_message_bytes,
         )
         server = grpc.aio.server(
             interceptors=[interceptor],
@@ -253,14 +256,18 @@ class App:
             self._gate.draining,
             idle_s=settings.session_idle_s,
             prompt_deadline_s=settings.default_deadline_s,
+            max_message_bytes=settings.max_message_bytes,
         )
         segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(
-            SegmentationServicer(segmentation, reader, sessions, self._answers), server
+            SegmentationServicer(
+                segmentation, reader, sessions, self._answers, max_message_bytes=settings.max_message_bytes
+            ),
+            server,
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(uploads, segmentation, reader), server)
         generation = Generation(self._catalogue, self._pools, self._imaging)
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationServicer(generation, segmentation, reader), server
+            GenerationServicer(generation, segmentation, reader, max_message_bytes=settings.max_message_bytes), server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(self._catalogue, self._pools, self._board), server

@@ -2,6 +2,7 @@
 
 CutoutError
 ├── InvalidRequestError      INVALID_ARGUMENT     a field is wrong whatever the server's state
+├── MalformedMessageError    INVALID_ARGUMENT     bytes that are no message of the method
 ├── UnauthenticatedError     UNAUTHENTICATED      no key, or an unknown one
 ├── PermissionDeniedError    PERMISSION_DENIED    the operator turned it off
 ├── NotFoundError            NOT_FOUND            no such image or model
@@ -10,13 +11,14 @@ CutoutError
 ├── TooLargeError            RESOURCE_EXHAUSTED   it can never fit; a retry does not help
 ├── UnavailableError         UNAVAILABLE          starting or draining; try again after `retry_after_s`
 ├── DeadlineError            DEADLINE_EXCEEDED    time was up before the work was done
+├── UnimplementedError       UNIMPLEMENTED        there is no such method
 └── InternalError            INTERNAL             everything that nobody foresaw; says nothing but the request id
 """
 
 from typing import ClassVar
 
 import grpc
-from cutout_common.status import ErrorDetails, FieldViolation, pack
+from cutout_common.status import ErrorDetails, FieldViolation, pack, summary
 from google.rpc.status_pb2 import Status
 
 
@@ -49,13 +51,20 @@ class InvalidRequestError(CutoutError):
     default_reason = "INVALID_ARGUMENT"
 
     def __init__(self, *violations: FieldViolation, reason: str = "") -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations), reason=reason)
+        super().__init__(summary(violations), reason=reason)
         self.violations = violations
 
     @classmethod
     def of(cls, field: str, description: str, *, reason: str = "") -> "InvalidRequestError":
         """The common case of one field."""
         return cls(FieldViolation(field, description), reason=reason)
+
+
+class MalformedMessageError(CutoutError):
+    """Bytes that are no message of the method, or no message at all where it takes one."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    default_reason = "MALFORMED_MESSAGE"
 
 
 class UnauthenticatedError(CutoutError):
@@ -118,6 +127,13 @@ class DeadlineError(CutoutError):
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     default_reason = "DEADLINE_EXCEEDED"
+
+
+class UnimplementedError(CutoutError):
+    """There is no such method."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    default_reason = "METHOD_NOT_FOUND"
 
 
 class InternalError(CutoutError):

@@ -1,11 +1,12 @@
 """Around every call: request id, key, deadline, draining; then one record of it for logs and metrics.
 
-This is the one place that turns errors into status.
+This is the one place that turns errors into status. Messages are read and parsed inside, once the key is known, so that
+one that cannot be parsed is refused and recorded as all else is; and answers are serialized inside, so that what is
+recorded is what the caller gets.
 """
 
 import asyncio
-import re
-import secrets
+import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -14,9 +15,17 @@ from typing import Any, Protocol
 
 import grpc
 import structlog
+from cutout_common import request_ids
 
-from cutout_server import calls
-from cutout_server.errors import CutoutError, DeadlineError, InternalError, to_status
+from cutout_server import calls, messages
+from cutout_server.errors import (
+    CutoutError,
+    DeadlineError,
+    InternalError,
+    MalformedMessageError,
+    UnimplementedError,
+    to_status,
+)
 from cutout_server.gate import ANONYMOUS, Gate
 
 log = structlog.get_logger()
@@ -24,14 +33,13 @@ log = structlog.get_logger()
 OURS = "/cutout.v1."
 # Lives by its idle time instead of a deadline.
 SESSION = "SegmentSession"
-REQUEST_ID = "x-request-id"
-REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+CANCELLATION_S = 0.1
 STATUS_DETAILS = "grpc-status-details-bin"
-HANDLERS = {
-    (False, False): ("unary", grpc.unary_unary_rpc_method_handler),
-    (False, True): ("server_stream", grpc.unary_stream_rpc_method_handler),
-    (True, False): ("client_stream", grpc.stream_unary_rpc_method_handler),
-    (True, True): ("bidi_stream", grpc.stream_stream_rpc_method_handler),
+TYPES = {
+    (False, False): "unary",
+    (False, True): "server_stream",
+    (True, False): "client_stream",
+    (True, True): "bidi_stream",
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -90,19 +98,24 @@ class _Counts:
     received: int = 0
     sent: int = 0
 
-    async def stream(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for request in requests:
-            self.received += 1
-            yield request
-
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of the contract's services; health and reflection pass by."""
+    """Wraps the handlers of the contract's services; those of health and reflection, as far as reading goes.
 
-    def __init__(self, gate: Gate, observers: Sequence[CallObserver], *, default_deadline_s: float) -> None:
+    Args:
+        gate: Knows the keys.
+        observers: Hear of every call of the contract's services.
+        default_deadline_s: Deadline of calls that bring none.
+        max_message_bytes: Bound on one message of an answer.
+    """
+
+    def __init__(
+        self, gate: Gate, observers: Sequence[CallObserver], *, default_deadline_s: float, max_message_bytes: int
+    ) -> None:
         self._gate = gate
         self._observers = observers
         self._default_deadline_s = default_deadline_s
+        self._max_message_bytes = max_message_bytes
 
     async def intercept_service(
         self,
@@ -112,53 +125,58 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Puts `_call` around a handler."""
         details = handler_call_details
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(OURS):
-            return handler
-        kind, make = HANDLERS[handler.request_streaming, handler.response_streaming]
-        _, service, method = details.method.split("/")
-        rpc = Rpc(kind, service, method)
         metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
-        inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        if not details.method.startswith(OURS):
+            return handler and grpc.stream_stream_rpc_method_handler(
+                _guarded(handler, metadata), response_serializer=handler.response_serializer
+            )
+        # On the wire a single message is a stream of one. As streams all handlers begin before their first message has
+        # come, and none waits forever for one that does not come.
+        serve = self._wrapped(handler, details.method, metadata) if handler else self._unknown(details.method, metadata)
+        return grpc.stream_stream_rpc_method_handler(serve)
 
-        def arriving(request: Any, counts: _Counts) -> Any:
-            if handler.request_streaming:
-                return counts.stream(request)
-            counts.received += 1
-            return request
+    def _wrapped(self, handler: Any, path: str, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
+        _, service, method = path.split("/")
+        rpc = Rpc(TYPES[handler.request_streaming, handler.response_streaming], service, method)
+        inner = _inner(handler)
 
-        async def respond(request: Any, context: Context) -> Any:
+        async def serve(arriving: AsyncIterator[bytes], context: Context) -> None:
             async with self._call(rpc, metadata, context) as counts:
-                response = await inner(arriving(request, counts), context)
-                counts.sent += 1
-                return response
 
-        async def stream(request: Any, context: Context) -> None:
-            async with (
-                self._call(rpc, metadata, context) as counts,
-                aclosing(inner(arriving(request, counts), context)) as responses,
-            ):
-                async for response in responses:
+                async def send(response: Any) -> None:
+                    data = messages.serialize(handler.response_serializer, response, self._max_message_bytes)
                     # Returns once the transport has room: a slow reader holds its own call back, and nothing piles up.
-                    await context.write(response)
+                    await context.write(data)
                     counts.sent += 1
 
-        return make(
-            stream if handler.response_streaming else respond,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+                request = await _requested(handler, arriving, counts)
+                if not handler.response_streaming:
+                    await send(await inner(request, context))
+                    return
+                async with aclosing(inner(request, context)) as responses:
+                    async for response in responses:
+                        await send(response)
+
+        return serve
+
+    def _unknown(self, path: str, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
+        async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+            # Callers make such names up: none of them becomes a label.
+            async with self._call(Rpc("unknown", "unknown", "unknown"), metadata, context):
+                raise UnimplementedError(f"there is no method {path}; the server may be older than the caller")
+
+        return refuse
 
     @asynccontextmanager
     async def _call(self, rpc: Rpc, metadata: dict[str, str], context: Context) -> AsyncIterator[_Counts]:
         started_s = time.monotonic()
-        request_id = metadata.get(REQUEST_ID, "")
-        if not REQUEST_ID_FORM.fullmatch(request_id):
-            request_id = secrets.token_hex(8)
-        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        request_id = request_ids.usable_or_new(metadata.get(request_ids.HEADER, ""))
+        context.set_trailing_metadata(((request_ids.HEADER, request_id),))
         for observer in self._observers:
             observer.started(rpc)
         counts = _Counts()
-        call = calls.Call(request_id, ANONYMOUS, self._deadline_s(rpc, context), peer=context.peer())
+        own_s = context.time_remaining()
+        call = calls.Call(request_id, ANONYMOUS, started_s + self._seconds(rpc, own_s), peer=context.peer())
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None
         try:
@@ -174,7 +192,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             reason = code.name
             raise asyncio.CancelledError from None
         except TimeoutError:
-            refused = DeadlineError(f"the call took longer than {self._default_deadline_s:g} s; set a longer deadline")
+            refused = DeadlineError(_late(own_s, self._default_deadline_s))
         except CutoutError as error:
             refused = error
         except Exception:
@@ -199,15 +217,67 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             for observer in self._observers:
                 observer.finished(record)
         if refused is not None:
-            status = to_status(refused, request_id)
-            trailing = ((REQUEST_ID, request_id), (STATUS_DETAILS, status.SerializeToString()))
-            await context.abort(refused.code, refused.message, trailing_metadata=trailing)
+            await _abort(context, refused, request_id)
 
-    def _deadline_s(self, rpc: Rpc, context: Context) -> float:
-        remaining_s = context.time_remaining()
-        if remaining_s is None:
-            remaining_s = float("inf") if rpc.method == SESSION else self._default_deadline_s
-        return time.monotonic() + remaining_s
+    def _seconds(self, rpc: Rpc, own_s: float | None) -> float:
+        """Time that a call has, of which its caller gave it `own_s`."""
+        if own_s is not None:
+            return own_s
+        return float("inf") if rpc.method == SESSION else self._default_deadline_s
+
+
+def _guarded(handler: Any, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
+    """A handler of health or reflection, whose callers are told in our form when their message cannot be read."""
+    inner = _inner(handler)
+
+    async def serve(arriving: AsyncIterator[bytes], context: Context) -> None:
+        try:
+            answers = inner(await _requested(handler, arriving, _Counts()), context)
+            if inspect.isasyncgen(answers):
+                async with aclosing(answers):
+                    async for answer in answers:
+                        await context.write(answer)
+            elif (answer := await answers) is not None:  # Watch writes its answers itself.
+                await context.write(answer)
+        except CutoutError as error:
+            await _abort(context, error, request_ids.usable_or_new(metadata.get(request_ids.HEADER, "")))
+
+    return serve
+
+
+def _inner(handler: Any) -> Callable[..., Any]:
+    inner: Callable[..., Any] = (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
+    return inner
+
+
+async def _requested(handler: Any, arriving: AsyncIterator[bytes], counts: _Counts) -> Any:
+    """What a handler takes: a message, or an iterator of them."""
+
+    def read(data: bytes) -> Any:
+        counts.received += 1
+        return messages.parse(handler.request_deserializer, data)
+
+    if handler.request_streaming:
+        return (read(data) async for data in arriving)
+    async for data in arriving:
+        return read(data)
+    # When a caller has left, or sent more than gRPC takes, the messages end first and the cancellation comes next.
+    await asyncio.sleep(CANCELLATION_S)
+    raise MalformedMessageError("expected a message, got none")
+
+
+async def _abort(context: Context, error: CutoutError, request_id: str) -> None:
+    status = to_status(error, request_id)
+    trailing = ((request_ids.HEADER, request_id), (STATUS_DETAILS, status.SerializeToString()))
+    await context.abort(error.code, status.message, trailing_metadata=trailing)
+
+
+def _late(own_s: float | None, default_s: float) -> str:
+    if own_s is None:
+        return f"the call took longer than {default_s:g} s, which calls get that bring no deadline; set a longer one"
+    return f"the caller's own deadline passed, {own_s:.3g} s after the call had arrived; set a longer one"
 
 
 def _loop_time(deadline_s: float) -> float | None:

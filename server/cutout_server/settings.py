@@ -141,7 +141,7 @@ class Settings(Config):
     max_encode_batch: int = Field(4, ge=1, description="Most pictures joined into one pass of an encoder.")
     imaging_threads: int = Field(2, ge=1, description="Threads that decode pictures and encode masks.")
 
-    max_message_bytes: int = Field(64 * MIB, ge=MIB, description="Bound on one gRPC message, both ways.")
+    max_message_bytes: int = Field(64 * MIB, ge=2 * MIB, description="Bound on one gRPC message, both ways.")
     max_image_bytes: int = Field(32 * MIB, ge=1024, description="Bound on a picture's file inside a request.")
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on an uploaded picture's file.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Bound on a picture's pixels, read before decoding.")

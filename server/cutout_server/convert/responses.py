@@ -64,12 +64,11 @@ def image_info(picture: Picture, sha256: str) -> image_pb2.ImageInfo:
 
 
 def segmentation(
-    plan: Plan, sha256: str, objects: Sequence[SegmentedObject], overlay: EncodedOverlay | None, stages: Stages
+    plan: Plan, sha256: str, overlay: EncodedOverlay | None, stages: Stages
 ) -> segmentation_pb2.Segmentation:
-    """A whole answer."""
+    """A whole answer but for its objects."""
     return segmentation_pb2.Segmentation(
         image=image_info(plan.picture, sha256),
-        objects=[segmented_object(found) for found in objects],
         omissions=[_omission(omission) for omission in plan.omissions.all()],
         overlay=segmentation_pb2.Overlay(**vars(overlay)) if overlay else None,
         models=plan.models,
@@ -114,13 +113,16 @@ def stream_header(plan: Plan, sha256: str) -> service_pb2.StreamSegmentationResp
 
 
 def stream_object(found: SegmentedObject, chunk_bytes: int) -> Iterator[service_pb2.StreamSegmentationResponse]:
-    """An object, then the chunks of those of its masks that are larger than `chunk_bytes`."""
+    """An object, then the chunks of those of its masks for which `chunk_bytes` leave no room inside it."""
     message = segmented_object(found)
     large: dict[int, bytes] = {}
+    room = chunk_bytes
     for index, mask in enumerate(message.masks):
-        if mask.ByteSize() > chunk_bytes:
+        if (size := mask.ByteSize()) > room:
             large[index] = mask.SerializeToString()
             mask.Clear()
+        else:
+            room -= size
     yield service_pb2.StreamSegmentationResponse(object=message)
     for index, data in large.items():
         for piece, last in pieces(data, chunk_bytes):

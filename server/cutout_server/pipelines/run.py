@@ -1,7 +1,7 @@
 """A prepared request at work: proposals to masks, selection, concepts, encoding."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,7 +83,7 @@ class Run:
         self._executor = executor
         self._taken: list[SegmentedObject] = []
 
-    async def objects(self) -> AsyncIterator[SegmentedObject]:
+    async def objects(self) -> AsyncGenerator[SegmentedObject]:
         """The objects with their masks encoded; each as soon as nothing later can change it."""
         plan = self.plan
         compared = needs_all(plan.options, plan.nms_iou, plan.most)

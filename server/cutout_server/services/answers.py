@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from cutout.v1 import segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
@@ -10,32 +11,39 @@ from cutout_server import calls
 from cutout_server.convert import responses
 from cutout_server.pipelines.answers import Answers
 from cutout_server.pipelines.segment import Segmentation, Warm
+from cutout_server.services.room import Room
 from cutout_server.types import SegmentRequest, TextRequest
 
 Kept = Answers[segmentation_pb2.Segmentation]
 
 
 async def whole(
-    segmentation: Segmentation, request: SegmentRequest, warm: Warm | None = None
+    segmentation: Segmentation, request: SegmentRequest, room: Room, warm: Warm | None = None
 ) -> segmentation_pb2.Segmentation:
-    """Everything in one message."""
-    async with segmentation.open(request, warm) as run:
-        objects = [found async for found in run.objects()]
+    """Everything in one message.
+
+    Raises:
+        TooLargeError: There is no room for it; no more masks are made from then on.
+    """
+    async with segmentation.open(request, warm) as run, aclosing(run.objects()) as made:
+        objects = [room.take(responses.segmented_object(found)) async for found in made]
         overlay = await run.overlay()
         sha256 = await segmentation.sha256(run.plan.picture)
-        return responses.segmentation(run.plan, sha256, objects, overlay, calls.current().stages)
+        answer = room.take(responses.segmentation(run.plan, sha256, overlay, calls.current().stages))
+        answer.objects.extend(objects)
+        return answer
 
 
 async def whole_or_kept(
-    segmentation: Segmentation, request: SegmentRequest, kept: Kept
+    segmentation: Segmentation, request: SegmentRequest, room: Room, kept: Kept
 ) -> segmentation_pb2.Segmentation:
     """Everything in one message, which may have been made for an equal request."""
     # What a language model says is not the same each time, and may be a failure.
     if not kept.capacity_bytes or (isinstance(request, TextRequest) and request.rewrite):
-        return await whole(segmentation, request)
+        return await whole(segmentation, request, room)
     pinned, key = await segmentation.pin(request)
     asked_s = time.monotonic()
-    answer, cached = await kept.get(key, lambda: whole(segmentation, pinned))
+    answer, cached = await kept.get(key, lambda: whole(segmentation, pinned, room))
     if not cached:
         return answer
     stages = calls.current().stages

@@ -14,6 +14,7 @@ from cutout_server.convert.requests import RequestReader
 from cutout_server.pipelines.generate import Generation
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.services import pictures
+from cutout_server.services.room import Room
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -21,14 +22,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class GenerationServicer(pb2_grpc.GenerationServiceServicer):
     """Words in, pictures out. Each method is described in the contract."""
 
-    def __init__(self, generation: Generation, segmentation: Segmentation, reader: RequestReader) -> None:
+    def __init__(
+        self, generation: Generation, segmentation: Segmentation, reader: RequestReader, *, max_message_bytes: int
+    ) -> None:
         self._generation = generation
         self._segmentation = segmentation
         self._reader = reader
+        self._max_message_bytes = max_message_bytes
 
     async def GenerateImage(self, request: pb2.GenerateImageRequest, context: Context) -> pb2.GenerateImageResponse:
         decoded = read_request(request, self._reader, in_one_message=True)
-        return await pictures.whole(self._generation, self._segmentation, decoded)
+        return await pictures.whole(self._generation, self._segmentation, decoded, Room(self._max_message_bytes))
 
     async def StreamGeneration(
         self, request: pb2.StreamGenerationRequest, context: Context

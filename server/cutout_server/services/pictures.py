@@ -13,22 +13,28 @@ from cutout_server.convert.responses import timings
 from cutout_server.pipelines.generate import Generation, on_picture
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.services import answers
+from cutout_server.services.room import Room
 from cutout_server.types import GeneratedPicture, GenerateRequest
 
 
 async def whole(
-    generation: Generation, segmentation: Segmentation, request: GenerateRequest
+    generation: Generation, segmentation: Segmentation, request: GenerateRequest, room: Room
 ) -> pb2.GenerateImageResponse:
-    """Everything in one message."""
+    """Everything in one message.
+
+    Raises:
+        TooLargeError: There is no room for it; no more pictures are made from then on.
+    """
     response = pb2.GenerateImageResponse(generator=_cast(generation, segmentation, request))
     async with aclosing(generation.make(request)) as events:
         async for event in events:
             if isinstance(event, GeneratedPicture):
                 image = convert.image(event)
                 image.data = event.data
+                room.take(image)
                 if request.then is not None:
                     with within(request.then_field), calls.part():
-                        answer = await answers.whole(segmentation, on_picture(request.then, event.pixels))
+                        answer = await answers.whole(segmentation, on_picture(request.then, event.pixels), room)
                     image.segmentation.CopyFrom(answer)
                 response.images.append(image)
     response.timings.CopyFrom(timings(calls.current().stages))

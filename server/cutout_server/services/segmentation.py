@@ -13,6 +13,7 @@ from cutout_server.convert.checks import within
 from cutout_server.convert.requests import RequestReader, read_chunk_bytes
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.services import answers
+from cutout_server.services.room import Room
 from cutout_server.services.session import Sessions
 from cutout_server.types import SegmentRequest
 
@@ -23,12 +24,19 @@ class SegmentationServicer(pb2_grpc.SegmentationServiceServicer):
     """Pictures and prompts in, masks out. Each method is described in the contract."""
 
     def __init__(
-        self, segmentation: Segmentation, reader: RequestReader, sessions: Sessions, kept: answers.Kept
+        self,
+        segmentation: Segmentation,
+        reader: RequestReader,
+        sessions: Sessions,
+        kept: answers.Kept,
+        *,
+        max_message_bytes: int,
     ) -> None:
         self._segmentation = segmentation
         self._kept = kept
         self._reader = reader
         self._sessions = sessions
+        self._max_message_bytes = max_message_bytes
 
     async def SegmentByText(self, request: pb2.SegmentByTextRequest, context: Context) -> pb2.SegmentByTextResponse:
         answer = await self._whole(self._reader.text(request))
@@ -55,7 +63,7 @@ class SegmentationServicer(pb2_grpc.SegmentationServiceServicer):
         return pb2.AnalyzeImageResponse(segmentation=answer)
 
     async def _whole(self, request: SegmentRequest) -> segmentation_pb2.Segmentation:
-        return await answers.whole_or_kept(self._segmentation, request, self._kept)
+        return await answers.whole_or_kept(self._segmentation, request, Room(self._max_message_bytes), self._kept)
 
     async def StreamSegmentation(
         self, request: pb2.StreamSegmentationRequest, context: Context

@@ -17,6 +17,7 @@ from cutout_server.errors import CutoutError, DeadlineError, InvalidRequestError
 from cutout_server.pipelines.segment import Segmentation, Warm
 from cutout_server.pipelines.uploads import Uploads
 from cutout_server.services import answers
+from cutout_server.services.room import Room
 from cutout_server.types import StoredImage
 
 Requests = AsyncIterator[pb2.SegmentSessionRequest]
@@ -34,6 +35,7 @@ class Sessions:
         *,
         idle_s: float,
         prompt_deadline_s: float,
+        max_message_bytes: int,
     ) -> None:
         self._segmentation = segmentation
         self._reader = reader
@@ -41,6 +43,7 @@ class Sessions:
         self._draining = draining
         self._idle_s = idle_s
         self._prompt_deadline_s = prompt_deadline_s
+        self._max_message_bytes = max_message_bytes
 
     async def serve(self, requests: Requests) -> AsyncGenerator[pb2.SegmentSessionResponse]:
         """Answers a session's messages in order.
@@ -85,7 +88,7 @@ class Sessions:
             with within(message.WhichOneof("message")):
                 async with asyncio.timeout(self._prompt_deadline_s):
                     request = self._reader.one_of(message, "message", in_session=True)
-                    answer = await answers.whole(self._segmentation, request, warm)
+                    answer = await answers.whole(self._segmentation, request, Room(self._max_message_bytes), warm)
             return pb2.SegmentSessionResponse(segmentation=answer, prompt_number=number)
         except TimeoutError:
             error: CutoutError = DeadlineError(f"the prompt took longer than {self._prompt_deadline_s:g} s")

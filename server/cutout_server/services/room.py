@@ -1,0 +1,31 @@
+"""What one message of an answer has room for."""
+
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from cutout_server.messages import answer_too_large
+
+M = TypeVar("M", bound=Message)
+
+_FRAMING_BYTES = 8  # Of a message inside another: its tag and its length.
+_ENVELOPE_BYTES = 1024  # Of all that is around the answer: the response's own fields, and times that are written anew.
+
+
+class Room:
+    """The bytes left of an answer that is made piece by piece, so that one too large is given up before all is made."""
+
+    def __init__(self, message_bytes: int) -> None:
+        self._message_bytes = message_bytes
+        self._left = message_bytes - _ENVELOPE_BYTES
+
+    def take(self, part: M) -> M:
+        """Gives a part its place.
+
+        Raises:
+            TooLargeError: There is none left.
+        """
+        self._left -= part.ByteSize() + _FRAMING_BYTES
+        if self._left < 0:
+            raise answer_too_large(self._message_bytes)
+        return part
