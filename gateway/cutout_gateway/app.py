@@ -20,6 +20,7 @@ from cutout_gateway.errors import HttpError, method_not_allowed, not_found, stat
 from cutout_gateway.observe import Observe
 from cutout_gateway.openapi import document
 from cutout_gateway.probes import healthz, readyz
+from cutout_gateway.request_reader import RequestReader
 from cutout_gateway.routes import Routes
 from cutout_gateway.settings import GatewaySettings
 from cutout_gateway.transcoder import Transcoder
@@ -42,14 +43,18 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     contract = contract or Contract.load()
     pool = contract.pool
     routes = Routes(contract)
+    reader = RequestReader(contract, routes)
     described = document(contract, routes, TITLE)
     shown = credentials(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         del app
-        async with open_channel(settings.server_address, shown) as channel:
-            yield {"channel": channel}
+        try:
+            async with open_channel(settings.server_address, shown) as channel:
+                yield {"channel": channel}
+        finally:
+            reader.close()
 
     async def openapi(request: Request) -> JSONResponse:
         del request
@@ -75,7 +80,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     )
     app.state.settings = settings
     app.router.redirect_slashes = False
-    app.router.default = Transcoder(settings, routes, pool)
+    app.router.default = Transcoder(settings, routes, reader, pool)
     return app
 
 

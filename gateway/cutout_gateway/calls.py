@@ -37,8 +37,8 @@ def open_channel(address: str, shown: grpc.ChannelCredentials | None) -> grpc.ai
     return grpc.aio.secure_channel(address, shown, _OPTIONS)
 
 
-def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: float, request: Message | None) -> Any:
-    """Starts a call; the request is None when the caller writes a stream of them.
+def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: float, request: bytes | None) -> Any:
+    """Starts a call; the serialized request is None when the caller writes a stream of messages.
 
     Returns:
         The grpc.aio call of the RPC's kind.
@@ -50,7 +50,7 @@ def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: fl
     }
     multicallable: Any = kinds[rpc.client_streaming, rpc.server_streaming](
         rpc.path,
-        request_serializer=GetMessageClass(rpc.input).SerializeToString,
+        request_serializer=GetMessageClass(rpc.input).SerializeToString if request is None else None,
         response_deserializer=GetMessageClass(rpc.output).FromString,
     )
     first = () if request is None else (request,)

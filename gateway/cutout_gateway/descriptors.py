@@ -62,12 +62,14 @@ class Contract:
     """A descriptor set in a pool of its own.
 
     Attributes:
+        descriptor_set: The set.
         pool: Resolves every type of the set, and those of google.rpc's error details.
         rpcs: Those with an HTTP rule, in the order of the files.
         comments: Leading comments by full name; those of an enum's values are under `<enum>.<VALUE>`.
     """
 
     def __init__(self, descriptor_set: FileDescriptorSet) -> None:
+        self.descriptor_set = descriptor_set
         self.pool = DescriptorPool()
         self.comments: dict[str, str] = {}
         for file in descriptor_set.file:

@@ -111,6 +111,12 @@ def unsupported(what: str) -> HttpError:
     return error(415, grpc.StatusCode.INVALID_ARGUMENT, what, reason="UNSUPPORTED_MEDIA_TYPE")
 
 
+def reader_lost() -> HttpError:
+    """503 when the process that read a body was ended from outside, as a system short of memory does."""
+    message = "the process that read the body was ended; try again, with a smaller body if it happens again"
+    return error(503, grpc.StatusCode.UNAVAILABLE, message, reason="READER_LOST", retry_after_s=RETRY_AFTER_S)
+
+
 def internal(request_id: str) -> HttpError:
     """500 that tells nothing but the id under which the log has the rest."""
     message = f"internal error of the gateway; request {request_id}"

@@ -5,6 +5,8 @@ several parts for a repeated field are its elements in their order. Every other 
 part is a field that was left blank, as HTML forms send it: it is not set.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -23,6 +25,7 @@ from cutout_gateway.transcode import Payload, bind_url, group
 
 MEDIA_TYPE = "multipart/form-data"
 _MAX_PARTS = 10_000
+_JSON_BODY = re.compile(rb"\s*[\[{]")
 
 
 @dataclass
@@ -47,6 +50,13 @@ class Part:
 def is_multipart(content_type: str) -> bool:
     """Whether a body is a form with parts."""
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
+
+
+def json_sections(data: bytes) -> Iterator[bytes]:
+    """What lies between boundaries, found without reading the form; empty where it does not look like JSON."""
+    for section in data.split(b"\r\n--"):
+        start = section.find(b"\r\n\r\n") + 4
+        yield section[start:] if _JSON_BODY.match(section, start) else b""
 
 
 def build_from_form(

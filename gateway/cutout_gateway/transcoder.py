@@ -1,6 +1,5 @@
 """The ASGI endpoint that speaks gRPC for every route of the contracts."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,9 @@ from cutout_gateway import calls
 from cutout_gateway.body import Body
 from cutout_gateway.errors import HttpError, from_rpc
 from cutout_gateway.headers import from_metadata, timeout_s, to_metadata
-from cutout_gateway.multipart import build_from_form, is_multipart
+from cutout_gateway.multipart import is_multipart
 from cutout_gateway.reply import Reply
+from cutout_gateway.request_reader import RequestReader
 from cutout_gateway.routes import Binding, Routes
 from cutout_gateway.settings import MIB, GatewaySettings
 from cutout_gateway.transcode import (
@@ -49,9 +49,10 @@ class Exchange:
 class Transcoder:
     """Answers HTTP requests by calls to the server."""
 
-    def __init__(self, settings: GatewaySettings, routes: Routes, pool: DescriptorPool) -> None:
+    def __init__(self, settings: GatewaySettings, routes: Routes, reader: RequestReader, pool: DescriptorPool) -> None:
         self._settings = settings
         self._routes = routes
+        self._reader = reader
         self._pool = pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,13 +90,10 @@ class Transcoder:
         async with calls.tended(call, tender):
             await (self._stream(call, exchange) if rpc.server_streaming else self._unary(call, exchange))
 
-    async def _request(self, exchange: Exchange) -> Message:
-        content_type = exchange.body.content_type
-        payload = Payload(await exchange.body.read(self._settings.max_body_bytes), content_type)
-        read = build_from_form if exchange.binding.takes_body and is_multipart(content_type) else build
-        parts = exchange.binding, exchange.variables, exchange.query, payload
-        # 32 MiB of JSON take a quarter of a second, in which others are to be answered.
-        return await asyncio.to_thread(read, *parts) if len(payload.data) > MIB else read(*parts)
+    async def _request(self, exchange: Exchange) -> bytes:
+        data = await exchange.body.read(self._settings.max_body_bytes)
+        payload = Payload(data, exchange.body.content_type)
+        return await self._reader.read(exchange.binding, exchange.variables, exchange.query, payload)
 
     async def _upload(self, call: Any, exchange: Exchange) -> None:
         await calls.write_all(call, self._messages(exchange))
@@ -105,7 +103,8 @@ class Transcoder:
         """The first message has what the path and the query say, the others have a piece of the body alone."""
         binding = exchange.binding
         if is_multipart(exchange.body.content_type):
-            for message in split_raw(binding, await self._request(exchange), MIB):
+            whole = GetMessageClass(binding.rpc.input).FromString(await self._request(exchange))
+            for message in split_raw(binding, whole, MIB):
                 yield message
             return
         first = True

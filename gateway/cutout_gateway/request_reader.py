@@ -1,0 +1,129 @@
+"""Bodies -> requests, with those that take long read in processes of their own.
+
+JSON is read by Python code, at tens of microseconds a value, and a string of base64 in one go during which no other
+Python runs. On the event loop, or in a thread beside it, one body would hold up every other caller.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.rpc.status_pb2 import Status
+
+from cutout_gateway.descriptors import Contract
+from cutout_gateway.errors import HttpError, reader_lost
+from cutout_gateway.multipart import build_from_form, is_multipart, json_sections
+from cutout_gateway.protojson import values_at_most
+from cutout_gateway.routes import Binding, Routes
+from cutout_gateway.transcode import Payload, build
+
+# Values that the event loop can spare the time for: a few milliseconds.
+_CHEAP_VALUES = 200
+_CHEAP_JSON_BYTES = 64 * 1024
+_CHEAP_FORM_BYTES = 1024 * 1024
+_PROCESSES = 2
+
+Query = list[tuple[str, str]]
+Refusal = tuple[int, bytes, dict[str, str]]
+
+
+class RequestReader:
+    """Makes the requests of RPCs from HTTP requests."""
+
+    def __init__(self, contract: Contract, routes: Routes) -> None:
+        self._descriptor_set = contract.descriptor_set.SerializeToString()
+        self._numbers = {id(binding): number for number, binding in enumerate(routes.bindings)}
+        self._processes: ProcessPoolExecutor | None = None
+
+    async def read(self, binding: Binding, variables: dict[str, str], query: Query, payload: Payload) -> bytes:
+        """The serialized request that a body, a query and a path make.
+
+        Raises:
+            HttpError: 400 that names the field and what was expected; 503 when the process that read it was killed.
+        """
+        if _is_cheap(binding, payload):
+            return _read(binding, variables, query, payload)
+        if _is_form(binding, payload) and _values(binding, payload) <= _CHEAP_VALUES:
+            return await asyncio.to_thread(_read, binding, variables, query, payload)
+        if self._processes is None:
+            self._processes = ProcessPoolExecutor(
+                _PROCESSES, multiprocessing.get_context("spawn"), _begin, (self._descriptor_set,)
+            )
+        try:
+            work = self._processes.submit(_read_elsewhere, self._numbers[id(binding)], variables, query, payload)
+            answer = await asyncio.wrap_future(work)
+        except BrokenProcessPool:
+            self.close()
+            raise reader_lost() from None
+        if isinstance(answer, bytes):
+            return answer
+        http_status, status, headers = answer
+        raise HttpError(http_status, Status.FromString(status), headers)
+
+    def close(self) -> None:
+        """Ends the processes; the next body that needs one starts new ones."""
+        if self._processes is not None:
+            self._processes.shutdown(wait=False, cancel_futures=True)
+            self._processes = None
+
+
+def _is_form(binding: Binding, payload: Payload) -> bool:
+    return binding.takes_body and is_multipart(payload.content_type)
+
+
+def _is_cheap(binding: Binding, payload: Payload) -> bool:
+    """Whether reading takes no more than a few milliseconds."""
+    if _is_form(binding, payload):
+        return len(payload.data) <= _CHEAP_FORM_BYTES and _values(binding, payload) <= _CHEAP_VALUES
+    if binding.raw_body or not binding.takes_body:
+        return True
+    return len(payload.data) <= _CHEAP_JSON_BYTES and _values(binding, payload) <= _CHEAP_VALUES
+
+
+def _values(binding: Binding, payload: Payload) -> int:
+    """At most so many values are in a body, counted without reading it."""
+    if not _is_form(binding, payload):
+        return values_at_most(payload.data)
+    return sum(values_at_most(section) for section in json_sections(payload.data))
+
+
+def _read(binding: Binding, variables: dict[str, str], query: Query, payload: Payload) -> bytes:
+    make = build_from_form if _is_form(binding, payload) else build
+    return make(binding, variables, query, payload).SerializeToString()
+
+
+# What follows runs in the processes.
+
+_bindings: list[Binding] = []
+
+
+def _begin(descriptor_set: bytes) -> None:
+    # The gateway stops its processes by itself; a Ctrl-C is meant for it alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_gateway, daemon=True).start()
+    _bindings.extend(Routes(Contract(FileDescriptorSet.FromString(descriptor_set))).bindings)
+
+
+def _end_with_gateway() -> None:
+    """A gateway that is killed cannot end its processes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101
+    parent.join()
+    os._exit(0)
+
+
+def _read_elsewhere(number: int, variables: dict[str, str], query: Query, payload: Payload) -> bytes | Refusal:
+    try:
+        return _read(_bindings[number], variables, query, payload)
+    except HttpError as refused:
+        return refused.http_status, refused.status.SerializeToString(), refused.headers
+    finally:
+        with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
