@@ -7,9 +7,11 @@ import cutout_client.images
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from conftest import Photo, RunningServer
 from cutout.v1 import image_pb2, mask_pb2, segmentation_service_pb2
-from cutout_client import Client, ImageId, PermissionDeniedError, Segmentation
+from cutout_client import Client, ImageId, PermissionDeniedError, Prompt, Segmentation
+from cutout_client.saving import FORMATS
 
 BOX = (4, 4, 28, 28)
 RNG = np.random.default_rng(2)
@@ -67,6 +69,9 @@ KINDS = {
     "uint16": lambda _: RGB.astype(np.uint16) * 257,
     "float32": lambda _: RGB.astype(np.float32) / 255,
     "float64": lambda _: RGB / 255,
+    "uint16, big-endian": lambda _: (RGB.astype(np.uint16) * 257).astype(">u2"),
+    "float32, big-endian": lambda _: (RGB.astype(np.float32) / 255).astype(">f4"),
+    "float64, big-endian": lambda _: (RGB / 255).astype(">f8"),
     "RGBA": lambda _: np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)]),
 }
 
@@ -138,8 +143,46 @@ def test_deep_pillow_modes(client: Client) -> None:
     assert deep.mode == "I;16"
     expected = seen(client, GREY)
     assert seen(client, deep) == expected
+    assert seen(client, PIL.Image.frombytes("I;16B", deep.size, np.asarray(deep).astype(">u2").tobytes())) == expected
     assert seen(client, PIL.Image.fromarray(GREY.astype(np.int32) * 256 + 77)) == expected
     assert seen(client, PIL.Image.fromarray(GREY.astype(np.float32) / 255)) == expected
+
+
+GREY16 = RNG.integers(0, 65536, (32, 48), np.uint16)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_deep_grey_files_of_either_byte_order(
+    client: Client, tmp_path: Path, byteorder: str, photometric: str, orientation: int
+) -> None:
+    """A TIFF of 16-bit grey is drawn upon, cut out and saved as the picture that the server saw."""
+    path = tmp_path / "grey.tiff"
+    turned = (274, 3, 1, orientation, True)
+    tifffile.imwrite(path, GREY16, byteorder=byteorder, photometric=photometric, extratags=[turned])
+    grey = (GREY16 >> 8).astype(np.uint8)
+    grey = 255 - grey if photometric == "miniswhite" else grey
+    expected = np.dstack([np.rot90(grey, -1) if orientation == 6 else grey] * 3)
+    result = ask(client, path)
+    np.testing.assert_array_equal(result.picture.rgb(), expected)
+    assert result.image.pixels_sha256 == seen(client, expected)
+    assert {file.suffix for file in result.save(tmp_path, set(FORMATS) - {"polygons"})} == {".png", ".json", ".npz"}
+
+
+def test_prompts_of_either_byte_order(client: Client) -> None:
+    """Arrays of points, boxes and logits mean what their values say."""
+    first = client.segment_points(RGB, np.array([[9.0, 9.0], [20.0, 20.0]]), return_logits=True)
+    assert first[0].logits is not None
+    swapped = client.segment_points(RGB, np.array([[9, 9], [20, 20]], ">f4"), return_logits=True)
+    np.testing.assert_array_equal(swapped.masks, first.masks)
+    boxes = [client.segment_box(RGB, np.array([BOX], dtype)) for dtype in (">f8", "<f8", ">i2")]
+    assert {result.boxes.tobytes() for result in boxes} == {boxes[0].boxes.tobytes()}
+    refined = [
+        client.segment_points(RGB, Prompt(points=[(9, 9)], logits=first[0].logits.astype(dtype)))
+        for dtype in ("<f4", ">f4", ">f8")
+    ]
+    assert {result.masks.tobytes() for result in refined} == {refined[0].masks.tobytes()}
 
 
 def test_exif_orientation(client: Client, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-from cutout_common import jpeg
+from cutout_common import jpeg, upright
 from numpy.typing import NDArray
 
 
@@ -40,6 +40,7 @@ def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     shaped = values[..., None] if values.ndim == 2 else values
     if shaped.ndim != 3 or shaped.shape[2] not in {1, 3, 4} or 0 in shaped.shape:
         raise ValueError(f"a picture array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {values.shape}")
+    shaped = shaped.astype(shaped.dtype.newbyteorder("="), copy=False)  # Equal types differ by their byte order, too.
     if shaped.dtype == np.uint8:
         return shaped
     if shaped.dtype == np.uint16:
@@ -55,10 +56,11 @@ def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 def read_rgb(file: Path | bytes) -> NDArray[np.uint8]:
     """A picture file as the upright picture, (H, W, 3)."""
     with _open(file) as image:
-        upright = PIL.ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I") or upright.mode == "F":
-            upright = to_pillow(eight_bits(from_pillow(upright)))
-        return on_white(upright)
+        read_band = upright.band_reader(image)
+        if read_band is None:  # The server refuses these.
+            return on_white(to_pillow(eight_bits(from_pillow(PIL.ImageOps.exif_transpose(image)))))
+        image.load()
+        return upright.assemble(image.size, upright.orientation(image, image.info.get("exif")), read_band)
 
 
 def _open(file: Path | bytes) -> PIL.Image.Image:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from blake3 import blake3
+from cutout_common import upright
 from cutout_common.jpeg import StructureError
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging import pixels, structure
+from cutout_server.imaging import structure
 from cutout_server.imaging.direct import check_data, decode_rgb
 from cutout_server.types import Picture, RgbImage, TensorImage
 
@@ -48,7 +49,6 @@ CONTENT_TYPES = {
     "GIF": "image/gif",
 }
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF or GIF"
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,16 @@ class OpenedFile:
             if stored is None:
                 if self._is_mended and image.format == "JPEG":
                     check_data(self._content, image)
-                read_band = pixels.band_reader(image)
+                read_band = upright.band_reader(image)
                 if read_band is None:
                     kinds = "expected 8 or 16 unsigned bits per value, got wider, signed or floating-point ones"
                     what = f"{kinds}; send a tensor"
                     raise InvalidRequestError.of(self._field, what, reason="IMAGE_FORMAT_UNSUPPORTED")
                 image.load()
-                return pixels.assemble(image.size, orientation, read_band)
+                return upright.assemble(image.size, orientation, read_band)
             if orientation == 1:
                 return stored
-            return pixels.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
+            return upright.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
 
     def picture(self, known_key: str = "", stored: RgbImage | None = None) -> Picture:
         """The decoded picture.
@@ -131,8 +131,8 @@ class OpenedFile:
         Raises:
             InvalidRequestError: See `read`.
         """
-        upright = self.read(stored)
-        return Picture.of(upright, known_key or key(upright))
+        pixels = self.read(stored)
+        return Picture.of(pixels, known_key or key(pixels))
 
     def later(self, known_key: str) -> Picture:
         """The picture of a file that was decoded before: it is decoded anew when its pixels are asked for."""
@@ -155,8 +155,9 @@ def open_file(content: bytes, limits: ImageLimits, *, field: str = "image.conten
     with _refusing_damage(field, content_type):
         picture = structure.check(content, file_format)
         image = _open(picture, file_format, limits, field)
-        orientation = _orientation(image, picture)
-        width, height = image.size[::-1] if pixels.is_turned(orientation) else image.size
+        exif = structure.png_exif(picture) if file_format == "PNG" else image.info.get("exif")
+        orientation = upright.orientation(image, exif)
+        width, height = image.size[::-1] if upright.is_turned(orientation) else image.size
         header = ImageHeader(width, height, content_type)
         return OpenedFile(header, image, picture, picture is not content, orientation, field)
 
@@ -199,24 +200,24 @@ def from_tensor(tensor: TensorImage, limits: ImageLimits, *, field: str = "image
     # Written so that NaN fails, too.
     if values.dtype == np.float32 and not (values.min() >= 0 and values.max() <= 1):
         raise InvalidRequestError.of(f"{field}.data", "expected values in [0, 1], got others or NaN")
-    upright = pixels.assemble((width, height), 1, lambda top, bottom: pixels.tensor_band(values[top:bottom]))
-    return Picture.of(upright, key(upright))
+    pixels = upright.assemble((width, height), 1, lambda top, bottom: upright.tensor_band(values[top:bottom]))
+    return Picture.of(pixels, key(pixels))
 
 
-def key(upright: RgbImage) -> str:
+def key(pixels: RgbImage) -> str:
     """Hexadecimal BLAKE3 of what `digest` hashes, in a fifth of its time: what a picture goes by inside the server."""
-    return blake3(_shape(upright)).update(np.ascontiguousarray(upright).data).hexdigest()
+    return blake3(_shape(pixels)).update(np.ascontiguousarray(pixels).data).hexdigest()
 
 
-def digest(upright: RgbImage) -> str:
+def digest(pixels: RgbImage) -> str:
     """Hexadecimal SHA-256 of height and width (32 bits each, little-endian) and then the (H, W, 3) uint8 values."""
-    state = hashlib.sha256(_shape(upright))
-    state.update(np.ascontiguousarray(upright).data)
+    state = hashlib.sha256(_shape(pixels))
+    state.update(np.ascontiguousarray(pixels).data)
     return state.hexdigest()
 
 
-def _shape(upright: RgbImage) -> bytes:
-    return struct.pack("<II", *upright.shape[:2])
+def _shape(pixels: RgbImage) -> bytes:
+    return struct.pack("<II", *pixels.shape[:2])
 
 
 @contextlib.contextmanager
@@ -266,20 +267,3 @@ def _check_pixels(width: int, height: int, limits: ImageLimits, field: str) -> N
     if width * height > limits.max_pixels:
         what = f"expected at most {limits.max_pixels:,} pixels, got {width} x {height} = {width * height:,}"
         raise InvalidRequestError.of(field, what, reason="IMAGE_TOO_LARGE")
-
-
-def _orientation(image: Image.Image, content: bytes) -> int:
-    """The EXIF orientation that is still to be applied, from 1 to 8."""
-    # Pillow turns TIFF files itself while it loads them, and gives their size upright.
-    if image.format == "TIFF":
-        return 1
-    encoded = structure.png_exif(content) if image.format == "PNG" else image.info.get("exif")
-    if not encoded:
-        return 1
-    exif = Image.Exif()
-    try:
-        exif.load(encoded)
-        value = exif.get(_EXIF_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - metadata that cannot be read says nothing, and the picture is as good without
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1

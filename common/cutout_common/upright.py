@@ -1,22 +1,46 @@
-"""From what a decoder gives to upright 8-bit RGB, a band of rows at a time, so that no second whole picture is held."""
+"""From what Pillow decodes to upright 8-bit RGB, a band of rows at a time, so that no second whole picture is held."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from cutout_server.types import RgbImage
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
+
+RgbImage = NDArray[np.uint8]  # (H, W, 3)
 
 # Reads rows [top, bottom) of the picture as stored: (rows, W, 3) or (rows, W, 1) uint8.
 BandReader = Callable[[int, int], NDArray[np.uint8]]
 
 _BAND_PIXELS = 1 << 20
 _TIFF_PHOTOMETRIC = 262
+_EXIF_ORIENTATION = 0x0112
+
+# Big-endian 16-bit grey of which 0 is white: the one that Pillow's table lacks.
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 # Steps along the stored picture's rows and columns by orientation, after axes are swapped for 5 and above (Exif 2.32,
 # section 4.6.4).
 _STEPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
+
+
+def orientation(image: Image.Image, exif: bytes | None) -> int:
+    """The EXIF orientation that is still to be applied to an opened picture, from 1 to 8.
+
+    Args:
+        image: The picture.
+        exif: Its EXIF data.
+    """
+    # Pillow turns TIFF files itself while it loads them, and gives their size upright.
+    if image.format == "TIFF" or not exif:
+        return 1
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        value = tags.get(_EXIF_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - metadata that cannot be read says nothing, and the picture is as good without
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def is_turned(orientation: int) -> bool:
