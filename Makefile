@@ -4,15 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
-SOURCES := server client gateway common tests benchmarks examples hatch_build.py
+SOURCES := server client gateway common tests benchmarks examples training hatch_build.py
 
-.PHONY: demo test check format bench serve clean constraints
+.PHONY: demo test check format bench serve train clean constraints
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    start everything, segment real photographs, look into out/"
 	@echo "make test    run the whole suite (PYTEST='-m \"not slow\"' for the quick part)"
 	@echo "make check   ruff, mypy --strict, buf lint, format and breaking"
+	@echo "make train   train the built-in model's network (PHOTOGRAPHS='FOLDER ...' MINUTES=120 DECAY=1500), see training/README.md"
 	@echo "make bench   measure (BENCH=--quick for a glance); make serve   run the server; make clean   remove what was made"
 
 $(UV):
@@ -56,6 +57,18 @@ format: $(VENV)/.dev node_modules/.package-lock.json
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py $(BENCH)
+
+# Above these sizes glibc returns memory at once and asks for it anew: a step of training then takes three to five times as long.
+TRAINING := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=536870912 $(BIN)/python training
+MINUTES ?= 120
+DECAY ?= 1500
+
+train: $(VENV)/.dev
+	$(if $(PHOTOGRAPHS),,$(error PHOTOGRAPHS names the folders of photographs; training/README.md describes them))
+	$(TRAINING)/prepare.py --photographs $(PHOTOGRAPHS) --out build/training/pictures
+	$(TRAINING)/train.py --pictures build/training/pictures --out build/training --minutes $(MINUTES)
+	$(TRAINING)/train.py --pictures build/training/pictures --out build/training --decay $(DECAY)
+	$(TRAINING)/export.py --weights build/training/finished.pt --out build/training/network.onnx
 
 serve: $(VENV)/.demo
 	$(BIN)/cutout serve
