@@ -10,6 +10,7 @@ from conftest import run_server
 from cutout_common import channels
 from cutout_gateway import calls
 from cutout_server.settings import Settings
+from waiting import PATIENCE_S
 
 PING, GOAWAY, HEADERS, SETTINGS = 6, 7, 1, 4
 ACK, END_HEADERS = 1, 4
@@ -66,7 +67,7 @@ class RawClient:
 def raw_client(min_ping_interval_s: float, *, call: bool) -> Iterator[RawClient]:
     with run_server(min_ping_interval_s=min_ping_interval_s) as server:
         host, port = server.address.rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
             client = RawClient(connection)
             if call:
                 client.open_session()
