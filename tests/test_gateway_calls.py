@@ -281,7 +281,7 @@ def test_an_early_answer_to_an_upload(rest: httpx.Client):
 
 
 def test_a_client_that_leaves_cancels_the_call(gateway: GatewayThread, echo: EchoServer):
-    """The server is told at once when the client of a unary call closes its connection."""
+    """The server is told when the client of a unary call closes its connection."""
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall(b"GET /v1/sleep HTTP/1.1\r\nHost: x\r\n\r\n")
         assert not echo.cancelled.wait(0.3)

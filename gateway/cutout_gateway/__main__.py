@@ -11,6 +11,7 @@ from cutout_common.config import ConfigError
 from cutout_common.distribution import build
 
 from cutout_gateway.app import create_app
+from cutout_gateway.connection import serving
 from cutout_gateway.listener import listen
 from cutout_gateway.settings import GatewaySettings
 
@@ -38,20 +39,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         settings = GatewaySettings.load(sys.argv[1:] if args is None else args)
         listener = listen(settings.host, settings.port)
-        app = create_app(settings)
-        config = uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-        )
-        config.load()  # reads the TLS files
+        config = serving(create_app(settings), settings)
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"cutout_gateway: {error}\n")
         return 2

@@ -27,6 +27,9 @@ class GatewaySettings(Config):
 
     default_timeout_s: float = Field(60.0, gt=0, description="Deadline of calls that bring no Grpc-Timeout.")
     ready_timeout_s: float = Field(1.0, gt=0, description="Time that the server has to answer for /readyz.")
+    keep_alive_s: int = Field(
+        75, ge=1, description="An idle connection is kept so long; longer than a load balancer in front keeps it."
+    )
     drain_s: float = Field(30.0, gt=0, description="Time that accepted requests have to finish after SIGTERM.")
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="Bound on a request's body that is held in memory.")
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on a body that is passed on in pieces.")
