@@ -17,3 +17,6 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),  # Without it gRPC stops after two pings of an idle session.
 )
+# Metadata by which a caller asks to be told, by the answer's headers, that it is let in before it sends what is large.
+# HTTP's own words for it: RFC 9110, section 10.1.1.
+ASK_FIRST = ("expect", "100-continue")

@@ -9,6 +9,7 @@ from starlette.types import Receive
 from cutout_gateway.errors import ClientGoneError, too_large, unsupported
 
 LINGER_S = 5.0
+LONG = 64 * 1024
 
 
 class Body:
@@ -25,6 +26,12 @@ class Body:
         self._started = False
         self.ended = False
         self.content_type = headers.get("content-type", "")
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is long, or does not say how long it is."""
+        length = self._headers.get("content-length", "0")
+        return "transfer-encoding" in self._headers or not length.isdigit() or int(length) > LONG
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
         """The pieces in which it arrives.

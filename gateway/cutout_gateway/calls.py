@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 from cutout_common import channels
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from cutout_gateway.descriptors import Rpc
@@ -15,6 +14,8 @@ from cutout_gateway.headers import Metadata
 from cutout_gateway.settings import GatewaySettings
 
 # The gateway bounds its bodies itself.
+# Servers other than ours need not say that they have let a caller in.
+ANSWER_S = 1.0
 _OPTIONS = (*channels.OPTIONS, ("grpc.max_send_message_length", -1))
 
 
@@ -38,23 +39,30 @@ def open_channel(address: str, shown: grpc.ChannelCredentials | None) -> grpc.ai
 
 
 def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: float, request: bytes | None) -> Any:
-    """Starts a call; the serialized request is None when the caller writes a stream of messages.
+    """Starts a call; the serialized request is None when the caller writes messages, one or a stream of them.
 
     Returns:
-        The grpc.aio call of the RPC's kind.
+        The grpc.aio call of the RPC's kind. On the wire one message is a stream of one.
     """
     kinds = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
         (True, False): channel.stream_unary,
+        (True, True): channel.stream_stream,
     }
-    multicallable: Any = kinds[rpc.client_streaming, rpc.server_streaming](
-        rpc.path,
-        request_serializer=GetMessageClass(rpc.input).SerializeToString if request is None else None,
-        response_deserializer=GetMessageClass(rpc.output).FromString,
+    multicallable: Any = kinds[request is None, rpc.server_streaming](
+        rpc.path, response_deserializer=GetMessageClass(rpc.output).FromString
     )
     first = () if request is None else (request,)
     return multicallable(*first, metadata=grpc.aio.Metadata(*metadata), timeout=timeout_s)
+
+
+async def is_let_in(call: Any) -> bool:
+    """Whether the server takes a call with `channels.ASK_FIRST` in its metadata; one that never tells does."""
+    told = asyncio.ensure_future(call.initial_metadata())
+    await asyncio.wait({told}, timeout=ANSWER_S)
+    told.cancel()
+    return not call.done()
 
 
 @asynccontextmanager
@@ -84,8 +92,8 @@ async def tended(call: Any, tender: Coroutine[Any, Any, None]) -> AsyncIterator[
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def write_all(call: Any, messages: AsyncIterator[Message]) -> None:
-    """Sends a stream of requests, as fast as the server takes them, until it has answered."""
+async def write_all(call: Any, messages: AsyncIterator[bytes]) -> None:
+    """Sends serialized requests, as fast as the server takes them, until it has answered."""
     try:
         async for message in messages:
             await call.write(message)

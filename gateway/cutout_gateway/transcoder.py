@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from cutout_common import channels
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -80,8 +81,8 @@ class Transcoder:
         rpc = exchange.binding.rpc
         metadata = to_metadata(exchange.headers, exchange.request_id)
         seconds = timeout_s(exchange.headers, self._settings.default_timeout_s)
-        if rpc.client_streaming:
-            call = calls.start(channel, rpc, metadata, seconds, None)
+        if rpc.client_streaming or exchange.body.is_long:
+            call = calls.start(channel, rpc, [*metadata, channels.ASK_FIRST], seconds, None)
             tender = self._upload(call, exchange)
         else:
             request = await self._request(exchange)
@@ -96,11 +97,20 @@ class Transcoder:
         return await self._reader.read(exchange.binding, exchange.variables, exchange.query, payload)
 
     async def _upload(self, call: Any, exchange: Exchange) -> None:
-        await calls.write_all(call, self._messages(exchange))
-        await exchange.body.gone()
+        # Nothing is read from a caller whom the server turns away.
+        if await calls.is_let_in(call):
+            await calls.write_all(call, self._messages(exchange))
+            await exchange.body.gone()
 
-    async def _messages(self, exchange: Exchange) -> AsyncIterator[Message]:
-        """The first message has what the path and the query say, the others have a piece of the body alone."""
+    async def _messages(self, exchange: Exchange) -> AsyncIterator[bytes]:
+        """The one message of a call, or those of an upload: what the URL says, and the body piece by piece."""
+        if not exchange.binding.rpc.client_streaming:
+            yield await self._request(exchange)
+            return
+        async for message in self._pieces(exchange):
+            yield message.SerializeToString()
+
+    async def _pieces(self, exchange: Exchange) -> AsyncIterator[Message]:
         binding = exchange.binding
         if is_multipart(exchange.body.content_type):
             whole = GetMessageClass(binding.rpc.input).FromString(await self._request(exchange))

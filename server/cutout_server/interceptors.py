@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import grpc
 import structlog
-from cutout_common import request_ids
+from cutout_common import channels, request_ids
 
 from cutout_server import calls, messages
 from cutout_server.errors import (
@@ -184,6 +184,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call = replace(call, caller=caller)
             calls.begin(call)
             with self._gate.inside():
+                if metadata.get(channels.ASK_FIRST[0]) == channels.ASK_FIRST[1]:
+                    await context.send_initial_metadata(())
                 async with asyncio.timeout_at(_loop_time(call.deadline_s)):
                     yield counts
         except (asyncio.CancelledError, grpc.aio.InternalError):  # The latter when the caller leaves amid a message.
