@@ -8,6 +8,7 @@ import pytest
 from clip_checkpoints import clip_folder  # noqa: F401 - a fixture
 from conftest import RunningServer, run_server
 from language_model import KEY, MODEL, LanguageModel, run_language_model
+from waiting import PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,12 @@ def analysis(clip_folder: Path) -> Iterator[Analysis]:  # noqa: F811
         {"name": "clip", "family": "clip", "checkpoint": str(clip_folder)},
     ]
     with run_language_model() as words:
-        language = {"rewrite_url": words.url, "rewrite_model": MODEL, "rewrite_api_key": KEY, "rewrite_timeout_s": 2.0}
+        language = {
+            "rewrite_url": words.url,
+            "rewrite_model": MODEL,
+            "rewrite_api_key": KEY,
+            "rewrite_timeout_s": PATIENCE_S,
+        }
         with run_server(models=models, **language) as server:
             yield Analysis(server, words, clip_folder)
 

@@ -18,13 +18,14 @@ from cutout.v1 import (
 )
 from cutout_common.status import ErrorDetails, pack
 from grpc_status import rpc_status
+from waiting import PATIENCE_S
 
 
 def cutout(address: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Runs the command line in a process of its own, 80 columns wide, and checks its exit status."""
     env = os.environ | {"CUTOUT_CLIENT_SERVER": address, "COLUMNS": "80"}
     command = [sys.executable, "-m", "cutout_client", *map(str, arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == code, done.stderr
     return done
 

@@ -20,7 +20,7 @@ from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
 from cutout_server.settings import Settings
 from gateway_fixtures import GatewayThread
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 pytest_plugins = ["full_size", "pytester", "run_ends"]
 
@@ -103,12 +103,12 @@ def run_server(*, wait_until_serving: bool = True, **settings: object) -> Iterat
         return app
 
     try:
-        app = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+        app = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE_S)
         server = RunningServer(app.address, f"http://127.0.0.1:{app.metrics_port}/metrics", app, loop)
         try:
             yield server
         finally:
-            server.stop().result(30)
+            server.stop().result(PATIENCE_S)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

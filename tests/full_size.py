@@ -4,6 +4,7 @@
 the test took more. What was taken is printed at the end of the run.
 """
 
+import gc
 import getpass
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if (free := psutil.virtual_memory().available / 1e9) < needed:
         unmet(f"takes {needed} GB of memory, and {free:.1f} are free")
+    gc.collect()  # What the last one left is not counted for this one.
     if CLEAR_REFS.exists():
         CLEAR_REFS.write_text("5")
         item.stash[START] = _status("VmRSS")

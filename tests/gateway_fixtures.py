@@ -31,7 +31,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from grpc_tools import protoc
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 from tools import free_port
 
@@ -154,7 +154,7 @@ class EchoServer:
 
     def _sleep(self, request: Any, context: grpc.ServicerContext) -> Any:
         context.add_callback(self.cancelled.set)
-        self.cancelled.wait(20)
+        self.cancelled.wait(PATIENCE_S)
         return request
 
     def _stream(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -203,7 +203,7 @@ class GatewayThread:
 
     def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
-        self.thread.join(20)
+        self.thread.join(PATIENCE_S)
 
 
 def for_envoy(descriptors: FileDescriptorSet) -> bytes:
@@ -242,7 +242,7 @@ def envoy(directory: Path, descriptor_set: bytes, services: list[str], grpc_port
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 def _envoy_config(port: int, descriptors: Path, services: list[str], grpc_port: int) -> dict[str, Any]:
@@ -268,7 +268,9 @@ def _envoy_config(port: int, descriptors: Path, services: list[str], grpc_port: 
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "grpc", "timeout": "20s"}}],
+                    "routes": [
+                        {"match": {"prefix": "/"}, "route": {"cluster": "grpc", "timeout": f"{PATIENCE_S:.0f}s"}}
+                    ],
                 }
             ]
         },
@@ -317,6 +319,6 @@ def _envoy_address(port: int) -> dict[str, Any]:
 
 def _answers(port: int) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        httpx.get(f"http://127.0.0.1:{port}/")
+        httpx.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE_S)
         return True
     return False

@@ -29,7 +29,7 @@ class LanguageModel:
         refuses: Fields of a question that it answers 400 to, with the value of `type` where they have one.
         status: Answered instead of 200.
         body: Answered instead of a completion.
-        delay_s: Time that it thinks.
+        is_slow: Thinks until whoever asked has left.
         headers: Sent along.
         questions: Every question that it was asked, refused ones too.
         left: Set when a caller leaves before its answer.
@@ -40,7 +40,7 @@ class LanguageModel:
     refuses: frozenset[str] = frozenset()
     status: int = 200
     body: bytes | None = None
-    delay_s: float = 0.0
+    is_slow: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     questions: list[dict[str, Any]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
@@ -64,11 +64,10 @@ class LanguageModel:
         form = question.get("response_format", {}).get("type")
         if self.refuses & {*question, form}:
             return _error(400, "unsupported_parameter", f"expected none of {sorted(self.refuses)}")
-        for _ in range(round(self.delay_s / 0.02)):
-            await asyncio.sleep(0.02)
-            if await request.is_disconnected():
-                self.left.set()
-                break
+        if self.is_slow:
+            while not await request.is_disconnected():  # noqa: ASYNC110 - Starlette has no event for it
+                await asyncio.sleep(0.02)
+            self.left.set()
         if self.status != 200:
             return Response("something is wrong", self.status, self.headers)
         if self.body is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from cutout_server.models.base import Candidates, DecodeQuery, Family, MaskQuery, Task
 from cutout_server.models.registry import FAMILIES
 from cutout_server.types import MaskPatch, RgbImage
+from waiting import PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Probe:
 
     def _pass(self, operation: str, size: int) -> None:
         self.passes.append((operation, size))
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE_S)
 
     def count(self, operation: str) -> int:
         """Questions that one operation answered."""

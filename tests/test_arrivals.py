@@ -5,9 +5,8 @@ import hashlib
 import io
 import struct
 import threading
-import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from cutout_server.pipelines import arrivals as arrivals_module
 from cutout_server.pipelines.arrivals import Arrival, Arrivals
 from cutout_server.pipelines.budget import PixelBudget
 from PIL import Image, ImageOps
+from waiting import PATIENCE_S, until, wait_until
 
 PHOTO = skimage.data.astronaut()[:301, :203]
 PIXELS = PHOTO.shape[0] * PHOTO.shape[1]
@@ -104,21 +104,19 @@ def test_reading_waits_for_writing(tmp_path: Path):
             writer.write(part)
             writer.flush()
             growing.grow(writer.tell())
-            wait_for(lambda expected=expected: got == expected)
+            wait_until(lambda expected=expected: got == expected)
         growing.end()
-        reader.join(10)
+        reader.join(PATIENCE_S)
         assert got == [b"abcd", b"efgh", b"i"]
         with pytest.raises(OSError, match="growing"):
             file.seek(0, io.SEEK_END)
     file.close()
 
 
-def wait_for(holds: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if holds():
-            return
-        time.sleep(0.01)
-    pytest.fail("it did not come to pass in 10 s")
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, what was decoded is still there for the next request."""
+    monkeypatch.setattr(arrivals_module, "KEPT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -148,7 +146,7 @@ async def test_pixels_are_taken_once(arrivals: Arrivals, tmp_path: Path):
     writer = Writer(arrivals, tmp_path / "picture")
     writer.write(content[:1000], content[1000:-1])
     taken = asyncio.create_task(arrivals.take(writer.path))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
     writer.write(content[-1:])
     writer.arrival.ended()
     stored = await taken
@@ -191,16 +189,16 @@ async def test_requests_come_first(tmp_path: Path):
     kept, late = Writer(arrivals, tmp_path / "kept"), Writer(arrivals, tmp_path / "late")
     kept.write(content[:100], content[100:])
     kept.arrival.ended()
-    await asyncio.wait_for(kept.arrival.decoded, 10)
-    async with asyncio.timeout(10), budget.hold(PIXELS):
+    await asyncio.wait_for(kept.arrival.decoded, PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S), budget.hold(PIXELS):
         assert await arrivals.take(kept.path) is None
         late.write(content[:100], content[100:])
         late.arrival.ended()
         assert await arrivals.take(late.path) is None
     slow = Writer(arrivals, tmp_path / "slow")
     slow.write(content[:100], content[100:1000])
-    await asyncio.sleep(0.05)
-    async with asyncio.timeout(10), budget.hold(PIXELS):
+    await until(lambda: budget._free == 0)
+    async with asyncio.timeout(PATIENCE_S), budget.hold(PIXELS):
         pass
     await arrivals.close()
 
@@ -211,13 +209,13 @@ async def test_pixels_are_not_kept_for_long(arrivals: Arrivals, tmp_path: Path, 
     content = ARRIVING["plain"]
     writer = Writer(arrivals, tmp_path / "picture")
     writer.write(content[:100], content[100:])
-    assert await asyncio.wait_for(writer.arrival.decoded, 10) is not None
-    await asyncio.sleep(0.1)
+    assert await asyncio.wait_for(writer.arrival.decoded, PATIENCE_S) is not None
+    await until(lambda: not arrivals._arrivals)
     assert await arrivals.take(writer.path) is None
     small = Arrivals(PixelBudget(3 * PIXELS), ImageLimits(max_bytes=8 << 20, max_pixels=PIXELS - 1))
     large = Writer(small, tmp_path / "large")
     large.write(content[:100], content[100:])
-    assert await asyncio.wait_for(large.arrival.decoded, 10) is None
+    assert await asyncio.wait_for(large.arrival.decoded, PATIENCE_S) is None
     await small.close()
 
 
@@ -239,7 +237,6 @@ def chunks(content: bytes) -> Iterator[bytes]:
     size = len(content) // 5 + 1
     for start in range(0, len(content), size):
         yield content[start : start + size]
-        time.sleep(0.01)
 
 
 def test_uploads_and_sessions(stored: list[bool]):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from cutout_server.errors import OverloadedError
 from cutout_server.pipelines.budget import PixelBudget
+from waiting import PATIENCE_S, until
 
 
 async def test_pictures_wait_their_turn():
@@ -22,7 +23,7 @@ async def test_pictures_wait_their_turn():
     await asyncio.sleep(0)
     assert entered == ["a"]
     release["a"].set()
-    await asyncio.sleep(0.01)
+    await until(lambda: len(entered) == 3)
     assert entered == ["a", "b", "c"]
     release["b"].set()
     release["c"].set()
@@ -33,12 +34,12 @@ async def test_a_caller_who_leaves_the_line_holds_nobody_up():
     """Cancelling the first in line lets the next in, and all pixels come back in the end."""
     budget = PixelBudget(10)
     async with budget.hold(8):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             waiting = [asyncio.create_task(_enter(budget, pixels)) for pixels in (9, 2)]
             await asyncio.sleep(0)
             waiting[0].cancel()
             await waiting[1]
-    async with asyncio.timeout(1), budget.hold(10):
+    async with asyncio.timeout(PATIENCE_S), budget.hold(10):
         pass
 
 
@@ -50,7 +51,7 @@ async def test_a_caller_cancelled_as_its_turn_comes_gives_it_back():
         await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    async with asyncio.timeout(1), budget.hold(10):
+    async with asyncio.timeout(PATIENCE_S), budget.hold(10):
         pass
 
 
@@ -62,9 +63,9 @@ async def test_sessions_leave_half_to_others():
             async with budget.hold_for_session(1):
                 pass
         assert refused.value.retry_after_s
-        async with asyncio.timeout(1), budget.hold(5):
+        async with asyncio.timeout(PATIENCE_S), budget.hold(5):
             pass
-    async with asyncio.timeout(1), budget.hold_for_session(5):
+    async with asyncio.timeout(PATIENCE_S), budget.hold_for_session(5):
         pass
 
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from cutout_client import Client, CutoutError
 from cutout_client.cli import main, serve
+from waiting import PATIENCE_S
 
 
 def free_port() -> int:
@@ -34,7 +35,7 @@ def serving(*flags: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=30)
+            process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
 
@@ -64,7 +65,7 @@ def until(what: object, timeout_s: float = 60) -> object:
 
 def status_of(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  # our own
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:  # noqa: S310  # our own
             return response.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -88,7 +89,7 @@ def test_serve_runs_and_stops_everything(number: signal.Signals) -> None:
         children = children_of(process)
         assert set(children) == {"cutout_server", "cutout_gateway"}
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert not any(Path(f"/proc/{child}").exists() for child in children.values())
 
 
@@ -100,7 +101,7 @@ def test_serve_ends_when_one_ends(victim: str) -> None:
         children = until(lambda: len(found := children_of(process)) == 2 and found)
         time.sleep(1.0)  # a program that is still being imported ends differently
         os.kill(children[victim], signal.SIGKILL)
-        assert process.wait(30) == 1
+        assert process.wait(PATIENCE_S) == 1
         assert f"the {victim.removeprefix('cutout_')} has ended with exit status -9" in process.stderr.read()
         assert not any(Path(f"/proc/{child}").exists() for child in children.values())
 
@@ -144,7 +145,7 @@ def test_config_prints_what_is_in_force(tmp_path: Path) -> None:
 def test_serve_refuses_wrong_settings() -> None:
     """Flags that the server does not know end `serve` with the server's own words."""
     command = [sys.executable, "-m", "cutout_client", "serve", "--no-such-flag"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert "--no-such-flag" in done.stderr
     assert "Traceback" not in done.stderr

@@ -126,6 +126,7 @@ def test_a_folder_that_cannot_be_used_says_why(copy: Path, spoil: Callable[[Path
         load(ModelFiles(copy), "cpu")
 
 
+@pytest.mark.full_size(gigabytes=1)
 def test_the_full_size_has_its_parameters_and_form(tmp_path):
     """The published architecture with random weights: its parameters, its memory, and an answer."""
     config = EdgeTamConfig(vision_config=EdgeTamVisionConfig(backbone_config=backbone()))

@@ -30,6 +30,7 @@ from cutout_server.settings import Settings
 from cutout_server.types import Box, ObjectPrompt
 from paligemma_checkpoints import one_thread  # noqa: F401 - a fixture
 from pydantic import ValidationError
+from waiting import PATIENCE_S
 
 ALL = frozenset(Engine) - {Engine.AUTO}
 PLAIN = frozenset({Engine.EAGER})
@@ -262,7 +263,7 @@ def test_nothing_is_exported_at_a_request(sam2_files, photos, tmp_path):
         stubs = Stubs.over(channel)
         with pytest.raises(Exception, match="cutout models export"):
             stubs.segmentation.SegmentByBox(request)
-        stubs.models.LoadModel(models_pb2.LoadModelRequest(name="sam2"), timeout=60)
+        stubs.models.LoadModel(models_pb2.LoadModelRequest(name="sam2"), timeout=PATIENCE_S)
         assert stubs.segmentation.SegmentByBox(request).segmentation.objects
         assert list(stubs.models.GetModel(show).model.engines) == ["openvino fp32"]
     with run_server(engine="auto", **options) as server, server.channel() as channel:
@@ -281,7 +282,9 @@ prepare(torch.nn.Conv2d(3, 1, 1).eval(), torch.zeros(1, 3, 8, 8), Runtime(Engine
 converter = sys.modules["openvino.tools.ovc.convert_impl"]
 print(converter.tm.__name__, [name for name in sys.modules if name.startswith("openvino_t")])
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.stdout.splitlines()[-1] == "openvino.tools.ovc.telemetry_stub ['openvino_telemetry']", done.stderr
 
 
@@ -310,7 +313,7 @@ def test_exports_are_made_from_the_command_line(sam2_files, tmp_path):
     def cutout(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "cutout_client", "models", *arguments]
         flags = [f"--config={config}", f"--weights-dir={tmp_path}"]
-        return subprocess.run([*command, *flags], env=os.environ, capture_output=True, text=True, timeout=110)
+        return subprocess.run([*command, *flags], env=os.environ, capture_output=True, text=True, timeout=PATIENCE_S)
 
     done = cutout("export", "sam2", "--engine=openvino", "--precision=fp32", "--json")
     assert [(each["name"], each["engine"]) for each in json.loads(done.stdout)] == [("sam2", "openvino fp32")]

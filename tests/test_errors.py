@@ -25,7 +25,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from PIL import Image as Pillow
 from probe_family import Probe, probe_family
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 Options = segmentation_pb2.SegmentationOptions
 BOX = mask_pb2.Box(x_min=1, y_min=1, x_max=9, y_max=9)
@@ -185,7 +185,9 @@ def test_an_invalid_request_is_told_every_field_over_rest(name: str, gateway_url
     """The gateway answers 400 with the same details."""
     request, fields = INVALID[name]
     kind = METHODS[type(request)][1]
-    answer = httpx.post(f"{gateway_url}/v1/segment:{kind}", content=json_format.MessageToJson(request))
+    answer = httpx.post(
+        f"{gateway_url}/v1/segment:{kind}", content=json_format.MessageToJson(request), timeout=PATIENCE_S
+    )
     assert answer.status_code == 400
     (bad,) = (detail for detail in answer.json()["details"] if detail["@type"].endswith("BadRequest"))
     assert sorted(v["field"] for v in bad["fieldViolations"]) == sorted(fields)
@@ -220,7 +222,7 @@ def elsewhere() -> Iterator[Elsewhere]:
     probe = Probe()
     settings = {
         "max_requests_per_device": 1,
-        "default_deadline_s": 5.0,
+        "default_deadline_s": PATIENCE_S,
         "api_keys": [{"caller": "one", "key": KEY}, {"caller": "two", "key": KEY[::-1]}],
         "image_store_bytes": 2_000_000,
         "max_upload_bytes": 1_000_000,
@@ -251,7 +253,7 @@ def test_unauthenticated(elsewhere: Elsewhere, metadata: tuple[tuple[str, str], 
     request = model_service_pb2.ListModelsRequest()
     code, _, details = refusal(lambda: elsewhere.stubs.models.ListModels(request, metadata=metadata))
     assert (code, details.reason) == (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_INVALID")
-    answer = httpx.get(f"{elsewhere.url}/v1/models", headers=dict(metadata))
+    answer = httpx.get(f"{elsewhere.url}/v1/models", headers=dict(metadata), timeout=PATIENCE_S)
     assert (answer.status_code, rest_status(answer).reason) == (401, "API_KEY_INVALID")
 
 
@@ -259,7 +261,7 @@ def test_unauthenticated(elsewhere: Elsewhere, metadata: tuple[tuple[str, str], 
 def test_a_key_lets_in(elsewhere: Elsewhere, metadata: tuple[tuple[str, str], ...]):
     """A key is accepted in either header, over gRPC and REST."""
     assert elsewhere.stubs.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=metadata).models
-    assert httpx.get(f"{elsewhere.url}/v1/models", headers=dict(metadata)).status_code == 200
+    assert httpx.get(f"{elsewhere.url}/v1/models", headers=dict(metadata), timeout=PATIENCE_S).status_code == 200
 
 
 def test_permission_denied(elsewhere: Elsewhere):
@@ -269,7 +271,10 @@ def test_permission_denied(elsewhere: Elsewhere):
     assert (code, details.reason) == (grpc.StatusCode.PERMISSION_DENIED, "DISABLED_BY_OPERATOR")
     assert "image.uri" in message
     answer = httpx.post(
-        f"{elsewhere.url}/v1/segment:box", content=json_format.MessageToJson(request), headers=dict(AUTH)
+        f"{elsewhere.url}/v1/segment:box",
+        content=json_format.MessageToJson(request),
+        headers=dict(AUTH),
+        timeout=PATIENCE_S,
     )
     assert answer.status_code == 403
 
@@ -303,7 +308,7 @@ def test_not_found(elsewhere: Elsewhere, call: Callable[[Stubs], object], path: 
     code, _, details = refusal(lambda: call(elsewhere.stubs))
     assert code is grpc.StatusCode.NOT_FOUND
     assert details.reason in {"IMAGE_NOT_FOUND", "MODEL_NOT_FOUND"}
-    assert httpx.get(f"{elsewhere.url}/v1/{path}", headers=dict(AUTH)).status_code == 404
+    assert httpx.get(f"{elsewhere.url}/v1/{path}", headers=dict(AUTH), timeout=PATIENCE_S).status_code == 404
 
 
 def test_a_stored_image_is_found_by_its_owner_alone(elsewhere: Elsewhere):
@@ -324,7 +329,10 @@ def test_resource_exhausted_by_others(elsewhere: Elsewhere):
         wait_until(lambda: elsewhere.probe.passes)
         code, _, details = refusal(lambda: elsewhere.stubs.segmentation.SegmentByBox(request, metadata=AUTH))
         answer = httpx.post(
-            f"{elsewhere.url}/v1/segment:box", content=json_format.MessageToJson(request), headers=dict(AUTH)
+            f"{elsewhere.url}/v1/segment:box",
+            content=json_format.MessageToJson(request),
+            headers=dict(AUTH),
+            timeout=PATIENCE_S,
         )
         elsewhere.probe.gate.set()
         assert first.result().segmentation.objects
@@ -408,7 +416,7 @@ def test_unavailable_while_draining(elsewhere: Elsewhere):
         wait_until(lambda: elsewhere.probe.passes)
         elsewhere.server.stop()
         code, _, details = refusal(lambda: elsewhere.stubs.segmentation.SegmentByBox(boxes(), metadata=AUTH))
-        answer = httpx.get(f"{elsewhere.url}/v1/models", headers=dict(AUTH))
+        answer = httpx.get(f"{elsewhere.url}/v1/models", headers=dict(AUTH), timeout=PATIENCE_S)
         elsewhere.probe.gate.set()
         assert accepted.result().segmentation.objects
     assert (code, details.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
@@ -429,7 +437,7 @@ def test_failed_precondition(tmp_path):
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         assert "sam2.pt" in message
         with GatewayThread(GatewaySettings(server_address=server.address)) as gateway:
-            assert httpx.post(f"{gateway.url}/v1/models/sam:load", json={}).status_code == 400
+            assert httpx.post(f"{gateway.url}/v1/models/sam:load", json={}, timeout=PATIENCE_S).status_code == 400
 
 
 def test_internal_says_nothing_but_the_request_id(elsewhere: Elsewhere):
@@ -441,7 +449,10 @@ def test_internal_says_nothing_but_the_request_id(elsewhere: Elsewhere):
     assert "thirteen" not in message + str(details)
     assert details.request_id in message
     answer = httpx.post(
-        f"{elsewhere.url}/v1/segment:box", content=json_format.MessageToJson(secret), headers=dict(AUTH)
+        f"{elsewhere.url}/v1/segment:box",
+        content=json_format.MessageToJson(secret),
+        headers=dict(AUTH),
+        timeout=PATIENCE_S,
     )
     assert answer.status_code == 500
     assert "thirteen" not in json.dumps(answer.json())
@@ -463,7 +474,7 @@ def test_a_silent_session_is_ended(elsewhere: Elsewhere):
 
     def silent() -> Iterator[pb2.SegmentSessionRequest]:
         yield pb2.SegmentSessionRequest(open=pb2.SessionOpen(image=GOOD))
-        forever.wait(5)
+        forever.wait(PATIENCE_S)
 
     code, _, details = refusal(lambda: elsewhere.stubs.segmentation.SegmentSession(silent(), metadata=AUTH))
     forever.set()

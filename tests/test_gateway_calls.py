@@ -16,7 +16,7 @@ from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import MIB, GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from grpc_health.v1 import health_pb2
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 from tools import free_port
 
@@ -70,7 +70,7 @@ def gateway(shared_echo: EchoServer, contract: Contract) -> Iterator[GatewayThre
 
 @pytest.fixture
 def rest(echo: EchoServer, gateway: GatewayThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway.url, timeout=20) as client:
+    with httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as client:
         yield client
 
 
@@ -205,7 +205,7 @@ def test_the_default_timeout_is_a_deadline(echo: EchoServer, contract: Contract)
     """A call that brings no deadline gets the setting's."""
     settings = GatewaySettings(server_address=echo.address, default_timeout_s=0.2)
     with GatewayThread(settings, contract) as gateway:
-        assert httpx.get(f"{gateway.url}/v1/sleep", timeout=10).status_code == 504
+        assert httpx.get(f"{gateway.url}/v1/sleep", timeout=PATIENCE_S).status_code == 504
 
 
 def test_ndjson(rest: httpx.Client):
@@ -259,7 +259,7 @@ def test_bodies_beyond_the_limit(rest: httpx.Client):
 
 def test_a_client_that_asks_first_need_not_send(gateway: GatewayThread):
     """With `Expect: 100-continue` too large a body is refused before a byte of it is sent."""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_S) as client:
         client.sendall(
             b"POST /v1/things HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
         )
@@ -285,7 +285,7 @@ def test_a_client_that_leaves_cancels_the_call(gateway: GatewayThread, echo: Ech
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall(b"GET /v1/sleep HTTP/1.1\r\nHost: x\r\n\r\n")
         assert not echo.cancelled.wait(0.3)
-    assert echo.cancelled.wait(5)
+    assert echo.cancelled.wait(PATIENCE_S)
 
 
 def test_a_client_that_leaves_in_mid_upload_cancels_the_call(gateway: GatewayThread, echo: EchoServer):
@@ -306,7 +306,7 @@ def test_a_client_that_leaves_in_mid_upload_cancels_the_call(gateway: GatewayThr
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall(b"POST /v1/upload/n HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 1_500_000)
         assert not ended.wait(0.5)
-    assert ended.wait(5)
+    assert ended.wait(PATIENCE_S)
     assert not completed.is_set()
 
 
@@ -326,11 +326,11 @@ def test_slow_readers_do_not_make_memory_grow(gateway: GatewayThread, echo: Echo
         assert echo.sent == held < 300  # 30 MB at the very most of 200 MB: socket and HTTP/2 buffers
         assert resident_bytes() - before < 100 * MIB
         received = 0
-        client.settimeout(10)
+        client.settimeout(PATIENCE_S)
         while received < 50 * MIB:
             received += len(client.recv(1 << 20))
     assert echo.sent > held
-    assert echo.cancelled.wait(5)  # the client left before the end
+    assert echo.cancelled.wait(PATIENCE_S)  # the client left before the end
 
 
 def resident_bytes() -> int:
@@ -351,7 +351,7 @@ def test_answers_are_not_held_back(rest: httpx.Client):
 def test_a_server_that_is_not_there(contract: Contract):
     """503 with a retry delay, and no word of addresses; the gateway itself lives, and is not ready."""
     settings = GatewaySettings(server_address=f"127.0.0.1:{free_port()}", ready_timeout_s=0.5)
-    with GatewayThread(settings, contract) as gateway, httpx.Client(base_url=gateway.url) as rest:
+    with GatewayThread(settings, contract) as gateway, httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as rest:
         answer = rest.get("/v1/things/a")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
@@ -371,7 +371,7 @@ def test_readiness_is_the_servers(rest: httpx.Client, echo: EchoServer):
 def test_the_unforeseen_is_internal(gateway: GatewayThread, monkeypatch: pytest.MonkeyPatch):
     """An exception that nobody foresaw is a 500 with the request id, and its text stays in the log."""
     monkeypatch.setattr("cutout_gateway.transcoder.parse_query", lambda _: 1 / 0)
-    answer = httpx.get(f"{gateway.url}/v1/things/a", headers={"x-request-id": "my-id"})
+    answer = httpx.get(f"{gateway.url}/v1/things/a", headers={"x-request-id": "my-id"}, timeout=PATIENCE_S)
     assert answer.status_code == 500
     assert answer.json()["details"][1]["requestId"] == "my-id"
     assert "division" not in answer.text
@@ -389,7 +389,7 @@ def test_cors_is_off_by_default(rest: httpx.Client):
 def test_cors_lets_in_whom_the_setting_names(echo: EchoServer, contract: Contract, origins: tuple[str, ...]):
     """Named origins may call and read the request id, and never with credentials."""
     settings = GatewaySettings(server_address=echo.address, cors_origins=origins)
-    with GatewayThread(settings, contract) as gateway, httpx.Client(base_url=gateway.url) as rest:
+    with GatewayThread(settings, contract) as gateway, httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as rest:
         preflight = {
             "origin": "https://a.example",
             "access-control-request-method": "POST",

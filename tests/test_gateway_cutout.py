@@ -24,6 +24,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from language_model import LanguageModel
 from PIL import Image
 from pycocotools import mask as coco
+from waiting import PATIENCE_S
 
 from tools import require
 
@@ -39,7 +40,7 @@ def gateway(server: RunningServer) -> Iterator[GatewayThread]:
 
 @pytest.fixture(scope="module")
 def rest(gateway: GatewayThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway.url, timeout=60) as client:
+    with httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as client:
         yield client
 
 
@@ -169,8 +170,8 @@ def test_envoy_answers_the_same(
     path = f"/v1/images/{rest.post('/v1/images', content=astronaut.jpeg).json()['imageId']}"
     with (
         envoy(tmp_path, descriptors, SERVICES, port) as url,
-        httpx.Client(base_url=url, timeout=60, headers={"x-request-id": "my-id"}) as theirs,
-        httpx.Client(base_url=rest.base_url, timeout=60, headers={"x-request-id": "my-id"}) as ours,
+        httpx.Client(base_url=url, timeout=PATIENCE_S, headers={"x-request-id": "my-id"}) as theirs,
+        httpx.Client(base_url=rest.base_url, timeout=PATIENCE_S, headers={"x-request-id": "my-id"}) as ours,
     ):
         for method, target, sent in [
             ("GET", "/v1/models", None),
@@ -205,7 +206,9 @@ def test_envoy_writes_the_same_masks(stubs: Stubs, astronaut: Photo, descriptors
         GatewayThread(GatewaySettings(server_address=replay.address)) as ours,
         envoy(tmp_path, descriptors, SERVICES, replay.port) as theirs,
     ):
-        mine, other = (httpx.post(f"{url}/v1/segment:box", json={}).json() for url in (ours.url, theirs))
+        mine, other = (
+            httpx.post(f"{url}/v1/segment:box", json={}, timeout=PATIENCE_S).json() for url in (ours.url, theirs)
+        )
     replay.stop()
     assert len(mine["objects"][0]["masks"]) == 4
     assert in_float32(mine) == in_float32(other["segmentation"])  # Envoy knows no response_body
@@ -228,7 +231,7 @@ def test_the_commands_of_the_page_work(
     words.says((0, "cat face"))
     script = "\n".join(f"{command} || exit {i + 1}" for i, command in enumerate(commands))
     script = script.replace("curl ", "curl --fail-with-body -sS ")
-    arguments = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 90}
+    arguments = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": PATIENCE_S}
     with (
         GatewayThread(GatewaySettings(server_address=analysis.address)) as running,
         GatewayThread(GatewaySettings(server_address=painter.address)) as painting,

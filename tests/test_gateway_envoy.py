@@ -13,6 +13,7 @@ import pytest
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import MIB, GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos, envoy, for_envoy
+from waiting import PATIENCE_S
 
 Case = tuple[str, str, Any]
 
@@ -158,8 +159,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clien
     with (
         GatewayThread(settings, contract) as gateway,
         envoy(directory, for_envoy(descriptors), ["echo.v1.Echo"], server.port) as url,
-        httpx.Client(base_url=gateway.url) as ours,
-        httpx.Client(base_url=url) as theirs,
+        httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as ours,
+        httpx.Client(base_url=url, timeout=PATIENCE_S) as theirs,
     ):
         yield ours, theirs
     server.stop()

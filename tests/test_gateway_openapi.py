@@ -18,6 +18,7 @@ from cutout_gateway.routes import Routes
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from waiting import PATIENCE_S
 
 from tools import require
 
@@ -167,10 +168,12 @@ def test_real_answers_fit_their_schemas(echo_contract: Contract, echo_document: 
     with GatewayThread(GatewaySettings(server_address=server.address), echo_contract) as gateway:
         thing = validator(echo_document, "echo.v1.Thing")
         thing.validate(sent)
-        thing.validate(httpx.post(f"{gateway.url}/v1/things", json=sent).json())
+        thing.validate(httpx.post(f"{gateway.url}/v1/things", json=sent, timeout=PATIENCE_S).json())
         status = validator(echo_document, "google.rpc.Status")
-        status.validate(httpx.post(f"{gateway.url}/v1/fail", json={"code": 3, "detailed": True}).json())
-        status.validate(httpx.get(f"{gateway.url}/nowhere").json())
+        status.validate(
+            httpx.post(f"{gateway.url}/v1/fail", json={"code": 3, "detailed": True}, timeout=PATIENCE_S).json()
+        )
+        status.validate(httpx.get(f"{gateway.url}/nowhere", timeout=PATIENCE_S).json())
         assert not thing.is_valid({"name": "n", "bigNumber": 1.5})
     server.stop()
 
@@ -184,7 +187,7 @@ def test_paths_of_several_segments(echo_document: dict[str, Any]):
 
 def test_the_pages_need_no_internet(gateway: GatewayThread):
     """Every file of /docs comes from the gateway, and its policy lets nothing else in; `/` leads there."""
-    with httpx.Client(base_url=gateway.url, follow_redirects=True) as rest:
+    with httpx.Client(base_url=gateway.url, follow_redirects=True, timeout=PATIENCE_S) as rest:
         page = rest.get("/")
         assert page.url.path == "/docs"
         assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -203,7 +206,7 @@ def test_a_browser_shows_the_operations(gateway: GatewayThread, described: dict[
     flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path}"]
     chromium = require("chromium", "Debian has it in the package chromium")
     command = [chromium, *flags, "--virtual-time-budget=20000", "--dump-dom", f"{gateway.url}/docs"]
-    page = html.unescape(subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout)
+    page = html.unescape(subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout)
     operations = [op for path in described["paths"].values() for op in path.values()]
     assert page.count('class="opblock opblock-') == len(operations)
     for operation in operations:

@@ -24,7 +24,7 @@ from cutout_common.config import ConfigError
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import EchoServer
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 from tools import free_port
 
@@ -65,8 +65,8 @@ class Program:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal; returns the exit code."""
         self.process.send_signal(number)
-        code = self.process.wait(20)
-        self.thread.join(5)
+        code = self.process.wait(PATIENCE_S)
+        self.thread.join(PATIENCE_S)
         return code
 
 
@@ -97,10 +97,10 @@ def test_flags_environment_file_and_logs(models: EchoServer, tmp_path: Path):
         assert program.url == f"http://127.0.0.1:{program.port}"
         [ready] = program.events("gateway listening")
         assert (ready["version"], ready["commit"]) == (__version__, commit())
-        answer = httpx.get(f"{program.url}/v1/models/sam?x=1", headers={"x-request-id": "my-id"})
+        answer = httpx.get(f"{program.url}/v1/models/sam?x=1", headers={"x-request-id": "my-id"}, timeout=PATIENCE_S)
         assert answer.status_code == 400
-        assert httpx.post(f"{program.url}/v1/segment:text", content=b" " * 1025).status_code == 413
-        assert httpx.get(f"{program.url}/healthz").status_code == 200
+        assert httpx.post(f"{program.url}/v1/segment:text", content=b" " * 1025, timeout=PATIENCE_S).status_code == 413
+        assert httpx.get(f"{program.url}/healthz", timeout=PATIENCE_S).status_code == 200
         wait_until(lambda: len(program.events("request")) == 3)
         line = program.events("request")[0]
         assert line.pop("ms") >= 0
@@ -124,7 +124,7 @@ def test_console_logs_and_levels():
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             wait_until(lambda port=port: _is_healthy(port))
             process.terminate()
-            logged = process.communicate(timeout=20)[1]
+            logged = process.communicate(timeout=PATIENCE_S)[1]
         assert expected in logged
         assert not logged.startswith("{")
         assert bool(logged) == bool(expected)
@@ -138,21 +138,23 @@ def test_a_signal_lets_accepted_requests_finish(number: int, tmp_path: Path):
 
     def slow(request: Any, context: grpc.ServicerContext) -> Any:
         began.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE_S)
         return server.answer("GetStatus", version="late")
 
     server.replace("GetStatus", slow)
     with running("--port", "0", "--server-address", server.address) as program:
         answers: list[httpx.Response] = []
-        caller = threading.Thread(target=lambda: answers.append(httpx.get(f"{program.url}/v1/status", timeout=20)))
+        caller = threading.Thread(
+            target=lambda: answers.append(httpx.get(f"{program.url}/v1/status", timeout=PATIENCE_S))
+        )
         caller.start()
-        assert began.wait(10)
+        assert began.wait(PATIENCE_S)
         program.process.send_signal(number)
         wait_until(lambda: not _listens(program.port))
         go_on.set()
-        caller.join(10)
+        caller.join(PATIENCE_S)
         assert answers[0].json()["version"] == "late"
-        assert program.process.wait(20) == 0
+        assert program.process.wait(PATIENCE_S) == 0
     server.stop()
 
 
@@ -164,27 +166,27 @@ def test_the_drain_is_bounded():
     def endless(request: Any, context: grpc.ServicerContext) -> Any:
         context.add_callback(cancelled.set)
         began.set()
-        cancelled.wait(30)
+        cancelled.wait(PATIENCE_S)
         return request
 
     server.replace("GetStatus", endless)
     with running("--port", "0", "--server-address", server.address, "--drain-s", "1") as program:
         with socket.create_connection(("127.0.0.1", program.port)) as client:
             client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert began.wait(10)
+            assert began.wait(PATIENCE_S)
             assert program.stop() == 0
-        assert cancelled.wait(5)
+        assert cancelled.wait(PATIENCE_S)
     server.stop()
 
 
 def _is_healthy(port: int) -> bool:
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=1).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_S).status_code == 200
     return False
 
 
 def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S):
         return True
     return False
 
@@ -225,7 +227,7 @@ def test_tls_on_both_sides(certificates: Path):
     with running(*[part for name, value in flags.items() for part in (f"--{name}", value)]) as program:
         assert program.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(cert))
-        answer = httpx.get(f"{program.url}/v1/models", verify=context)
+        answer = httpx.get(f"{program.url}/v1/models", verify=context, timeout=PATIENCE_S)
         assert answer.json()["models"][0]["name"] == "m"
     server.stop()
 
@@ -263,7 +265,7 @@ def test_the_program_explains_what_it_refuses(tmp_path: Path):
             (["--port", "0", "--tls-cert", missing, "--tls-key", missing], "tls_cert"),
         ]:
             command = [sys.executable, "-m", "cutout_gateway", *flags]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
             assert result.returncode == 2, result.stderr
             assert text in result.stderr
             assert result.stderr.count("\n") == 1

@@ -14,6 +14,7 @@ from cutout_gateway.settings import MIB, GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE_S
 
 DEFAULTS = {
     "name": "",
@@ -46,7 +47,10 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
 def rest(contract: Contract) -> Iterator[httpx.Client]:
     server = EchoServer(contract)
     gateway_settings = GatewaySettings(server_address=server.address, max_body_bytes=4 * MIB, max_upload_bytes=8 * MIB)
-    with GatewayThread(gateway_settings, contract) as gateway, httpx.Client(base_url=gateway.url) as client:
+    with (
+        GatewayThread(gateway_settings, contract) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as client,
+    ):
         yield client
     server.stop()
 

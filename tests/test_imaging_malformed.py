@@ -3,7 +3,6 @@
 import io
 import random
 import struct
-import time
 import zlib
 
 import numpy as np
@@ -15,9 +14,9 @@ from cutout_server.imaging.decode import CONTENT_TYPES, ImageLimits, decode, pro
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from waiting import at_little_cost
 
 LIMITS = ImageLimits(max_bytes=40 << 20, max_pixels=1_000_000)
-SECONDS_PER_PICTURE = 5
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 SMALL = Image.fromarray(skimage.data.chelsea()).resize((60, 40))
@@ -59,14 +58,13 @@ FILES = {
 
 def outcome(content):
     """None for a picture, else the reason of the refusal."""
-    begin = time.perf_counter()
     refusal = None
-    try:
-        header = probe(content, LIMITS)
-        picture = decode(content, LIMITS)
-    except InvalidRequestError as error:
-        refusal = error
-    assert time.perf_counter() - begin < SECONDS_PER_PICTURE
+    with at_little_cost():
+        try:
+            header = probe(content, LIMITS)
+            picture = decode(content, LIMITS)
+        except InvalidRequestError as error:
+            refusal = error
     if refusal is None:
         assert (header.height, header.width, 3) == picture.pixels.shape
         assert header.height * header.width <= LIMITS.max_pixels
@@ -194,11 +192,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_files_made_to_hurt_are_refused_in_no_time(name):
+def test_files_made_to_hurt_are_refused(name):
     """Bombs, lies and endless headers are refused before they cost anything."""
-    begin = time.perf_counter()
     assert outcome(HOSTILE[name]) in ("IMAGE_TOO_LARGE", "IMAGE_DAMAGED", "IMAGE_EMPTY")
-    assert time.perf_counter() - begin < SECONDS_PER_PICTURE
 
 
 def test_nothing_is_decoded_beyond_the_limits(monkeypatch):

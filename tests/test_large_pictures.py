@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cutout_client import Client
 from PIL import Image
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 from tools import free_port
 
@@ -74,7 +74,7 @@ def served() -> Iterator[Served]:
             yield Served(process.pid, client)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_S)
 
 
 def answers(client: Client) -> bool:

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from probe_family import Probe, probe_family
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 CALLERS = 64
 
@@ -75,8 +75,8 @@ def test_a_full_queue():
                 segment(request_of(number))
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert 0.1 <= delay_of(refused.value) <= 60
-        checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
-        assert "cutout_requests_in_hand" in httpx.get(loaded.metrics_url).text
+        checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+        assert "cutout_requests_in_hand" in httpx.get(loaded.metrics_url, timeout=PATIENCE_S).text
         assert checked.status == health_pb2.HealthCheckResponse.SERVING
         for call in leaving:
             call.cancel()
@@ -84,7 +84,7 @@ def test_a_full_queue():
         wait_until(lambda: in_hand(loaded) == 40)
         probe.gate.set()
         for number, call in enumerate([first, *patient]):
-            assert_answers(call.result(timeout=30), number)
+            assert_answers(call.result(timeout=PATIENCE_S), number)
         wait_until(lambda: in_hand(loaded) == 0)
         assert loaded.app.status().devices[0].queued_jobs == 0
     assert (probe.count("encode"), probe.count("decode")) == (40, 40)
@@ -102,11 +102,11 @@ def test_whoever_obeys_is_served():
     def call(address: str, caller: int) -> None:
         with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             segment = Stubs.over(channel).segmentation.SegmentByBox
-            start.wait(30)
+            start.wait(PATIENCE_S)
             for number in range(rounds * caller, rounds * caller + rounds):
                 for attempt in range(50):
                     try:
-                        answer = segment(request_of(number), timeout=30)
+                        answer = segment(request_of(number), timeout=PATIENCE_S)
                     except grpc.RpcError as error:
                         time.sleep(delay_of(error))
                     else:

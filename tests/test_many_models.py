@@ -23,6 +23,7 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from paligemma_checkpoints import PaliGemmaFiles, one_thread, paligemma_files  # noqa: F401 - fixtures
 from pycocotools import mask as coco
 from stable_diffusion_checkpoints import sd1  # noqa: F401 - a fixture
+from waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +70,7 @@ def fleet(
 @pytest.fixture(scope="module")
 def serving(fleet: Fleet) -> Iterator[RunningServer]:
     """A server with all of them."""
-    with run_server(models=fleet.models, default_deadline_s=300) as server:
+    with run_server(models=fleet.models, default_deadline_s=PATIENCE_S) as server:
         yield server
 
 
@@ -122,7 +123,7 @@ def questions(channel: grpc.Channel, photos: dict[str, Photo]) -> dict[str, Ques
         pb2.AnalyzeImageRequest: segmentation.AnalyzeImage,
         generation.GenerateImageRequest: generator.GenerateImage,
     }
-    return {name: partial(methods[type(request)], request, timeout=300) for name, request in asked.items()}
+    return {name: partial(methods[type(request)], request, timeout=PATIENCE_S) for name, request in asked.items()}
 
 
 def assert_same(name: str, answer: Any, expected: Any) -> None:
@@ -214,13 +215,15 @@ def test_answers_stay_the_same_while_models_come_and_go(serving: RunningServer, 
 
 def test_models_leave_when_memory_is_short_and_answers_stay_the_same(fleet: Fleet, photos: dict[str, Photo]):
     """With room for some of the models only, the least recently used make way while requests go on."""
-    with run_server(models=fleet.models, default_deadline_s=300) as server, server.channel() as channel:
+    with run_server(models=fleet.models, default_deadline_s=PATIENCE_S) as server, server.channel() as channel:
         sizes = server.app.status().devices[0].models
         expected = in_peace(questions(channel, photos))
     budget = max(sizes.values()) + sorted(sizes.values())[-2] // 2
     assert sum(sizes.values()) > budget
     with (
-        run_server(models=fleet.models, default_deadline_s=300, memory_budget_bytes=budget, preload=False) as server,
+        run_server(
+            models=fleet.models, default_deadline_s=PATIENCE_S, memory_budget_bytes=budget, preload=False
+        ) as server,
         server.channel() as channel,
     ):
         held: list[int] = []

@@ -14,6 +14,7 @@ from cutout.v1 import image_pb2, mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.commit import commit
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import PATIENCE_S
 
 from tools import free_port, require
 
@@ -22,7 +23,7 @@ RPC = {"grpc_type": "unary", "grpc_service": "cutout.v1.SegmentationService", "g
 
 
 def scrape(server: RunningServer) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    text = httpx.get(server.metrics_url).text
+    text = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -102,14 +103,14 @@ def test_callers_cannot_make_up_label_values(server: RunningServer, stubs: Stubs
             )
         with server.channel() as channel, pytest.raises(grpc.RpcError):
             channel.unary_unary(f"/cutout.v1.SegmentationService/{name}")(b"")
-    assert not re.search("x{50}|y{50}", httpx.get(server.metrics_url).text)
+    assert not re.search("x{50}|y{50}", httpx.get(server.metrics_url, timeout=PATIENCE_S).text)
 
 
 def test_promtool_finds_nothing_to_complain_about(server: RunningServer, stubs: Stubs, photos: dict[str, Photo]):
     """`promtool check metrics` is clean."""
     promtool = require("promtool", "Debian has it in the package prometheus")
     stubs.segmentation.SegmentByBox(pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=[BOX]))
-    text = httpx.get(server.metrics_url).text
+    text = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
@@ -143,7 +144,9 @@ def test_a_real_prometheus_scrapes_them(server: RunningServer, stubs: Stubs, pho
 
     def ask(query: str) -> list[dict[str, object]]:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}).json()
+            answer = httpx.get(
+                f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=PATIENCE_S
+            ).json()
         except (httpx.TransportError, json.JSONDecodeError):
             return []
         return answer["data"]["result"]
@@ -157,4 +160,4 @@ def test_a_real_prometheus_scrapes_them(server: RunningServer, stubs: Stubs, pho
         assert ask("up")[0]["value"][1] == "1"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)

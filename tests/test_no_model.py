@@ -25,6 +25,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+from waiting import PATIENCE_S
 
 PIXELS = np.zeros((32, 32, 3), np.uint8)
 BOX = mask_pb2.Box(x_min=1, y_min=1, x_max=9, y_max=9)
@@ -149,7 +150,7 @@ def test_rest(case: tuple):
     _, url, message, begins, cure = case
     kind = kind_of(message)
     path = f"{url}/v1/{PATHS.get(kind, kind)}"
-    answer = httpx.post(path, content=json_format.MessageToJson(with_picture(message)))
+    answer = httpx.post(path, content=json_format.MessageToJson(with_picture(message)), timeout=PATIENCE_S)
     assert answer.status_code == 400
     told(json_format.ParseDict(answer.json(), Status()), begins, cure)
     fields = {
@@ -157,7 +158,7 @@ def test_rest(case: tuple):
         for name, values in ((field.name, _listed(value)) for field, value in message.ListFields())
     }
     picture = {"image.content": ("cat.png", b"\x89PNG\r\n\x1a\n")}
-    answer = httpx.post(path, data=fields, files=picture)
+    answer = httpx.post(path, data=fields, files=picture, timeout=PATIENCE_S)
     told(json_format.ParseDict(answer.json(), Status()), begins, cure)
 
 
@@ -250,7 +251,7 @@ def test_generation(server: RunningServer, gateway_url: str):
         told(refusal(lambda: stub.GenerateImage(request)), begins, cure)
         streamed = generation_service_pb2.StreamGenerationRequest(request=request)
         told(refusal(lambda: list(stub.StreamGeneration(streamed))), begins, cure)
-    answer = httpx.post(f"{gateway_url}/v1/generate", content=json_format.MessageToJson(request))
+    answer = httpx.post(f"{gateway_url}/v1/generate", content=json_format.MessageToJson(request), timeout=PATIENCE_S)
     told(json_format.ParseDict(answer.json(), Status()), begins, cure)
 
 

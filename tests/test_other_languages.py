@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Photo, RunningServer
 from pycocotools import mask as coco
+from waiting import PATIENCE_S
 
 from tools import require
 
@@ -28,7 +29,7 @@ def test_generated_node_stubs_call_every_kind_of_method(
     picture = tmp_path / "chelsea.jpg"
     picture.write_bytes(photos["chelsea"].jpeg)
     command = [node, "tests/node/segment.mjs", f"http://{server.address}", str(picture), "build/node"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert run.returncode == 0, run.stderr
     said = json.loads(run.stdout)
     assert said["size"] == [451, 300]

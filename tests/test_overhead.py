@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "overhead.py"
 
@@ -16,7 +17,7 @@ def test_stages_are_told_apart(same: bool, tmp_path: Path):
     """What is made once for equal pictures has no row when one comes again and again."""
     file = tmp_path / "stages.json"
     flags = ["--requests", "4", "--json", str(file), *(["--same"] if same else [])]
-    subprocess.run([sys.executable, str(SCRIPT), *flags], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, str(SCRIPT), *flags], check=True, capture_output=True, timeout=PATIENCE_S)
     told = json.loads(file.read_text())
     stages = told["stages"]
     assert (told["requests"], told["same"]) == (4, same)

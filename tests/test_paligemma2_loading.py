@@ -163,6 +163,7 @@ def test_an_encoder_beside_it_is_not_needed(copy: PaliGemmaFiles):
     assert np.array_equal(read_mask_decoder(copy.mask_decoder).masks([range(16)]), whole)
 
 
+@pytest.mark.full_size(gigabytes=8)
 def test_full_size(paligemma_files: PaliGemmaFiles, photos):
     """PaliGemma 2 3B at 224 pixels in bfloat16: as many parameters as published, 6.1 GB, whole objects."""
     images = SiglipImageProcessor(size={"height": 224, "width": 224})

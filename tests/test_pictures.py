@@ -21,6 +21,7 @@ from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.pipelines.pictures import Pictures
 from cutout_server.types import FileImage, ImageSource, Picture, TensorImage
 from PIL import Image
+from waiting import PATIENCE_S, until
 
 LIMITS = ImageLimits(max_bytes=1 << 20, max_pixels=10_000)
 VALUES = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
@@ -54,7 +55,7 @@ class Digests:
         self.gate = threading.Event()
 
     def __call__(self, pixels: Any) -> str:
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE_S)
         self.made += 1
         return digest(pixels)
 
@@ -130,7 +131,8 @@ async def test_room_is_not_given_back_while_pixels_are_read(pictures: Pictures, 
     """Requests that fail at once leave no more pictures behind than there is room for."""
     first = asyncio.create_task(opened(pictures, file("PNG")))
     second = asyncio.create_task(opened(pictures, file("PNG", VALUES[::-1].copy())))
-    done, _ = await asyncio.wait({first, second}, timeout=0.2)
+    await until(lambda: observer.pixels)
+    done, _ = await asyncio.wait({first, second}, timeout=0.1)
     assert not done
     assert observer.pixels == 30 * 40
     digests.gate.set()

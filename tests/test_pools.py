@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import DeadlineError, FailedPreconditionError, OverloadedError
 from cutout_server.models.base import Candidates, DecodeQuery, Family, Task
+from cutout_server.pools import device
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
 from cutout_server.pools.placement import Pools
@@ -20,6 +22,7 @@ from cutout_server.pools.turns import Turn
 from cutout_server.settings import ModelSettings
 from cutout_server.types import Box, ObjectPrompt, Picture
 from probe_family import Probe, ProbeEmbedding
+from waiting import until
 
 FOREVER = float("inf")
 
@@ -80,7 +83,7 @@ async def test_waiting_jobs_of_one_kind_share_a_pass():
     spec = spec_of(probe)
     async with open_pool() as pool:
         first = asyncio.ensure_future(ask(pool, spec, query(0)))
-        await _until(lambda: probe.passes)
+        await until(lambda: probe.passes)
         rest = [asyncio.ensure_future(ask(pool, spec, query(x))) for x in (1, 2, 3)]
         await asyncio.sleep(0)
         probe.gate.set()
@@ -107,7 +110,7 @@ async def test_one_bad_question_fails_alone():
     spec = spec_of(probe)
     async with open_pool() as pool:
         blocker = asyncio.ensure_future(ask(pool, spec, query()))
-        await _until(lambda: probe.passes)
+        await until(lambda: probe.passes)
         waiting = [asyncio.ensure_future(ask(pool, spec, query(x))) for x in (1, 13, 2)]
         await asyncio.sleep(0)
         probe.gate.set()
@@ -134,7 +137,7 @@ async def served(turns: list[tuple[str, Turn]], pool: DevicePool) -> list[str]:
     probe = Probe()
     order: list[str] = []
     blocker = asyncio.ensure_future(ask(pool, spec_of(probe, "blocker"), query(), turn=pool.admit("blocker")))
-    await _until(lambda: probe.passes)
+    await until(lambda: probe.passes)
     waiting = []
     for name, turn in turns:
         # Models of their own, so that no two share a pass.
@@ -197,9 +200,11 @@ async def test_joining_stops_where_it_gains_nothing(gains: bool, passes: int):
     """Once measured, jobs are joined only if that takes less time for each."""
     probe = Probe()
     probe.gate.set()
+    ahead_s = 0.0  # Of the real clock: next to what passes seem to take, the time that they take is nothing.
 
     def work(self: Probe, queries: list[DecodeQuery]) -> list[Candidates]:
-        time.sleep(0.02 if gains else 0.01 * len(queries) ** 2)  # So far apart that a busy machine tells them apart.
+        nonlocal ahead_s
+        ahead_s += 10_000 if gains else 10_000 * len(queries) ** 2
         return decode(self, queries)
 
     decode = Probe.decode
@@ -207,6 +212,7 @@ async def test_joining_stops_where_it_gains_nothing(gains: bool, passes: int):
     async with open_pool(max_batch=8) as pool:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Probe, "decode", work)
+            patch.setattr(device, "time", SimpleNamespace(monotonic=lambda: ahead_s + time.monotonic()))
             await ask(pool, spec, query())
             await ask(pool, spec, *(query(x) for x in range(8)))
             before = pool.batches
@@ -221,9 +227,10 @@ async def test_work_past_its_deadline_is_not_begun():
     watcher = Watcher()
     async with open_pool(watcher) as pool:
         blocker = asyncio.ensure_future(ask(pool, spec, query()))
-        await _until(lambda: probe.passes)
-        hasty = asyncio.ensure_future(ask(pool, spec, query(), deadline_s=time.monotonic() + 0.01))
-        await asyncio.sleep(0.05)
+        await until(lambda: probe.passes)
+        deadline_s = time.monotonic() + 0.01
+        hasty = asyncio.ensure_future(ask(pool, spec, query(), deadline_s=deadline_s))
+        await until(lambda: time.monotonic() > deadline_s)
         probe.gate.set()
         with pytest.raises(DeadlineError):
             await hasty
@@ -239,7 +246,7 @@ async def test_work_of_a_caller_who_left_is_not_begun():
     watcher = Watcher()
     async with open_pool(watcher) as pool:
         blocker = asyncio.ensure_future(ask(pool, spec, query()))
-        await _until(lambda: probe.passes)
+        await until(lambda: probe.passes)
         leaver = asyncio.ensure_future(ask(pool, spec, query(), query()))
         await asyncio.sleep(0)
         leaver.cancel()
@@ -437,13 +444,7 @@ async def test_models_run_off_the_event_loop():
     probe = Probe()
     async with open_pool() as pool:
         pending = asyncio.ensure_future(ask(pool, spec_of(probe), query()))
-        await _until(lambda: probe.passes)
+        await until(lambda: probe.passes)
         assert threading.current_thread().name != "pool-cpu_0"
         probe.gate.set()  # Could not be reached if the pass held the loop.
         await pending
-
-
-async def _until(condition) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the pool's thread sets no asyncio.Event
-            await asyncio.sleep(0.001)

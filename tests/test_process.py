@@ -23,7 +23,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from probe_family import Probe, probe_family
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 from tools import require
 
@@ -84,7 +84,7 @@ def test_sigterm_drains(photos: dict[str, Photo]):
         wait_until(lambda: models.GetStatus(model_service_pb2.GetStatusRequest()).devices[0].requests == 1)
         process.popen.send_signal(signal.SIGTERM)
         assert len(accepted.result().segmentation.objects) == len(boxes)
-        assert process.popen.wait(20) == 0
+        assert process.popen.wait(PATIENCE_S) == 0
         (call,) = [event for event in process.events("call") if event["request_id"] == "last"]
     assert (call["code"], call["method"], call["caller"]) == ("OK", "SegmentByBox", "anonymous")
     assert call["stages"]["prompt"] > 0
@@ -100,7 +100,7 @@ def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo]):
         models = Stubs.over(channel).models
         wait_until(lambda: models.GetStatus(model_service_pb2.GetStatusRequest()).devices[0].requests == 1)
         process.popen.send_signal(signal.SIGTERM)
-        assert process.popen.wait(20) == 0
+        assert process.popen.wait(PATIENCE_S) == 0
         assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
 
 
@@ -117,7 +117,7 @@ def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo]):
 def test_a_server_that_cannot_start_says_why(flags: tuple[str, ...], code: int, complaint: str):
     """Wrong settings end with 2, what cannot be loaded or bound with 1; one line names it, without a traceback."""
     with start(*flags) as process:
-        assert process.popen.wait(30) == code
+        assert process.popen.wait(PATIENCE_S) == code
     text = "".join(process.lines)
     assert complaint in text
     assert "Traceback" not in text
@@ -126,7 +126,7 @@ def test_a_server_that_cannot_start_says_why(flags: tuple[str, ...], code: int, 
 def test_a_taken_port_is_noticed(server: RunningServer):
     """Two servers never share a port in silence."""
     with start("--port", server.address.split(":")[1]) as process:
-        assert process.popen.wait(30) == 1
+        assert process.popen.wait(PATIENCE_S) == 1
     assert "cannot listen" in "".join(process.lines)
 
 
@@ -144,7 +144,7 @@ def test_health_follows_the_servers_life():
     with probe_family(probe) as model:
 
         def load(*_: object) -> Probe:
-            assert loading.wait(30)
+            assert loading.wait(PATIENCE_S)
             return probe
 
         FAMILIES["probe"] = replace(FAMILIES["probe"], load=load)

@@ -24,7 +24,7 @@ from cutout_server.zoo import KNOWN, PROFILES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hub_server import run_hub
 from test_process import start
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 
 @pytest.mark.parametrize("profile", ["small", "quality"])
@@ -92,7 +92,7 @@ def test_a_server_fetches_what_it_serves_before_it_says_ready(sam2_files: Sam2Fi
 
 
 def _until_serving(channel: grpc.Channel) -> bool:
-    watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+    watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
     for each in watched:
         if each.status == health_pb2.HealthCheckResponse.SERVING:
             watched.cancel()
@@ -179,7 +179,7 @@ def test_pulling_from_the_command_line(tmp_path: Path):
 
         def cutout(*arguments: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-m", "cutout_client", "models", *arguments]
-            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
 
         first, second = cutout("pull", "sam2-tiny", "--json"), cutout("pull", "sam2-tiny", "--json")
         assert Path(json.loads(first.stdout)[0]["checkpoint"]).read_bytes() == b"weights"

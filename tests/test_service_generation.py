@@ -29,7 +29,7 @@ from generation_fixtures import clip_folder, painter, sd1  # noqa: F401 - fixtur
 from grpc_status import rpc_status
 from PIL import Image
 from stable_diffusion_checkpoints import official
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -248,7 +248,7 @@ class Paced:
             if query.cancelled():
                 self.abandoned.append(query.prompt)
                 raise AbandonedError
-            assert self.steps.acquire(timeout=30)
+            assert self.steps.acquire(timeout=PATIENCE_S)
             self.taken.append((query.prompt, step))
             query.progress(step)
         return [np.zeros((query.height, query.width, 3), np.uint8)]
@@ -310,7 +310,7 @@ def test_others_have_a_turn_between_two_pictures():
 @pytest.fixture(scope="module")
 def rest(painter: RunningServer) -> Iterator[httpx.Client]:  # noqa: F811
     settings = GatewaySettings(server_address=painter.address)
-    with GatewayThread(settings) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as client:
+    with GatewayThread(settings) as gateway, httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as client:
         yield client
 
 

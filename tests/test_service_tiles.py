@@ -20,6 +20,7 @@ from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import GatewayThread
 from google.protobuf import json_format
 from grpc_status import rpc_status
+from waiting import PATIENCE_S
 
 # Pieces of the sky behind a rocket, on grass: (x, y, side). They are too small to be seen in the whole picture. Tiles
 # of 768 pixels share strips of 57; the last piece lies over one and is wider than it.
@@ -102,7 +103,7 @@ def test_one_answer_over_all_roads(stubs: Stubs, server: RunningServer, image_id
     over_grpc = stubs.segmentation.SegmentByText(text(image_id)).segmentation
     with GatewayThread(GatewaySettings(server_address=server.address)) as gateway:
         body = json_format.MessageToDict(text(image_id), preserving_proto_field_name=True)
-        answer = httpx.post(f"{gateway.url}/v1/segment:text", json=body, timeout=60)
+        answer = httpx.post(f"{gateway.url}/v1/segment:text", json=body, timeout=PATIENCE_S)
     assert answer.status_code == 200, answer.text
     over_rest = json_format.Parse(answer.text, segmentation_pb2.Segmentation())
     assert over_rest.objects == over_grpc.objects
@@ -220,7 +221,7 @@ def test_the_deadline_holds_between_tiles(stubs: Stubs, server: RunningServer, i
     with pytest.raises(grpc.RpcError) as late:
         stubs.segmentation.SegmentEverything(request, timeout=0.5)
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    text_answer = stubs.segmentation.SegmentByText(text(image_id), timeout=30)
+    text_answer = stubs.segmentation.SegmentByText(text(image_id), timeout=PATIENCE_S)
     assert len(text_answer.segmentation.objects) == len(PIECES)
     assert all(device.requests == 0 for device in server.app.status().devices)
 

@@ -288,6 +288,7 @@ def test_parts_that_do_not_fit_each_other(sd1: Path, tmp_path: Path, unet: dict[
     refuse(folder, "parts of the checkpoint do not fit each other")
 
 
+@pytest.mark.full_size(gigabytes=6)
 def test_full_size(sd1: Path, tmp_path: Path):  # noqa: F811
     """Stable Diffusion 1.5 with random weights: its number of parameters, its memory, a picture of 256 pixels."""
     folder = copy(sd1, tmp_path)

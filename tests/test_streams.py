@@ -16,6 +16,7 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from PIL import Image as Pillow
 from probe_family import Probe, probe_family
 from pycocotools import mask as coco
+from waiting import PATIENCE_S
 
 Options = segmentation_pb2.SegmentationOptions
 BOX = mask_pb2.Box(x_min=60, y_min=20, x_max=400, y_max=290)
@@ -157,7 +158,7 @@ def test_a_hundred_megapixels_go_up_and_come_down_in_small_messages(stubs: Stubs
         options=Options(mask_formats=[mask_pb2.MASK_FORMAT_BITS, mask_pb2.MASK_FORMAT_RLE]),
     )
     events, (found,), _ = assembled(
-        stubs.segmentation.StreamSegmentation(pb2.StreamSegmentationRequest(box=request), timeout=60)
+        stubs.segmentation.StreamSegmentation(pb2.StreamSegmentationRequest(box=request), timeout=PATIENCE_S)
     )
     assert events.count("mask_chunk") >= 24
     bits = np.unpackbits(np.frombuffer(found.masks[0].bits.data, np.uint8).reshape(10_000, 1_250), axis=1)
@@ -260,14 +261,14 @@ def test_draining_ends_idle_sessions(photos: dict[str, Photo]):
     def messages() -> Iterator[pb2.SegmentSessionRequest]:
         image = image_pb2.Image(content=photos["chelsea"].jpeg)
         yield pb2.SegmentSessionRequest(open=pb2.SessionOpen(image=image))
-        done.wait(20)
+        done.wait(PATIENCE_S)
 
-    with run_server(drain_s=15.0) as server, server.channel() as channel:
+    with run_server(drain_s=2 * PATIENCE_S) as server, server.channel() as channel:
         session = Stubs.over(channel).segmentation.SegmentSession(messages())
         assert next(session).WhichOneof("message") == "opened"
         stopped = server.stop()
         with pytest.raises(grpc.RpcError) as refused:
             next(session)
         done.set()
-        stopped.result(5)
+        stopped.result(PATIENCE_S)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

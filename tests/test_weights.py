@@ -13,6 +13,7 @@ from cutout_server.settings import ModelSettings
 from cutout_server.weights import Wanted, Weights, parse
 from cutout_server.zoo import HubFile, HubFolder, WebFile
 from hub_server import Hub, run_hub
+from waiting import PATIENCE_S
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -116,7 +117,7 @@ def test_two_processes_fetch_once(hub: Hub, tmp_path: Path):
     )
     command = [sys.executable, "-c", code, f"{hub.url}/files/sam.pth", SHA256, str(tmp_path / "sam.pth")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=30)[0].strip() for process in both] == [str(tmp_path / "sam.pth")] * 2
+    assert [process.communicate(timeout=PATIENCE_S)[0].strip() for process in both] == [str(tmp_path / "sam.pth")] * 2
     assert len(hub.gets) == 1
 
 

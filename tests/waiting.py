@@ -2,11 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 # Given to whatever takes a timeout in a test that is not about that timeout. Well below pytest's own limit for a test.
 PATIENCE_S = 300.0
+
+# What should be done in a moment never computes for so long, on any processor.
+CPU_SECONDS = 30.0
 
 Found = TypeVar("Found")
 
@@ -26,3 +30,11 @@ async def until(probe: Callable[[], Found]) -> Found:
         while not (found := probe()):  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.005)
     return found
+
+
+@contextmanager
+def at_little_cost() -> Iterator[None]:
+    """Fails when this thread computes without end; its CPU time, which other processes do not stretch, is measured."""
+    began = time.thread_time()
+    yield
+    assert time.thread_time() - began < CPU_SECONDS
