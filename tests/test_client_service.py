@@ -4,7 +4,9 @@ import asyncio
 import io
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cutout_client
 import numpy as np
@@ -251,6 +253,37 @@ def test_session_after_an_interruption(client: Client, scene: bytes) -> None:
     with client.session(scene) as session:
         session._send(tasks.box_task(DISC, "", {}))
         assert same(session.box(BLOCK), client.segment_box(scene, BLOCK))
+
+
+def test_session_of_several_threads(client: Client, scene: bytes) -> None:
+    """Prompts of threads that share a session wait for each other; each gets its own answer, refused ones an error."""
+    boxes = [DISC, BLOCK, (5, 5, 5, 5)] * 2
+    with client.session(scene) as session, ThreadPoolExecutor(len(boxes)) as threads:
+        asked = [threads.submit(session.box, box) for box in boxes]
+        check_answers([each.exception() or each.result() for each in asked], client, scene)
+        assert same(session.box(DISC), client.segment_box(scene, DISC))
+
+
+async def test_session_of_several_tasks(server: RunningServer, client: Client, scene: bytes) -> None:
+    """The same for tasks; one that is cancelled while it waits for its turn costs nobody anything."""
+    async with AsyncClient(server.address) as asking, asking.session(scene) as session:
+        answers = asyncio.gather(*map(session.box, [DISC, BLOCK, (5, 5, 5, 5)] * 2), return_exceptions=True)
+        waiting = asyncio.create_task(session.everything())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        check_answers(await answers, client, scene)
+        assert same(await session.box(DISC), client.segment_box(scene, DISC))
+        last = asyncio.create_task(session.box(BLOCK))
+        await asyncio.sleep(0)
+    assert same(await last, client.segment_box(scene, BLOCK))  # leaving waits for it, too
+
+
+def check_answers(answers: list[Any], client: Client, scene: bytes) -> None:
+    """Three kinds in turn: the disc, the block, a refusal."""
+    disc, block = client.segment_box(scene, DISC), client.segment_box(scene, BLOCK)
+    assert all(same(answer, disc) for answer in answers[::3])
+    assert all(same(answer, block) for answer in answers[1::3])
+    assert all(isinstance(answer, cutout_client.InvalidRequestError) for answer in answers[2::3])
 
 
 async def test_cancelled_session(server: RunningServer, scene: bytes) -> None:

@@ -40,16 +40,16 @@ def _late(request_id: str) -> errors.DeadlineError:
     return errors.DeadlineError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer in time; the session is over", details)
 
 
-def _ended(request_id: str) -> errors.CallCancelledError:
-    details = ErrorDetails(request_id=request_id)
-    return errors.CallCancelledError(grpc.StatusCode.CANCELLED, "the server has ended the session", details)
+def _ended(request_id: str, why: str = "the server has ended the session") -> errors.CallCancelledError:
+    return errors.CallCancelledError(grpc.StatusCode.CANCELLED, why, ErrorDetails(request_id=request_id))
 
 
 class Session:
     """A picture whose embedding stays warm: each prompt costs the decoder alone.
 
-    Use it in a `with` block; ask from one thread at a time. A refused prompt raises and leaves the session open; one
-    that is not answered in time ends it.
+    Use it in a `with` block. Threads may share it: prompts are answered one after the other, each by its turn, and
+    `timeout_s` counts from there. A refused prompt raises and leaves the session open; one that is not answered in time
+    ends it.
 
     Attributes:
         image: The picture as the server saw it.
@@ -66,6 +66,7 @@ class Session:
         self._call = call
         self._prompts: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._sent = 0
+        self._turn = threading.Lock()
 
     def __enter__(self) -> Self:
         self._rpc = self._start(self._requests(), metadata=self._call.metadata)
@@ -75,10 +76,14 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._turn.acquire(timeout=_CLOSE_S):  # another thread still waits for its answer
+            self._rpc.cancel()
+            self._turn.acquire()
         self._prompts.put(None)
         with self._limited(_CLOSE_S), suppress(grpc.RpcError):
             for _answer in self._rpc:
                 pass
+        self._turn.release()
 
     def text(
         self,
@@ -127,11 +132,12 @@ class Session:
         return self._ask(task, timeout_s)
 
     def _ask(self, task: tasks.Task, timeout_s: float | None) -> Segmentation:
-        number = self._send(task)
         limit_s = self._call.limit_s if timeout_s is None else timeout_s
-        message = self._receive(limit_s)
-        while message.prompt_number < number:  # the answer to one whose waiting Ctrl-C has ended
+        with self._turn:
+            number = self._send(task)
             message = self._receive(limit_s)
+            while message.prompt_number < number:  # the answer to one whose waiting Ctrl-C has ended
+                message = self._receive(limit_s)
         return read_answer(message, self._picture, self._call.request_id)
 
     def _send(self, task: tasks.Task) -> int:
@@ -179,7 +185,7 @@ class Session:
 
 
 class AsyncSession:
-    """As `Session`, for asyncio: use it in an `async with` block, and ask one thing at a time.
+    """As `Session`, for asyncio: use it in an `async with` block. Tasks may share it.
 
     Attributes:
         image: The picture as the server saw it.
@@ -195,6 +201,7 @@ class AsyncSession:
         self._segmenter = segmenter
         self._call = call
         self._prompts: asyncio.Queue[Request | None] = asyncio.Queue()
+        self._turn = asyncio.Lock()
         self._over = False
 
     async def __aenter__(self) -> Self:
@@ -205,14 +212,13 @@ class AsyncSession:
         return self
 
     async def __aexit__(self, failure: object, *_: object) -> None:
-        self._prompts.put_nowait(None)
-        if failure or self._over:
-            self._rpc.cancel()
-            return
-        with suppress(grpc.RpcError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                while await self._rpc.read() is not grpc.aio.EOF:
-                    pass
+        if not failure and not self._over:
+            with suppress(grpc.RpcError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S), self._turn:
+                    self._prompts.put_nowait(None)
+                    while await self._rpc.read() is not grpc.aio.EOF:
+                        pass
+        self._over = True
         self._rpc.cancel()
 
     async def text(
@@ -264,8 +270,9 @@ class AsyncSession:
         return await self._ask(task, timeout_s)
 
     async def _ask(self, task: tasks.Task, timeout_s: float | None) -> Segmentation:
-        self._prompts.put_nowait(requests.session_request(task))
-        message = await self._receive(self._call.limit_s if timeout_s is None else timeout_s)
+        async with self._turn:
+            self._prompts.put_nowait(requests.session_request(task))
+            message = await self._receive(self._call.limit_s if timeout_s is None else timeout_s)
         return read_answer(message, self._picture, self._call.request_id)
 
     async def _requests(self) -> AsyncIterator[Request]:
@@ -276,7 +283,7 @@ class AsyncSession:
 
     async def _receive(self, limit_s: float | None) -> Response:
         if self._over:
-            raise _ended(self._call.request_id)
+            raise _ended(self._call.request_id, "the session is over: it was left, or a prompt was cancelled or late")
         try:
             async with asyncio.timeout(limit_s):
                 with errors.translated(self._call.request_id):
