@@ -134,6 +134,7 @@ def test_models_and_status(rest: httpx.Client):
     assert names == ["builtin"]
     assert rest.get("/v1/models/builtin").json()["name"] == "builtin"
     assert rest.post("/v1/models/builtin:load", json={"device": "cpu"}).json()["loadedOn"] == ["cpu"]
+    assert rest.post("/v1/models/builtin:load").json()["loadedOn"] == ["cpu"]  # A body is not required.
     assert rest.get("/v1/status").json()["devices"][0]["name"] == "cpu"
     assert rest.get("/readyz").json() == {"status": "SERVING"}
 

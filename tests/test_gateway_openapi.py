@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
+from cutout_common.formats import CONTENT_TYPES
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.openapi import document
 from cutout_gateway.protojson import parse_json
@@ -100,6 +101,9 @@ def test_bodies_and_answers(described: dict[str, Any]):
     overlay = paths["/v1/overlay"]["post"]
     assert {"application/octet-stream", "image/jpeg", "multipart/form-data"} <= set(overlay["requestBody"]["content"])
     assert "image/png" in overlay["responses"]["200"]["content"]
+    pictures = {"application/octet-stream", *CONTENT_TYPES.values()}
+    assert set(paths["/v1/images/{image_id}"]["get"]["responses"]["200"]["content"]) == pictures
+    assert set(paths["/v1/images"]["post"]["requestBody"]["content"]) == {*pictures, "multipart/form-data"}
     assert {p["name"] for p in overlay["parameters"]} >= {"phrases", "boxes", "maskOnly", "imageId"}
     media = paths["/v1/segment:text"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert media["encoding"]["phrases"] == {"style": "form", "explode": True}
@@ -115,6 +119,35 @@ def test_bodies_and_answers(described: dict[str, Any]):
     assert [alternative["required"] for alternative in line["oneOf"]] == [["result"], ["error"]]
     load = paths["/v1/models/{name}:load"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(load["properties"]) == {"device"}  # the name is in the path
+
+
+def test_bodies_are_required_where_something_in_them_is(described: dict[str, Any]):
+    """What the path gives is not missing from a body, which may then be left out."""
+    paths = described["paths"]
+    required = {path: op["post"]["requestBody"]["required"] for path, op in paths.items() if "post" in op}
+    assert {path: required[path] for path in required if "/models/" in path or path.endswith(("text", "overlay"))} == {
+        "/v1/models/{name}:load": False,
+        "/v1/models/{name}:unload": False,
+        "/v1/overlay": False,
+        "/v1/segment:text": True,
+    }
+
+
+def test_extra_properties_are_allowed_where_we_take_them(described: dict[str, Any]):
+    """Requests and all that is inside of them are closed, in JSON and as forms; answers may grow."""
+    text = validator(described, "cutout.v1.SegmentByTextRequest")
+    request = {"image": {"imageId": "a"}, "phrases": ["cat"], "options": {"maxObjects": 5}}
+    assert text.is_valid(request)
+    assert not text.is_valid(request | {"phrase": "cat"})
+    assert not text.is_valid(request | {"options": {"maxObject": 5}})
+    load = described["paths"]["/v1/models/{name}:load"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert not jsonschema.Draft202012Validator(load).is_valid({"devices": "cpu"})
+    form = described["paths"]["/v1/segment:text"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    root = jsonschema.Draft202012Validator(form | {"components": described["components"]})
+    assert root.is_valid({"phrases": ["cat"], "options": '{"maxObjects": 5}', "options.multimask": True})
+    assert not root.is_valid({"phrases": ["cat"], "phrase": "cat"})
+    answer = validator(described, "cutout.v1.Segmentation")
+    assert answer.is_valid({"somethingNew": 1})
 
 
 def validator(found: dict[str, Any], name: str) -> jsonschema.Draft202012Validator:

@@ -13,8 +13,9 @@ import pytest
 import skimage.data
 import tifffile
 from blake3 import blake3
+from cutout_common.formats import CONTENT_TYPES
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging.decode import CONTENT_TYPES, ImageLimits, decode, digest, from_tensor, probe
+from cutout_server.imaging.decode import ImageLimits, decode, digest, from_tensor, probe
 from cutout_server.types import TensorImage
 from PIL import Image, ImageOps
 

@@ -8,9 +8,9 @@ import zlib
 import numpy as np
 import pytest
 import skimage.data
+from cutout_common.formats import CONTENT_TYPES, identify
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging import structure
-from cutout_server.imaging.decode import CONTENT_TYPES, ImageLimits, decode, probe
+from cutout_server.imaging.decode import ImageLimits, decode, probe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -126,23 +126,48 @@ def test_noise_is_refused(content):
     assert outcome(content) is not None
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "IMAGE_EMPTY"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "IMAGE_FORMAT_UNKNOWN"),
-        (b"%PDF-1.7", "IMAGE_FORMAT_UNKNOWN"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0", "IMAGE_FORMAT_UNKNOWN"),
-        (encode(SMALL, "ICO"), "IMAGE_FORMAT_UNKNOWN"),
-        (encode(SMALL, "PPM"), "IMAGE_FORMAT_UNKNOWN"),
-        (encode(SMALL, "AVIF"), "IMAGE_FORMAT_UNKNOWN"),
+OTHERS = {
+    "SVG": [b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- a -->\n<SVG/>"],
+    "HTML": [b"\n<!DOCTYPE html><title>Not found</title>", b"<HTML></HTML>"],
+    "PDF": [b"%PDF-1.7"],
+    "PostScript": [b"%!PS-Adobe-3.0 EPSF-3.0"],
+    "ICO": [encode(SMALL, "ICO")],
+    "Netpbm": [encode(SMALL, "PPM"), encode(SMALL.convert("L"), "PPM")],
+    "DDS": [encode(SMALL, "DDS")],
+    "AVIF": [encode(SMALL, "AVIF"), b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf"],
+    "HEIC": [b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix"],
+    "HEIF": [b"\0\0\0\x18ftypmif1\0\0\0\0mif1j2ki"],
+    "JPEG XL": [b"\xff\x0a\xfa\x1f", b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a"],
+    "JPEG 2000": [encode(SMALL, "JPEG2000"), encode(SMALL, "JPEG2000", no_jp2=True)],
+    "camera raw": [
+        b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
+        b"FUJIFILMCCD-RAW 0201",
+        b"IIRO\x08\0\0\0",
+        b"IIU\0\x18\0\0\0",
     ],
-)
-def test_other_formats_are_refused_by_name(content, reason):
-    """The reason says so, and the message what is accepted."""
-    assert outcome(content) == reason
-    with pytest.raises(InvalidRequestError, match="expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"):
+    "video": [
+        b"\0\0\0\x18ftypisom\0\0\2\0isommp41",
+        b"\0\0\0\x14ftypqt  \0\0\2\0qt  ",
+        b"\0\0\0\x08wide\0\0\0\0mdat",
+        b"\x1aE\xdf\xa3\x9fB\x86\x81",
+        b"RIFF\0\0\1\0AVI LIST",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, files in OTHERS.items() for content in files])
+def test_other_formats_are_refused_by_name(name, content):
+    """The refusal calls the format by the name that people know, and says what is accepted."""
+    assert outcome(content) == "IMAGE_FORMAT_UNSUPPORTED"
+    expected = f"content: {name}, which is not read here; expected a JPEG, PNG, WebP, BMP, TIFF or GIF file"
+    with pytest.raises(InvalidRequestError, match=expected):
         decode(content, LIMITS)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, world", b"\0\0\0\x18fty", b"ftyp", b"RIFF\0\0\1\0WAVE"])
+def test_what_nobody_knows_is_said_to_be_unknown(content):
+    """With the bytes with which it begins."""
+    assert outcome(content) == ("IMAGE_FORMAT_UNKNOWN" if content else "IMAGE_EMPTY")
 
 
 PNG, JPEG, GIF = FILES["png"], FILES["jpeg"], FILES["gif"]
@@ -211,4 +236,4 @@ def test_nothing_is_decoded_beyond_the_limits(monkeypatch):
 
 def test_every_accepted_format_has_a_content_type_and_a_signature():
     """The table of types and what the first bytes tell agree."""
-    assert {structure.identify(content) for content in FILES.values()} == set(CONTENT_TYPES)
+    assert {identify(content) for content in FILES.values()} == set(CONTENT_TYPES)

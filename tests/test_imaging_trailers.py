@@ -11,9 +11,10 @@ import skimage.data
 from conftest import RunningServer
 from cutout_client import Client
 from cutout_common import jpeg
+from cutout_common.formats import CONTENT_TYPES
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import structure
-from cutout_server.imaging.decode import CONTENT_TYPES, ImageLimits, decode, probe
+from cutout_server.imaging.decode import ImageLimits, decode, probe
 from PIL import Image
 
 LIMITS = ImageLimits(max_bytes=8 << 20, max_pixels=2_000_000)

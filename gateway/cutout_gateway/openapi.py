@@ -1,10 +1,12 @@
 """The OpenAPI 3.1 document, made from the descriptors and their comments."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import cutout_common
 from cutout_common import request_ids
+from cutout_common.formats import CONTENT_TYPES
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from cutout_gateway.descriptors import HTTP_BODY, Contract
@@ -16,8 +18,8 @@ from cutout_gateway.schemas import BINARY, Schema, Schemas, example, example_val
 from cutout_gateway.templates import Variable
 from cutout_gateway.transcode import JSON, NDJSON, OCTETS
 
-# Types under which raw bodies are offered; a client may send, and a server answer, any other.
-RAW_TYPES = (OCTETS, "image/png", "image/jpeg")
+# Types of raw bodies, both ways: bytes of whatever kind, and the pictures that go in and come back.
+RAW_TYPES = (OCTETS, *CONTENT_TYPES.values())
 # OpenAPI has no other methods; rules for those are served, but cannot be described.
 _METHODS = {"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"}
 _HEADERS = {
@@ -114,19 +116,24 @@ class _Operation:
 
     def _request_body(self) -> dict[str, Any]:
         binding = self._binding
-        content = _raw_content() if binding.raw_body else {JSON: self._json_body()}
+        bound = self._bound()
+        content = _raw_content() if binding.raw_body else {JSON: self._json_body(bound)}
         if any(_is_blob(fields[-1]) for fields in _leaves(binding.rpc.input)):
             content[MEDIA_TYPE] = self._form()
         if binding.body is None:
-            return {"content": content, "required": any(map(is_required, binding.rpc.input.fields))}
+            in_body = [field for field in binding.rpc.input.fields if field.name not in bound]
+            return {"content": content, "required": any(map(is_required, in_body))}
         body = {"content": content, "required": is_required(binding.body)}
         return self._schemas.described(body, binding.body.full_name)
 
-    def _json_body(self) -> dict[str, Any]:
+    def _bound(self) -> frozenset[str]:
+        """Names of the fields that the path gives whole."""
+        return frozenset(fields[0].name for fields in self._in_path if len(fields) == 1)
+
+    def _json_body(self, bound: frozenset[str]) -> dict[str, Any]:
         binding = self._binding
         if binding.body:
             return {"schema": self._schemas.field(binding.body)}
-        bound = frozenset(fields[0].name for fields in self._in_path if len(fields) == 1)
         message = binding.rpc.input
         schema = self._schemas.object(message, bound) if bound else self._schemas.message(message)
         return {"schema": schema, "example": example(message, bound)}
@@ -146,7 +153,11 @@ class _Operation:
             filled = all(map(in_example, fields)) and not _is_blob(last)
             schema["example"] = example_value(last) if filled else [] if last.is_repeated else ""
             properties[dotted(fields)] = schema
-        form: dict[str, Any] = {"schema": {"type": "object", "properties": properties}}
+        closed = {"type": "object", "properties": properties, "additionalProperties": False}
+        # A message may come as one part of JSON instead of a part for each of its fields.
+        messages = {dotted(fields[: i + 1]) for fields in in_form for i in range(len(fields) - 1)}
+        whole = {f"^{re.escape(name)}$": {"type": "string"} for name in sorted(messages)}
+        form: dict[str, Any] = {"schema": closed | ({"patternProperties": whole} if whole else {})}
         # Tools would join a list by commas into one part.
         if lists := [fields for fields in in_form if fields[-1].is_repeated]:
             form["encoding"] = {dotted(fields): {"style": "form", "explode": True} for fields in lists}

@@ -45,6 +45,10 @@ class Schemas:
 
     def __init__(self, contract: Contract) -> None:
         self._comments = contract.comments
+        # Unknown properties are refused in requests; answers may get new ones.
+        self._requested: set[str] = set()
+        for rpc in contract.rpcs:
+            _collect(rpc.input, self._requested)
         self.components: dict[str, Schema] = {}
 
     def described(self, schema: Schema, full_name: str) -> Schema:
@@ -72,6 +76,8 @@ class Schemas:
         """
         fields = [field for field in message.fields if field.name not in without]
         schema: Schema = {"type": "object", "properties": {field.json_name: self.field(field) for field in fields}}
+        if message.full_name in self._requested:
+            schema["additionalProperties"] = False
         if required := [field.json_name for field in fields if is_required(field)]:
             schema["required"] = required
         groups = [
@@ -119,6 +125,15 @@ class Schemas:
             schema: Schema = {"type": "string", "enum": [value.name for value in enum.values]}
             self.components[enum.full_name] = {**schema, "description": "\n\n".join(texts)} if texts else schema
         return {"$ref": f"#/components/schemas/{enum.full_name}"}
+
+
+def _collect(message: Descriptor, names: set[str]) -> None:
+    """Adds the names of a message and of all that can be inside it."""
+    if message.full_name not in names:
+        names.add(message.full_name)
+        for field in message.fields:
+            if field.message_type:
+                _collect(field.message_type, names)
 
 
 def is_required(field: FieldDescriptor) -> bool:

@@ -1,7 +1,7 @@
 """Gathering what is wrong with a request, so that a caller learns of all of it at once."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -66,11 +66,33 @@ class Checker:
 @contextmanager
 def within(path: str | None) -> Iterator[None]:
     """Prefixes the fields of violations raised inside the block: their request is a field of another."""
+    with _named(lambda field: field if path is None else f"{path}.{field}"):
+        yield
+
+
+@contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Gives the fields of violations raised inside the block the names that the caller knows.
+
+    Args:
+        names: By the path that stands for them inside; what is below such a path stays below.
+    """
+
+    def name(field: str) -> str:
+        for inside, outside in names.items():
+            if field == inside or field.startswith((f"{inside}.", f"{inside}[")):
+                return outside + field.removeprefix(inside)
+        return field
+
+    with _named(name):
+        yield
+
+
+@contextmanager
+def _named(name: Callable[[str], str]) -> Iterator[None]:
     try:
         yield
     except InvalidRequestError as error:
-        if path is None:
-            raise
         raise InvalidRequestError(
-            *(FieldViolation(f"{path}.{v.field}", v.description) for v in error.violations), reason=error.reason
+            *(FieldViolation(name(v.field), v.description) for v in error.violations), reason=error.reason
         ) from None

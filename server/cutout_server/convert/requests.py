@@ -39,6 +39,8 @@ MAX_LOGIT = 32.0
 MIN_CHUNK_BYTES = 256 * 1024
 MAX_CHUNK_BYTES = 1024 * 1024
 DEFAULT_CHUNK_BYTES = 512 * 1024
+# What RenderOverlay calls the fields of the request that it stands for.
+OVERLAY_NAMES = {"image.content": "picture.data", "image.image_id": "image_id", "prompts[0].points": "points"}
 
 STRATEGIES = {
     segmentation_pb2.SegmentationOptions.STRATEGY_UNSPECIFIED: Strategy.ALL,

@@ -10,8 +10,9 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from cutout_common.formats import PNG_SIGNATURE
 from cutout_server.imaging.png_bands import decode_bands
-from cutout_server.imaging.structure import MAX_PNG_CHUNKS, PNG_SIGNATURE
+from cutout_server.imaging.structure import MAX_PNG_CHUNKS
 from cutout_server.types import RgbImage
 
 _SPECIAL = (b"acTL", b"tRNS")  # Chunks that make values something else than the picture's pixels.

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from blake3 import blake3
-from cutout_common import upright
+from cutout_common import formats, upright
+from cutout_common.formats import CONTENT_TYPES
 from cutout_common.jpeg import StructureError
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import structure
@@ -40,14 +41,6 @@ TiffImagePlugin.READ_LIBTIFF = True
 # Pillow warns of odd metadata, which is no concern of whoever runs the server.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-CONTENT_TYPES = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-    "GIF": "image/gif",
-}
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF or GIF"
 
 
@@ -241,11 +234,13 @@ def _identify(content: bytes, limits: ImageLimits, field: str) -> str:
     if len(content) > limits.max_bytes:
         what = f"expected at most {limits.max_bytes:,} bytes, got {len(content):,}"
         raise InvalidRequestError.of(field, what, reason="IMAGE_TOO_LARGE")
-    file_format = structure.identify(content)
-    if not file_format:
-        what = f"unknown format (it begins with {content[:8].hex(' ')}); expected a {_ACCEPTED} file"
-        raise InvalidRequestError.of(field, what, reason="IMAGE_FORMAT_UNKNOWN")
-    return file_format
+    file_format = formats.identify(content)
+    if file_format:
+        return file_format
+    name = formats.name_other(content)
+    what = f"{name}, which is not read here" if name else f"unknown format (it begins with {content[:8].hex(' ')})"
+    reason = "IMAGE_FORMAT_UNSUPPORTED" if name else "IMAGE_FORMAT_UNKNOWN"
+    raise InvalidRequestError.of(field, f"{what}; expected a {_ACCEPTED} file", reason=reason)
 
 
 def _open(content: bytes, file_format: str, limits: ImageLimits, field: str) -> Image.Image:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from cutout_server.imaging.structure import MAX_PNG_CHUNKS, PNG_SIGNATURE
+from cutout_common.formats import PNG_SIGNATURE
+from cutout_server.imaging.structure import MAX_PNG_CHUNKS
 from cutout_server.types import RgbImage
 from PIL import Image
 

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from cutout_common import jpeg
+from cutout_common.formats import PNG_SIGNATURE
 from cutout_common.jpeg import StructureError
 
 # Generous beside what real files have: a 100-megapixel PNG in 8 KiB chunks has about 40,000 of them, TIFF directories
@@ -23,30 +24,13 @@ MAX_BMP_RLE_BYTES = 8 * 1024 * 1024
 
 _TIFF_PIECE_TAGS = frozenset((273, 279, 324, 325))  # StripOffsets, StripByteCounts, TileOffsets, TileByteCounts
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-def identify(content: bytes) -> str:
-    """Pillow's name of the format that the first bytes tell, or an empty string."""
-    if content.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if content.startswith(PNG_SIGNATURE):
-        return "PNG"
-    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        return "WEBP"
-    if content.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if content.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF"
-    return "BMP" if content.startswith(b"BM") else ""
-
 
 def check(content: bytes, file_format: str) -> bytes:
     """Walks the file's skeleton.
 
     Args:
         content: The file.
-        file_format: What `identify` said of it.
+        file_format: What `formats.identify` said of it.
 
     Returns:
         What a decoder is to read: the same, or, where it would go astray at the picture's end, a copy that ends there.

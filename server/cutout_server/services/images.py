@@ -10,7 +10,8 @@ from google.api import httpbody_pb2
 
 from cutout_server import calls
 from cutout_server.convert import responses
-from cutout_server.convert.requests import RequestReader
+from cutout_server.convert.checks import renamed
+from cutout_server.convert.requests import OVERLAY_NAMES, RequestReader
 from cutout_server.errors import InvalidRequestError
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.pipelines.uploads import Uploads
@@ -50,14 +51,15 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
         return pb2.DeleteImageResponse()
 
     async def RenderOverlay(self, request: pb2.RenderOverlayRequest, context: Context) -> httpbody_pb2.HttpBody:
-        async with self._segmentation.open(self._reader.overlay(request)) as run:
-            async for _ in run.objects():
-                pass
-            if request.mask_only:
-                return httpbody_pb2.HttpBody(content_type="image/png", data=(await run.silhouette()).data)
-            overlay = await run.overlay()
-            assert overlay is not None  # noqa: S101 - the reader asks for one
-            return httpbody_pb2.HttpBody(content_type=overlay.content_type, data=overlay.data)
+        with renamed(OVERLAY_NAMES):
+            async with self._segmentation.open(self._reader.overlay(request)) as run:
+                async for _ in run.objects():
+                    pass
+                if request.mask_only:
+                    return httpbody_pb2.HttpBody(content_type="image/png", data=(await run.silhouette()).data)
+                overlay = await run.overlay()
+                assert overlay is not None  # noqa: S101 - the reader asks for one
+                return httpbody_pb2.HttpBody(content_type=overlay.content_type, data=overlay.data)
 
 
 async def _chunks(first: pb2.UploadImageRequest, rest: AsyncIterator[pb2.UploadImageRequest]) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 
 from cutout_server import calls
 from cutout_server.convert import responses
-from cutout_server.convert.checks import Checker, within
+from cutout_server.convert.checks import Checker, renamed, within
 from cutout_server.convert.images import read_image
 from cutout_server.convert.requests import RequestReader
 from cutout_server.errors import CutoutError, DeadlineError, InvalidRequestError, UnavailableError, to_status
@@ -21,6 +21,8 @@ from cutout_server.services.room import Room
 from cutout_server.types import StoredImage
 
 Requests = AsyncIterator[pb2.SegmentSessionRequest]
+
+_CHUNK = "image_chunk.data"
 
 
 class Sessions:
@@ -65,18 +67,18 @@ class Sessions:
         first = await anext(messages, None)
         if first is None or first.WhichOneof("message") != "open":
             raise InvalidRequestError.of("open", "expected it as the first message")
+        names: dict[str, str] = {}
         async with AsyncExitStack() as stack:
             if first.open.HasField("image"):
                 check = Checker()
                 image = read_image(check, first.open.image, "open.image")
                 check.done()
             else:
-                stored = await self._uploads.receive(
-                    _chunks(messages), calls.current().caller, field="image_chunk.data"
-                )
+                stored = await self._uploads.receive(_chunks(messages), calls.current().caller, field=_CHUNK)
                 stack.callback(self._uploads.store.forget, stored.image_id)
                 image = StoredImage(stored.image_id)
-            with within("open"):
+                names["open.image.image_id"] = _CHUNK  # The caller knows of no stored picture.
+            with renamed(names), within("open"):
                 warm = await stack.enter_async_context(self._segmentation.warm_up(image, first.open.segmenter))
             yield warm
 
