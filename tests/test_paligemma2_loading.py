@@ -13,7 +13,7 @@ import pytest
 import torch
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import ModelFiles, TextQuery
-from cutout_server.models.paligemma2 import PaliGemma2, load
+from cutout_server.models.paligemma2 import PaliGemma2, load, mask_decoder
 from cutout_server.models.paligemma2.mask_decoder import read_mask_decoder
 from paligemma_checkpoints import (
     PaliGemmaFiles,
@@ -152,6 +152,12 @@ def test_a_mask_decoder_that_is_no_such_file(copy: PaliGemmaFiles, tmp_path: Pat
     np.save(single, np.zeros(3, np.float32))
     copy.mask_decoder.write_bytes(single.getvalue())
     refused(files, "is a single array: download")
+
+
+def test_a_mask_decoder_that_would_fill_the_memory(copy: PaliGemmaFiles, monkeypatch: pytest.MonkeyPatch):
+    """Its index tells, before anything is unpacked."""
+    monkeypatch.setattr(mask_decoder, "_MAX_UNPACKED_BYTES", copy.mask_decoder.stat().st_size // 2)
+    refused(copy.model_files, "would take .* bytes")
 
 
 def test_an_encoder_beside_it_is_not_needed(copy: PaliGemmaFiles):

@@ -4,6 +4,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_a_malicious_checkpoint_is_not_run(tmp_path):
     with pytest.raises(FailedPreconditionError, match="never run"):
         load(ModelFiles(path), "cpu")
     assert not (tmp_path / "exploded").exists()
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused_unread(sam_checkpoint, tmp_path, monkeypatch):
+    """A file of kilobytes that would fill the memory is told by its index; nothing of it is unpacked."""
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(sam_checkpoint) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for entry in whole.infolist():
+            bomb.writestr(entry.filename, bytes(entry.file_size * 20), zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    with pytest.raises(FailedPreconditionError, match=f"has {path.stat().st_size} bytes and would take"):
+        load(ModelFiles(path), "cpu")
 
 
 @pytest.mark.parametrize(

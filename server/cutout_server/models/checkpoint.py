@@ -1,5 +1,6 @@
 """Weights from a file to a device, with errors that say what to do."""
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def read(checkpoint: Path | None) -> Weights:
     except OSError as error:
         raise FailedPreconditionError(f"checkpoint {checkpoint} cannot be read: {error.strerror}") from error
     _refuse_text(checkpoint, head)
+    _refuse_inflated(checkpoint)
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except MemoryError:
@@ -52,6 +54,21 @@ def _refuse_text(checkpoint: Path, head: bytes) -> None:
     if head.lstrip().startswith(b"<"):
         raise FailedPreconditionError(
             f"checkpoint {checkpoint} is a web page: read what it says, and download the checkpoint again"
+        )
+
+
+def _refuse_inflated(checkpoint: Path) -> None:
+    """torch.save stores its entries as they are: what is larger unpacked than packed was made to fill the memory."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError):  # the format before PyTorch 1.6, or damaged
+        return
+    packed = checkpoint.stat().st_size
+    if unpacked > packed:
+        raise FailedPreconditionError(
+            f"checkpoint {checkpoint} has {packed} bytes and would take {unpacked}, which torch.save never writes: "
+            "download an official one, and compare its checksum"
         )
 
 

@@ -21,6 +21,8 @@ from cutout_server.models.checkpoint import differences
 CODES = 16  # Of one mask, row by row.
 CODEBOOK = 128
 
+# The published file may be compressed; a small one that unpacks to more than this was made to fill the memory.
+_MAX_UNPACKED_BYTES = 256 * 1024 * 1024
 _CODEBOOK_KEY = "_vq_vae._embedding"
 _SOURCE = "download vae-oid.npz from gs://big_vision/paligemma, where PaliGemma's authors keep it"
 
@@ -84,6 +86,12 @@ def read_mask_decoder(path: Path | None) -> MaskDecoder:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise FailedPreconditionError(f"mask_decoder {path} is a single array: {_SOURCE}")
+            with zipfile.ZipFile(path) as index:
+                unpacked = sum(entry.file_size for entry in index.infolist())
+            if unpacked > _MAX_UNPACKED_BYTES:
+                raise FailedPreconditionError(
+                    f"mask_decoder {path} would take {unpacked} bytes, the published one tens of megabytes: {_SOURCE}"
+                )
             for key in archive.files:
                 if key == _CODEBOOK_KEY or key.startswith("decoder."):
                     arrays[key.replace(_CODEBOOK_KEY, "codebook")] = archive[key]
