@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -9,8 +10,9 @@ import PIL.ImageDraw
 import pytest
 from client_fixtures import cutout
 from conftest import Photo, RunningServer
-from cutout_client import Client
-from cutout_client.cli import main
+from cutout_client import Client, Segmentation
+from cutout_client.cli import main, parser
+from cutout_client.cli.arguments import with_negative_numbers
 from pycocotools.coco import COCO
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
@@ -85,6 +87,48 @@ def test_folder_with_a_broken_file(server: RunningServer, folder: Path, tmp_path
         assert coco.annToMask(annotation).sum() == annotation["area"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "sent"),
+    [
+        (["--box", "-5,10,200,220"], {"boxes": [(-5, 10, 200, 220)]}),
+        (
+            ["--box", "-5,10,200,220", "1,2,3,4", "-.5,-1e1,3,4"],
+            {"boxes": [(-5, 10, 200, 220), (1, 2, 3, 4), (-0.5, -10, 3, 4)]},
+        ),
+        (["--box=-5,10,200,220", "--mask-threshold", "-1e-1"], {"boxes": [(-5, 10, 200, 220)], "mask_threshold": -0.1}),
+        (["--point", "-5,5", "7,-8,0"], {"points": [(-5, 5), (7, -8)]}),
+        (["--point", "-5,5", "--mask-threshold", "-2"], {"points": [(-5, 5)], "mask_threshold": -2.0}),
+    ],
+)
+def test_negative_numbers_are_values(flags: list[str], sent: dict, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Coordinates and numbers may begin with a minus: no flag looks like a number."""
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def noted(_client: Client, _picture: Path, prompts: Any, **options: Any) -> Segmentation:
+        asked.append((prompts, options))
+        raise ValueError("noted")
+
+    monkeypatch.setattr(Client, "segment_box", noted)
+    monkeypatch.setattr(Client, "segment_points", noted)
+    monkeypatch.setattr(Client, "health", lambda _: "serving")
+    assert main(["segment", str(folder / "disc.jpg"), *flags, "--out", str(tmp_path)]) == 1
+    ((prompts, options),) = asked
+    if "boxes" in sent:
+        assert prompts == sent["boxes"]
+    else:
+        assert [point[:2] for point in prompts.points] == sent["points"]
+    assert options["mask_threshold"] == sent.get("mask_threshold")
+
+
+@pytest.mark.parametrize("flag", ["--exemplar", "--not-like"])
+def test_negative_exemplars_are_values(flag: str) -> None:
+    """So may those of examples."""
+    args = parser().parse_args(with_negative_numbers(["segment", "a.png", flag, "-5,10,200,220", "--text", "-5"]))
+    (exemplar,) = args.exemplars
+    assert tuple(getattr(exemplar, "box", exemplar)) == (-5, 10, 200, 220)
+    assert args.text == ["-5"]
+
+
 def test_json(server: RunningServer, folder: Path, tmp_path: Path) -> None:
     """Machines get one document a picture, in the order of the pictures, errors among them."""
     paths = [folder / "disc.jpg", tmp_path / "missing.jpg", folder / "disc.png"]
@@ -122,6 +166,9 @@ def test_everything_quietly(server: RunningServer, folder: Path, tmp_path: Path)
         (["--text", "cat", "--jobs", "0"], "--jobs must be at least 1"),
         (["--text", "cat", "--strategy", "biggest"], "invalid choice: 'biggest'"),
         (["--text", "cat", "--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--text", "cat", "--max-object", "3"], "--max-object 3; did you mean --max-objects?"),
+        (["--text", "cat", "--bx", "1,2,3,4"], "usage: cutout segment"),
+        (["--box", "-5,x,3,4"], "expected x_min,y_min,x_max,y_max, got '-5,x,3,4'"),
     ],
 )
 def test_flags_that_cannot_be_used(flags: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,12 @@ HEIGHT, WIDTH = 40, 61
 PIXELS = np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
 
 
+def file_of(form: str) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(PIXELS).save(file, form)
+    return file.getvalue()
+
+
 def ring_mask() -> np.ndarray:
     """A square with a square hole."""
     mask = np.zeros((HEIGHT, WIDTH), bool)
@@ -212,6 +218,28 @@ def test_save_every_format(tmp_path: Path) -> None:
     with np.load(npz) as arrays:
         assert arrays["masks"].shape == (2, HEIGHT, WIDTH)
         assert arrays["labels"].tolist() == ["remote control/2", ""]
+
+
+@pytest.mark.parametrize(
+    ("picture", "name", "file_name"),
+    [
+        (FilePicture(Path("photos/my cat.JPEG")), "", "my cat.JPEG"),
+        (FilePicture(Path("photos/my cat.JPEG")), "else", "my cat.JPEG"),
+        (FilePicture(file_of("JPEG")), "", "picture.jpg"),
+        (FilePicture(file_of("WEBP")), "cat", "cat.webp"),
+        (FilePicture(b"what no program knows"), "cat", "cat"),
+        (PixelPicture(PIXELS), "", "picture.png"),
+        (PixelPicture(PIXELS), "cat.v2", "cat.v2.png"),
+        (RemotePicture(uri="https://host/a%20b/my%20cat.jpg?size=large#top"), "", "my cat.jpg"),
+        (RemotePicture(image_id="f00", local=FilePicture(file_of("PNG"))), "cat", "cat.png"),
+        (RemotePicture(image_id="f00", local=FilePicture(Path("cat.tif"))), "", "cat.tif"),
+        (RemotePicture(image_id="f00"), "", "f00"),
+    ],
+)
+def test_coco_names_the_file(picture: object, name: str, file_name: str, tmp_path: Path) -> None:
+    """`file_name` is the picture file's own, or the name of what was saved with the ending of what the picture is."""
+    (coco,) = answer(picture=picture).save(tmp_path, ["coco"], name=name)
+    assert json.loads(coco.read_text())["images"][0]["file_name"] == file_name
 
 
 def test_save_refuses_unknown_formats(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import PIL.Image
@@ -23,6 +23,7 @@ from cutout_client.pixels import eight_bits, from_pillow, on_white, read_rgb, to
 INLINE_BYTES = 3 * 2**20  # gRPC refuses messages over 4 MiB by default; the rest is for prompts.
 CHUNK_BYTES = 512 * 2**10
 UNNAMED = "picture"
+_ENDINGS = {"jpeg": ".jpg", "mpo": ".jpg"}
 
 
 class ImageId(str):
@@ -42,6 +43,21 @@ class FilePicture:
     def name(self) -> str:
         """What files about it are called: the file's own name without its ending."""
         return self.content.stem if isinstance(self.content, Path) else UNNAMED
+
+    @property
+    def file_name(self) -> str:
+        """The file's own name; empty for one that has none."""
+        return self.content.name if isinstance(self.content, Path) else ""
+
+    @property
+    def ending(self) -> str:
+        """Such as ".jpg", by what is in the file; empty when Pillow does not know."""
+        try:
+            with PIL.Image.open(self.content if isinstance(self.content, Path) else io.BytesIO(self.content)) as image:
+                kind = (image.format or "").lower()
+        except (OSError, PIL.Image.DecompressionBombError):
+            return ""
+        return _ENDINGS.get(kind, f".{kind}")
 
     def fill(self, message: image_pb2.Image) -> bool:
         """Puts the file into the message; False when it is too large for that."""
@@ -67,6 +83,8 @@ class PixelPicture:
     values: NDArray[np.uint8] = field(repr=False)
     is_here: ClassVar[bool] = True
     name: ClassVar[str] = UNNAMED
+    file_name: ClassVar[str] = ""
+    ending: ClassVar[str] = ".png"  # as which they would be kept
 
     def fill(self, message: image_pb2.Image) -> bool:
         """Puts the pixels into the message; False when they are too large for that."""
@@ -114,7 +132,19 @@ class RemotePicture:
         """What files about it are called."""
         if self.local is not None:
             return self.local.name
-        return self.image_id or PurePosixPath(urlsplit(self.uri).path).stem or UNNAMED
+        return self.image_id or PurePosixPath(self.file_name).stem or UNNAMED
+
+    @property
+    def file_name(self) -> str:
+        """The file's own name, here or at the end of its address; empty when it has none."""
+        if self.local is not None:
+            return self.local.file_name
+        return PurePosixPath(unquote(urlsplit(self.uri).path)).name
+
+    @property
+    def ending(self) -> str:
+        """As the local picture's; empty when there is none."""
+        return "" if self.local is None else self.local.ending
 
     def fill(self, message: image_pb2.Image) -> bool:
         """Names the picture in the message."""

@@ -1,15 +1,18 @@
 """Results as files."""
 
+import io
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from cutout_client.coco import CocoDataset
+from cutout_client.marks import is_ours, marked
 
 if TYPE_CHECKING:
     from cutout_client.concepts import Concepts
@@ -38,21 +41,29 @@ def _overlay(result: "Segmentation", folder: Path, name: str) -> list[Path]:
 
 
 def _png(result: "Segmentation", folder: Path, name: str) -> list[Path]:
-    paths = []
-    for number, each in enumerate(result.objects):
-        path = folder / f"{name}.{_tag(number, each)}.mask.png"
-        path.write_bytes(each.png)
-        paths.append(path)
-    return paths
+    return _numbered("mask", result, [each.png for each in result], folder, name)
 
 
 def _cutouts(result: "Segmentation", folder: Path, name: str) -> list[Path]:
-    paths = []
-    for number, (each, picture) in enumerate(zip(result.objects, result.cutouts(), strict=True)):
-        path = folder / f"{name}.{_tag(number, each)}.cutout.png"
-        picture.save(path)
-        paths.append(path)
+    return _numbered("cutout", result, [_png_of(picture) for picture in result.cutouts()], folder, name)
+
+
+def _numbered(kind: str, result: "Segmentation", files: Sequence[bytes], folder: Path, name: str) -> list[Path]:
+    """One file for each object, in place of all that were written under this name before: there may have been more."""
+    earlier = re.compile(rf"{re.escape(name)}\.\d{{3,}}(-\w+)?\.{kind}\.png")
+    for path in folder.iterdir():
+        if earlier.fullmatch(path.name) and is_ours(path):
+            path.unlink()
+    paths = [folder / f"{name}.{_tag(number, each)}.{kind}.png" for number, each in enumerate(result)]
+    for path, content in zip(paths, files, strict=True):
+        path.write_bytes(marked(content))
     return paths
+
+
+def _png_of(picture: PIL.Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _rle(result: "Segmentation", folder: Path, name: str) -> list[Path]:
@@ -75,7 +86,7 @@ def _polygons(result: "Segmentation", folder: Path, name: str) -> list[Path]:
 
 def _coco(result: "Segmentation", folder: Path, name: str) -> list[Path]:
     dataset = CocoDataset()
-    dataset.add(name, result)
+    dataset.add(result.picture.file_name or f"{name}{result.picture.ending}", result)
     return write_json(folder / f"{name}.coco.json", dataset.to_dict())
 
 

@@ -1,11 +1,13 @@
 """The command line: `cutout segment | analyze | generate | models | status | health | serve | config`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from cutout_common.distribution import PrintVersion
 
 from cutout_client.cli import analyze, console, generate, health, models, segment, serve, status
+from cutout_client.cli.arguments import refuse, with_negative_numbers
 from cutout_client.errors import CutoutError
 
 COMMANDS = (segment, analyze, generate, models, status, health, serve)
@@ -22,6 +24,8 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
+    for each in commands.choices.values():
+        each.set_defaults(parser=each)
     for each in (root, *commands.choices.values()):
         each.add_argument("--version", action=PrintVersion)
     return root
@@ -33,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 when all went well, 1 when something failed, 2 for flags that cannot be used.
     """
-    root = parser()
-    args, others = root.parse_known_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args, others = parser().parse_known_args(with_negative_numbers(given))
     if others and not args.takes_others:
-        root.error(f"unrecognized arguments: {' '.join(others)}")
+        refuse(args.parser, others)
     args.others = others
     try:
         return int(args.run(args))

@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from cutout_client.cli import batch, connection, console, prompts
+from cutout_client.cli import batch, connection, console, folders, prompts
+from cutout_client.cli.outcomes import Outcome
 from cutout_client.concepts import Concepts
 from cutout_client.objects import SegmentedObject
 from cutout_client.results import Segmentation
@@ -20,7 +21,7 @@ MAX_ROWS = 24  # Of objects; --json lists all.
 def add_to(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser("analyze", help="say what pictures and their regions show", allow_abbrev=False)
-    batch.add_pictures(parser)
+    folders.add_pictures(parser)
     what = parser.add_argument_group("what to look for, and where")
     what.add_argument(
         "--concept", nargs="+", action="extend", required=True, metavar="WORDS", help="what a picture may show"
@@ -50,7 +51,7 @@ def add_to(commands: Any) -> None:
     prompts.add_mask_flags(how)
     batch.add_output(parser)
     connection.add_to(parser)
-    parser.set_defaults(run=run, takes_others=False, parser=parser)
+    parser.set_defaults(run=run, takes_others=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,7 +71,7 @@ class Findings:
         self._table = console.table("PICTURE", "CONCEPT", "", "OBJECTS", "OF THEM", "MS", right=("OBJECTS", "MS"))
         self._first: RenderableType = ""
 
-    def add(self, outcome: batch.Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Adds a row."""
         result = outcome.result
         if result is None or result.concepts is None:

@@ -2,52 +2,32 @@
 
 import argparse
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cutout_client.cli import connection, console
+from cutout_client.cli import connection, console, folders
+from cutout_client.cli.folders import Job
+from cutout_client.cli.outcomes import Outcome, describe, said
 from cutout_client.client import Client
 from cutout_client.coco import CocoDataset
-from cutout_client.errors import CutoutError
+from cutout_client.errors import (
+    CutoutError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+)
 from cutout_client.results import Segmentation
 from cutout_client.saving import FORMATS, write_json
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-
 Ask = Callable[[Client, Path], Segmentation]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One picture.
-
-    Attributes:
-        source: The file.
-        title: What tables and the COCO file call it.
-        folder: Where its files go.
-        name: How their names begin.
-    """
-
-    source: Path
-    title: str
-    folder: Path
-    name: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a job came to: a result with its files, or an error."""
-
-    job: Job
-    result: Segmentation | None = None
-    files: Sequence[Path] = ()
-    error: Exception | None = None
 
 
 class Report(Protocol):
@@ -58,13 +38,6 @@ class Report(Protocol):
 
     def print(self) -> None:
         """Prints it."""
-
-
-def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """Adds the pictures, before every other argument."""
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of them, however deep"
-    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -90,61 +63,87 @@ def formats_of(args: argparse.Namespace) -> list[str]:
 
 
 def run(args: argparse.Namespace, ask: Ask, verb: str, report: Report) -> int:
-    """Does every picture; 1 when one of them failed.
+    """Does every picture, whatever becomes of the others; 1 when one of them failed.
 
     Args:
-        args: The flags of `add_pictures`, `add_output` and `connection.add_to`.
+        args: The flags of `folders.add_pictures`, `add_output` and `connection.add_to`.
         ask: Asks the server about one picture.
         verb: Such as "Segmenting", beside the progress bar.
         report: Printed unless the flags want something else.
+
+    Raises:
+        CutoutError: There is no server, or it lets nobody in with this key.
     """
     formats = formats_of(args)
     work = partial(_work, ask, [form for form in formats if form != "coco"])
-    dataset = CocoDataset()
-    total = failed = 0
+    jobs = list(folders.jobs(args.images, args.out))
+    tally = _Tally(len(jobs))
     with connection.connect(args) as client, _progress(args, verb) as progress:
-        jobs = list(_jobs(args.images, args.out))
+        _reach(client)
         bar = progress.add_task("", total=len(jobs))
         for outcome in _work_on_all(partial(work, client), jobs, args.jobs, lambda _: progress.advance(bar)):
-            total += 1
-            if outcome.result is None:
-                failed += 1
-                console.write_error(f"{outcome.job.title}: {outcome.error}", progress.console)
-            elif "coco" in formats:
-                dataset.add(outcome.job.title, outcome.result)
+            tally.add(outcome)
             if args.json:
-                console.write_json(_describe(outcome))
+                console.write_json(describe(outcome))
             report.add(outcome)
-    if "coco" in formats and failed < total:
+            if outcome.error and _is_over(client, outcome.error):
+                break
+    if "coco" in formats and tally.answered:
         args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "coco.json", dataset.to_dict())
+        write_json(args.out / "coco.json", tally.dataset.to_dict())
     if not (args.json or args.quiet):
         report.print()
-        console.stdout().print(f"\n{total - failed} of {total} pictures done, files in {args.out}/", soft_wrap=True)
-    return int(failed > 0)
+    tally.print_failures()
+    if not (args.json or args.quiet):
+        console.stdout().print(f"\n{tally.done} of {len(jobs)} pictures done, files in {args.out}/", soft_wrap=True)
+    return int(tally.done < len(jobs))
 
 
-def _jobs(images: Iterable[Path], out: Path) -> Iterator[Job]:
-    taken: set[tuple[Path, str]] = set()
-    for image in images:
-        for source in _pictures(image):
-            title = source.relative_to(image) if image.is_dir() else Path(source.name)
-            folder, name = out / title.parent, source.stem
-            if (folder, name) in taken:  # cat.jpg beside cat.png
-                name = source.name
-            while (folder, name) in taken:
-                name += "_"
-            taken.add((folder, name))
-            yield Job(source, title.as_posix(), folder, name)
+@dataclass
+class _Tally:
+    """What is known about a run so far."""
+
+    total: int
+    done: int = 0
+    answered: int = 0
+    failures: list[str] = field(default_factory=list)
+    dataset: CocoDataset = field(default_factory=CocoDataset)
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.result is not None:
+            self.answered += 1
+            self.dataset.add(outcome.job.title, outcome.result)
+        if outcome.error is None:
+            self.done += 1
+        else:
+            self.failures.append(f"{outcome.job.title}: {said(outcome.error)}")
+
+    def print_failures(self) -> None:
+        for failure in self.failures:
+            console.write_error(failure)
+        if unasked := self.total - self.done - len(self.failures):
+            console.write_error(f"{unasked} more pictures were not asked about: they would have failed alike")
 
 
-def _pictures(image: Path) -> list[Path]:
-    if not image.is_dir():
-        return [image]
-    found = sorted(path for path in image.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f"there is no picture in {image}")
-    return found
+def _reach(client: Client) -> None:
+    """Fails once for a server that is not there, instead of once for every picture."""
+    _serves(client)
+
+
+def _serves(client: Client) -> bool:
+    with suppress(NotFoundError, UnimplementedError):
+        return client.health() == "serving"
+    return True  # it knows nothing of health; what it knows will show
+
+
+def _is_over(client: Client, error: Exception) -> bool:
+    """Whether the pictures that are left would fail in the same way; one may have cost a server that is back by now."""
+    if isinstance(error, UnavailableError):
+        try:
+            return not _serves(client)
+        except CutoutError:
+            return True
+    return isinstance(error, UnauthenticatedError)
 
 
 def _work_on_all(
@@ -163,46 +162,24 @@ def _work_on_all(
 
 
 def _work(ask: Ask, formats: Sequence[str], client: Client, job: Job) -> Outcome:
+    """One picture. Whatever goes wrong is its own, and what can be written is."""
+    if job.error is not None:
+        return Outcome(job, error=job.error)
     try:
         result = ask(client, job.source)
-        return Outcome(job, result, result.save(job.folder, formats, name=job.name))
-    except (CutoutError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # Pillow and NumPy raise what they like
         return Outcome(job, error=error)
+    files: list[Path] = []
+    failures: list[str] = []
+    for form in formats:
+        try:
+            files += result.save(job.folder, [form], name=job.name)
+        except Exception as error:  # noqa: BLE001  # as above
+            failures.append(f"{form} was not written: {said(error)}")
+    return Outcome(job, result, files, ValueError("; ".join(failures)) if failures else None)
 
 
 def _progress(args: argparse.Namespace, verb: str) -> Progress:
     columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     terminal = console.stderr()
     return Progress(*columns, console=terminal, transient=True, disable=args.quiet or not terminal.is_terminal)
-
-
-def _describe(outcome: Outcome) -> dict[str, Any]:
-    result, error = outcome.result, outcome.error
-    if result is None:
-        described: dict[str, Any] = {"message": str(error)}
-        if isinstance(error, CutoutError):
-            described = {
-                "code": error.code.name,
-                "reason": error.reason,
-                "message": error.message,
-                "violations": [asdict(violation) for violation in error.violations],
-                "request_id": error.request_id,
-            }
-        return {"picture": str(outcome.job.source), "error": described}
-    return {
-        "picture": str(outcome.job.source),
-        "width": result.image.width,
-        "height": result.image.height,
-        **({"concepts": result.concepts.to_dict()} if result.concepts else {}),
-        **({"rewriting": asdict(result.rewriting)} if result.rewriting else {}),
-        "objects": [
-            {"label": each.label, "score": each.score, "box": each.box, "area": each.area, "prompt": each.prompt_index}
-            | ({"concepts": each.concepts.to_dict()} if each.concepts else {})
-            for each in result
-        ],
-        "omissions": [asdict(omission) for omission in result.omissions],
-        "models": result.models,
-        "timings": asdict(result.timings),
-        "request_id": result.request_id,
-        "files": [str(path) for path in outcome.files],
-    }

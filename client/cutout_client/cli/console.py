@@ -1,6 +1,8 @@
 """What commands print with: results on stdout, progress and errors on stderr."""
 
+import io
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +11,9 @@ from rich.text import Text
 
 
 def stdout() -> Console:
-    """For results."""
+    """For results. What the terminal cannot show, such as names of files that are no text, is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return Console(highlight=False, markup=False)
 
 

@@ -51,7 +51,7 @@ def add_to(commands: Any) -> None:
     files.add_argument("--json", action="store_true", help="print one JSON document a picture instead of a table")
     files.add_argument("--quiet", action="store_true", help="print errors alone")
     connection.add_to(parser)
-    parser.set_defaults(run=run, takes_others=False, parser=parser)
+    parser.set_defaults(run=run, takes_others=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--device", default="", help="to load onto, unload from or compile for: cpu, cuda:0 ...")
     parser.add_argument("--json", action="store_true", help="print JSON")
     connection.add_to(parser)
-    parser.set_defaults(run=run, takes_others=False, parser=parser)
+    parser.set_defaults(run=run, takes_others=False)
 
 
 def run(args: argparse.Namespace) -> int:

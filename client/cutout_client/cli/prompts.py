@@ -152,5 +152,5 @@ def _numbers(text: str, lengths: Sequence[int], expected: str) -> tuple[float, .
     except ValueError:
         numbers = ()
     if len(numbers) not in lengths:
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text.strip()!r}")
     return numbers

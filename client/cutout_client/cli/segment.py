@@ -4,18 +4,19 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from cutout_client.cli import batch, connection, console, prompts
+from cutout_client.cli import batch, connection, console, folders, prompts
+from cutout_client.cli.outcomes import Outcome
 from cutout_client.concepts import Rewriting
 
 
 def add_to(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser("segment", help="cut objects out of pictures", allow_abbrev=False)
-    batch.add_pictures(parser)
+    folders.add_pictures(parser)
     prompts.add_to(parser)
     batch.add_output(parser)
     connection.add_to(parser)
-    parser.set_defaults(run=run, takes_others=False, parser=parser)
+    parser.set_defaults(run=run, takes_others=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +32,7 @@ class Finds:
         self._table = console.table("PICTURE", "OBJECTS", "LABELS", "SCORES", "MS", right=("OBJECTS", "MS"))
         self._rewritings: Counter[Rewriting] = Counter()
 
-    def add(self, outcome: batch.Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Adds a row."""
         result = outcome.result
         if result is None:

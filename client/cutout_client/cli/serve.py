@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
     serve.add_argument("--gateway-config", metavar="FILE", help="its settings file")
     serve.add_argument("--log-format", metavar="FORMAT", help="json or console, of both")
     serve.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error, of both")
-    serve.set_defaults(run=run_serve, takes_others=True, parser=serve)
+    serve.set_defaults(run=run_serve, takes_others=True)
     config = commands.add_parser(
         "config",
         help="print the settings in force, as YAML",
