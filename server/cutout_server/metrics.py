@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
+from cutout_common import logs
 from cutout_common.distribution import build
 from prometheus_client import (
     CollectorRegistry,
@@ -139,6 +140,9 @@ class _StatusCollector(Collector):
         yield _gauge("cutout_answers_cache_bytes", "Answers held.", status.answers.bytes)
         yield CounterMetricFamily("cutout_answers_cache_hits", "Answers found.", status.answers.hits)
         yield CounterMetricFamily("cutout_answers_cache_misses", "Answers that had to be made.", status.answers.misses)
+        yield CounterMetricFamily(
+            "cutout_log_lines_dropped", "Log lines left out, as nobody read them.", logs.dropped()
+        )
         models = GaugeMetricFamily("cutout_model_bytes", "Memory of a loaded model.", labels=["device", "model"])
         for device in status.devices:
             for model, nbytes in device.models.items():
