@@ -20,11 +20,11 @@ from cutout_common.overlay import (
 from cutout_server.imaging.overlays import draw_overlay
 from cutout_server.types import Box, OverlayFormat, Picture, Rle, SegmentedObject
 from masks_fixtures import SHAPES
-from PIL import Image, ImageFont
+from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 CAT = skimage.data.chelsea()
-FONT = ImageFont.load_default(14)
+LETTERS = 14.0
 
 # Machado et al. 2009, severity 1: what is left of linear RGB in protanopia and deuteranopia.
 DEFICIENCIES = {
@@ -144,7 +144,7 @@ def test_any_label_is_written_inside_the_picture(text):
 
 
 def corners_of(plates, size):
-    return [(*corner, *np.add(corner, plate.size(FONT))) for plate, corner in place(plates, size, FONT)]
+    return [(*corner, *np.add(corner, plate.size(LETTERS))) for plate, corner in place(plates, size, LETTERS)]
 
 
 def test_labels_stay_inside_and_off_each_other_where_they_can():

@@ -1,13 +1,15 @@
 """Labels beside objects: plates of text that stay inside the picture and off each other."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+from cutout_common.writing import set_line
+
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
 
 
@@ -30,38 +32,39 @@ class Plate:
     peak: int
     color: tuple[int, int, int]
 
-    def size(self, font: Font) -> tuple[int, int]:
-        """Columns and rows that it takes."""
-        pad = _padding(font)
-        return round(font.getlength(self.text)) + 2 * pad, _line_height(font) + pad
+    def size(self, letters: float) -> tuple[int, int]:
+        """Columns and rows that it takes, with letters of so many pixels."""
+        line, pad = set_line(self.text, letters), _padding(letters)
+        return round(line.width) + 2 * pad, round(line.ascent + line.descent) + pad
 
-    def draw(self, canvas: Image.Image, corner: tuple[int, int], font: Font) -> None:
+    def draw(self, canvas: Image.Image, corner: tuple[int, int], letters: float) -> None:
         """Draws it with its upper left corner there."""
-        width, height = self.size(font)
+        width, height = self.size(letters)
         left, top = corner
         pen = ImageDraw.Draw(canvas)
         pen.rounded_rectangle((left, top, left + width - 1, top + height - 1), height / 5, fill=self.color)
         red, green, blue = self.color
         # Relative luminance without its gamma; above this black letters have more contrast than white ones.
         ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 115 else "white"
-        pen.text((left + _padding(font), top + height / 2), self.text, ink, font, anchor="lm")
+        line, pad = set_line(self.text, letters), _padding(letters)
+        line.draw(pen, left + pad, top + pad / 2 + line.ascent, ink)
 
 
-def place(plates: Sequence[Plate], size: tuple[int, int], font: Font) -> Iterator[tuple[Plate, tuple[int, int]]]:
+def place(plates: Sequence[Plate], size: tuple[int, int], letters: float) -> Iterator[tuple[Plate, tuple[int, int]]]:
     """Finds a place for each label: above its object where there is room, else wherever it covers others least.
 
     Args:
         plates: The labels, the most important first.
         size: Columns and rows of the picture.
-        font: What they are written in.
+        letters: How large they are written, in pixels.
 
     Yields:
         Each label, shortened when it is wider than the picture, and its upper left corner.
     """
     taken = np.zeros((0, 4), np.int64)
     for plate in plates:
-        shortened = _fit(plate, size[0], font)
-        width, height = shortened.size(font)
+        shortened = _fit(plate, size[0], letters)
+        width, height = shortened.size(letters)
         if width > size[0] or height > size[1]:
             continue
         spots = np.array(list(_spots(plate, width, height)))
@@ -102,19 +105,14 @@ def _covered(rectangles: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray
     return shared
 
 
-def _fit(plate: Plate, width: int, font: Font) -> Plate:
-    text = plate.text
-    while len(text) > 1 and plate.size(font)[0] > width:
-        text = text[:-1]
-        plate = replace(plate, text=f"{text.rstrip()}…")
-    return plate
+def _fit(plate: Plate, width: int, letters: float) -> Plate:
+    if plate.size(letters)[0] <= width:
+        return plate
+    shortened = [replace(plate, text=f"{plate.text[:length].rstrip()}…") for length in range(1, len(plate.text))]
+    fitting = bisect_right(shortened, width, key=lambda short: short.size(letters)[0])
+    return shortened[max(fitting - 1, 0)] if shortened else plate
 
 
-def _padding(font: Font) -> int:
-    return max(3, _line_height(font) // 4)
-
-
-def _line_height(font: Font) -> int:
-    # Of letters that reach up and down: the same for every label.
-    _, top, _, bottom = font.getbbox("Ág|")
-    return round(bottom - top)
+def _padding(letters: float) -> int:
+    line = set_line("", letters)
+    return max(3, round(line.ascent + line.descent) // 4)

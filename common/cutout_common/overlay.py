@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
 from cutout_common.labels import Plate, place
 
@@ -145,9 +145,9 @@ def draw(
         if drawn is not None and words:
             text = " ".join(words if item.score is None else [*words, f"{item.score:.2f}"])
             plates.append(Plate(index, text, *drawn, color))
-    font = ImageFont.load_default(max(11.0, 17 * scale))
-    for plate, corner in place(sorted(plates, key=lambda plate: plate.index), canvas.size, font):
-        plate.draw(canvas, corner, font)
+    letters = max(11.0, 17 * scale)
+    for plate, corner in place(sorted(plates, key=lambda plate: plate.index), canvas.size, letters):
+        plate.draw(canvas, corner, letters)
     for point in points:
         _draw_point(canvas, point, max(5.0, 9 * scale))
     return np.asarray(canvas)
