@@ -139,7 +139,11 @@ def test_a_grid_is_sifted_as_prompts_are_decoded(bench):
     queries = [DecodeQuery(embedding, prompt, multimask=True) for prompt in prompts]
     for found, query, candidates in zip(sifted, queries, bench.ours.decode(queries), strict=True):
         for one, mask, logits, iou in zip(
-            found, full_size(bench.ours, query, candidates), candidates.logits, candidates.predicted_iou, strict=True
+            found.kept,
+            full_size(bench.ours, query, candidates),
+            candidates.logits,
+            candidates.predicted_iou,
+            strict=True,
         ):
             decoded = rle_decode(one.mask.height, one.mask.width, one.mask.counts)
             assert np.count_nonzero(decoded != mask) <= 3

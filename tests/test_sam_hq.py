@@ -205,7 +205,7 @@ def test_a_grid_is_sifted_as_prompts_are_decoded(ours):
     queries = [DecodeQuery(embedding, prompt, multimask=True) for prompt in prompts]
     for found, query, candidates in zip(sifted, queries, ours.decode(queries), strict=True):
         for one, mask, logits, iou in zip(
-            found, full_size(ours, query, candidates), candidates.logits, candidates.predicted_iou, strict=True
+            found.kept, full_size(ours, query, candidates), candidates.logits, candidates.predicted_iou, strict=True
         ):
             assert np.count_nonzero(decoded(one.mask) != mask) <= 3
             np.testing.assert_array_equal(one.logits, logits)

@@ -180,7 +180,7 @@ def test_few_masks_are_at_full_size_at_once(ours, benches, monkeypatch):
     assert max(most) <= 2
     for query, found in zip(queries, together, strict=True):
         (alone,) = ours.sift([query])
-        for one, other in zip(found, alone, strict=True):
+        for one, other in zip(found.kept, alone.kept, strict=True):
             assert abs(one.predicted_iou - other.predicted_iou) < 1e-5
             # An empty mask has none.
             assert one.stability_score == pytest.approx(other.stability_score, abs=1e-3, nan_ok=True)
@@ -188,18 +188,27 @@ def test_few_masks_are_at_full_size_at_once(ours, benches, monkeypatch):
 
 
 def test_a_sieve_keeps_what_passes(ours, benches):
-    """Questions with other thresholds share a call; each gets what passes its own."""
+    """Questions with other thresholds share a call; each gets what passes its own, and hears of all the rest."""
     bench = benches["square"]
     spots = [(x, y) for x in (60.0, 250.0, 440.0) for y in (60.0, 250.0, 440.0)]
     every = Sieve(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
     strict = Sieve(mask_threshold=0.0, predicted_iou=0.45, stability_score=0.8, stability_offset=1.0)
     queries = [SiftQuery(bench.embedding, spot, sieve) for spot in spots for sieve in (every, strict)]
-    found = ours.sift(queries)
+    siftings = ours.sift(queries)
+    found = [each.kept for each in siftings]
     assert all(len(each) == 3 for each in found[::2])
     for all_three, some in zip(found[::2], found[1::2], strict=True):
         passing = [each for each in all_three if each.predicted_iou > 0.45 and each.stability_score >= 0.8]
         assert [each.predicted_iou for each in some] == pytest.approx([e.predicted_iou for e in passing], abs=1e-5)
     assert 0 < sum(map(len, found[1::2])) < 3 * len(spots)
+    for every_mask, some in zip(siftings[::2], siftings[1::2], strict=True):
+        assert not every_mask.doubted
+        assert not every_mask.unstable
+        doubted = [each for each in every_mask.kept if not each.predicted_iou > 0.45]
+        unstable = [e for e in every_mask.kept if e.predicted_iou > 0.45 and not e.stability_score >= 0.8]
+        assert list(some.doubted) == pytest.approx([each.predicted_iou for each in doubted], abs=1e-5)
+        scores = [each.stability_score for each in unstable]
+        assert list(some.unstable) == pytest.approx(scores, abs=1e-3, nan_ok=True)
 
 
 def test_foreign_embeddings_and_empty_prompts_are_refused(ours, benches):

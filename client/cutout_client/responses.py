@@ -29,7 +29,7 @@ _Describing = segmentation_pb2.Segmentation | segmentation_pb2.SegmentedObject |
 
 
 class _Enum(Protocol):
-    def Name(self, number: Any) -> str: ...  # noqa: N802  # protobuf's own name
+    def items(self) -> Iterable[tuple[str, int]]: ...
 
 
 def read_segmentation(message: segmentation_pb2.Segmentation, picture: Picture, request_id: str) -> Segmentation:
@@ -91,7 +91,14 @@ def read_omissions(messages: Iterable[segmentation_pb2.Omission]) -> tuple[Omiss
     """Reads what was left out."""
     reasons = segmentation_pb2.Omission.Reason
     return tuple(
-        Omission(_name(reasons, each.reason, "REASON_"), each.count, tuple(each.prompt_indices)) for each in messages
+        Omission(
+            _name(reasons, each.reason, "REASON_"),
+            each.count,
+            tuple(each.prompt_indices),
+            each.threshold if each.HasField("threshold") else None,
+            each.best if each.HasField("best") else None,
+        )
+        for each in messages
     )
 
 
@@ -159,7 +166,9 @@ def _values(message: Any, into: Any) -> dict[str, Any]:
 
 
 def _name(enum: _Enum, number: Any, prefix: str) -> str:
-    return enum.Name(number).removeprefix(prefix).lower()
+    """An enum's word; its number when the server is newer and has more of them."""
+    known: dict[int, str] = {value: name for name, value in enum.items()}
+    return known.get(number, str(number)).removeprefix(prefix).lower()
 
 
 def _box(message: mask_pb2.Box) -> Box:

@@ -68,17 +68,28 @@ class Timings:
 
 @dataclass(frozen=True)
 class Omission:
-    """Masks that were made and left out.
+    """Masks that were made and left out; as text, such as "12 below predicted_iou_threshold 0.8 (best 0.74)".
 
     Attributes:
-        reason: "empty", "below_min_area", "duplicate" or "beyond_max_objects".
+        reason: "empty", "below_min_area", "duplicate" or "beyond_max_objects"; of everything also
+            "below_predicted_iou", "below_stability" and "cut_off", by the edge of a crop.
         count: How many.
         prompt_indices: The prompts that they came from.
+        threshold: What they did not reach, where that is the reason.
+        best: The best value among them, likewise.
     """
 
     reason: str
     count: int
     prompt_indices: tuple[int, ...]
+    threshold: float | None = None
+    best: float | None = None
+
+    def __str__(self) -> str:
+        if self.threshold is None:
+            return f"{self.count} {self.reason.replace('_', ' ')}"
+        name = self.reason.removeprefix("below_")
+        return f"{self.count} below {name}_threshold {self.threshold:.4g} (best {self.best:.4g})"
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,11 @@ class Segmentation:
     def labels(self) -> tuple[str, ...]:
         """Every object's label."""
         return tuple(each.label for each in self)
+
+    @property
+    def left_out(self) -> str:
+        """The omissions in words; empty when there are none."""
+        return ", ".join(map(str, self.omissions))
 
     @property
     def scores(self) -> NDArray[np.float32]:

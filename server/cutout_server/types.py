@@ -52,6 +52,9 @@ class OmissionReason(Enum):
     BELOW_MIN_AREA = "below_min_area"
     DUPLICATE = "duplicate"
     BEYOND_MAX_OBJECTS = "beyond_max_objects"
+    BELOW_PREDICTED_IOU = "below_predicted_iou"
+    BELOW_STABILITY = "below_stability"
+    CUT_OFF = "cut_off"
 
 
 @dataclass(frozen=True)
@@ -493,11 +496,18 @@ class SegmentedObject:
 
 @dataclass(frozen=True)
 class Omission:
-    """Masks that were left out for one reason."""
+    """Masks that were left out for one reason.
+
+    Attributes:
+        threshold: What they did not reach, where that is the reason.
+        best: The best value among them, likewise.
+    """
 
     reason: OmissionReason
     count: int
     prompt_indices: tuple[int, ...]
+    threshold: float | None = None
+    best: float | None = None
 
 
 @dataclass(frozen=True)

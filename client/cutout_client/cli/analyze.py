@@ -83,7 +83,9 @@ class Findings:
         of_them = ", ".join(f"{name} x{count}" if count > 1 else name for name, count in names.most_common())
         best = result.concepts.best
         ms = f"{result.timings.total_ms:.0f}"
-        self._table.add_row(outcome.job.title, best.concept, f"{best.score:.2f}", str(len(result)), of_them or "-", ms)
+        why = "" if result.objects else result.left_out
+        count = str(len(result))
+        self._table.add_row(outcome.job.title, best.concept, f"{best.score:.2f}", count, of_them or why or "-", ms)
 
     def print(self) -> None:
         """Prints it."""
@@ -99,6 +101,8 @@ def _in_full(title: str, result: Segmentation) -> RenderableType:
         parts += [_scores(result.concepts), ""]
     if result.objects:
         parts += [_objects(result), ""]
+    if result.omissions:
+        parts += [f"left out: {result.left_out}", ""]
     return Group(*parts, foot)
 
 

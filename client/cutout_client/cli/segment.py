@@ -26,11 +26,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Finds:
-    """A row for each picture, and what phrases were rewritten to."""
+    """A row for each picture, what was left out of the only one, and what phrases were rewritten to."""
 
     def __init__(self) -> None:
         self._table = console.table("PICTURE", "OBJECTS", "LABELS", "SCORES", "MS", right=("OBJECTS", "MS"))
         self._rewritings: Counter[Rewriting] = Counter()
+        self._left_out = ""
 
     def add(self, outcome: Outcome) -> None:
         """Adds a row."""
@@ -43,7 +44,9 @@ class Finds:
         scores = sorted(each.score for each in result)
         score = " - ".join(f"{end:.2f}" for end in dict.fromkeys((scores[0], scores[-1]))) if scores else "-"
         ms = f"{result.timings.total_ms:.0f}"
-        self._table.add_row(outcome.job.title, str(len(result)), found or "-", score, ms)
+        self._left_out = result.left_out if result.objects and not self._table.row_count else ""
+        why = "" if result.objects else result.left_out
+        self._table.add_row(outcome.job.title, str(len(result)), found or why or "-", score, ms)
         if result.rewriting:
             self._rewritings[result.rewriting] += 1
 
@@ -51,6 +54,8 @@ class Finds:
         """The table; then each rewriting once, however many pictures it served."""
         out = console.stdout()
         out.print(self._table)
+        if self._left_out:
+            out.print(f"\nleft out: {self._left_out}", soft_wrap=True)
         for rewriting, count in self._rewritings.items():
             phrases = ", ".join(each.phrase for each in rewriting.phrases)
             where = f" ({count} pictures)" if len(self._rewritings) > 1 else ""

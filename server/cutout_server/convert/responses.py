@@ -42,6 +42,9 @@ OMISSION_REASONS = {
     OmissionReason.BELOW_MIN_AREA: segmentation_pb2.Omission.REASON_BELOW_MIN_AREA,
     OmissionReason.DUPLICATE: segmentation_pb2.Omission.REASON_DUPLICATE,
     OmissionReason.BEYOND_MAX_OBJECTS: segmentation_pb2.Omission.REASON_BEYOND_MAX_OBJECTS,
+    OmissionReason.BELOW_PREDICTED_IOU: segmentation_pb2.Omission.REASON_BELOW_PREDICTED_IOU,
+    OmissionReason.BELOW_STABILITY: segmentation_pb2.Omission.REASON_BELOW_STABILITY,
+    OmissionReason.CUT_OFF: segmentation_pb2.Omission.REASON_CUT_OFF,
 }
 TASKS = {
     Task.SEGMENT: model_service_pb2.Model.TASK_SEGMENT,
@@ -266,9 +269,7 @@ def _rewriting(rewriting: Rewriting | None) -> segmentation_pb2.Rewriting | None
 
 
 def _omission(omission: Omission) -> segmentation_pb2.Omission:
-    return segmentation_pb2.Omission(
-        reason=OMISSION_REASONS[omission.reason], count=omission.count, prompt_indices=omission.prompt_indices
-    )
+    return segmentation_pb2.Omission(**vars(omission) | {"reason": OMISSION_REASONS[omission.reason]})
 
 
 def pieces(data: bytes, size: int) -> Iterator[tuple[bytes, bool]]:

@@ -142,6 +142,21 @@ class Sifted:
 
 
 @dataclass(frozen=True)
+class Sifting:
+    """What a sieve made of the masks of one point.
+
+    Attributes:
+        kept: Those that pass, in the decoder's order.
+        doubted: The predicted IoU of each that does not exceed the sieve's.
+        unstable: The stability score of each of the others that does not reach the sieve's.
+    """
+
+    kept: Sequence[Sifted]
+    doubted: Sequence[float] = ()
+    unstable: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
 class DetectQuery:
     """Words to be found in a picture.
 
@@ -275,8 +290,8 @@ class Proposer(Protocol):
 class Sifter(Protocol):
     """A segmenter that finds everything by a grid of points. Those that are no Proposers are this."""
 
-    def sift(self, queries: Sequence[SiftQuery]) -> Sequence[Sequence[Sifted]]:
-        """Decodes each point into three masks and keeps those that pass, in the decoder's order.
+    def sift(self, queries: Sequence[SiftQuery]) -> Sequence[Sifting]:
+        """Decodes each point into three masks and keeps those that pass.
 
         Masks never leave the device at full size all together, and those that do not pass never leave it at all.
         """

@@ -12,7 +12,7 @@ from cutout_common.masks import rle_encode_part
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cutout_server.models.base import Candidates, DecodeQuery, Embedding, MaskQuery, Sifted, SiftQuery
+from cutout_server.models.base import Candidates, DecodeQuery, Embedding, MaskQuery, Sifted, Sifting, SiftQuery
 from cutout_server.models.engines import Encoder
 from cutout_server.models.stretches import Stretch
 from cutout_server.models.upscale import Levels, upscaling
@@ -97,13 +97,13 @@ class PromptedSegmenter(ABC):
         return [answers[i] for i in range(len(queries))]
 
     @torch.inference_mode()
-    def sift(self, queries: Sequence[SiftQuery]) -> list[list[Sifted]]:
+    def sift(self, queries: Sequence[SiftQuery]) -> list[Sifting]:
         """See `Sifter.sift`; a few masks at a time are at full size, one of a very large picture.
 
         Raises:
             TypeError: An embedding is of another family.
         """
-        answers: dict[int, list[Sifted]] = {}
+        answers: dict[int, Sifting] = {}
         for indices, alike in _chunks(queries, lambda query: (id(query.embedding), query.sieve)):
             answers.update(zip(indices, self._sift_alike(alike), strict=True))
         return [answers[i] for i in range(len(queries))]
@@ -116,29 +116,33 @@ class PromptedSegmenter(ABC):
         height, width = logits.shape[-2:]
         return upscaling((height, width), self._stretches(embedding)).levels(logits, thresholds)
 
-    def _sift_alike(self, queries: Sequence[SiftQuery]) -> list[list[Sifted]]:
+    def _sift_alike(self, queries: Sequence[SiftQuery]) -> list[Sifting]:
         embedding, sieve = queries[0].embedding, queries[0].sieve
         inside = np.ones(1, np.int32)
         prompts = [ObjectPrompt(points=np.array([query.point], np.float32), labels=inside) for query in queries]
         logits, predicted_iou = self._answer([DecodeQuery(embedding, prompt, multimask=True) for prompt in prompts])
         candidates = logits.shape[1]
         logits, predicted_iou = logits.flatten(0, 1), predicted_iou.flatten()
-        likely = torch.arange(len(logits), device=self._device)
-        if sieve.predicted_iou > 0:
-            likely = likely[predicted_iou > sieve.predicted_iou]
+        scores: list[float] = predicted_iou.tolist()
+        passes = (predicted_iou > sieve.predicted_iou) | (sieve.predicted_iou <= 0)
         kept: list[list[Sifted]] = [[] for _ in queries]
+        doubted: list[list[float]] = [[] for _ in queries]
+        unstable: list[list[float]] = [[] for _ in queries]
+        for index in (~passes).nonzero()[:, 0].tolist():
+            doubted[index // candidates].append(scores[index])
+        likely = passes.nonzero()[:, 0]
         middle, offset = sieve.mask_threshold, sieve.stability_offset
         measured = self._levels(logits[likely], embedding, [middle + offset, middle, middle - offset])
-        scores = predicted_iou[likely].tolist()
-        for index, score, levels in zip(likely.tolist(), scores, measured, strict=True):
-            stability = _stability(levels)
+        for index, levels in zip(likely.tolist(), measured, strict=True):
+            stability, number = _stability(levels), index // candidates
             if sieve.stability_score > 0 and not stability >= sieve.stability_score:
+                unstable[number].append(stability.item())
                 continue
-            query, patch = queries[index // candidates], levels.patch(1)
-            low_res = logits[index].cpu().numpy().copy() if query.with_logits else None
+            patch = levels.patch(1)
+            low_res = logits[index].cpu().numpy().copy() if queries[number].with_logits else None
             rle = Rle(patch.height, patch.width, rle_encode_part(*patch.place, patch.inside))
-            kept[index // candidates].append(Sifted(rle, score, stability.item(), low_res))
-        return kept
+            kept[number].append(Sifted(rle, scores[index], stability.item(), low_res))
+        return [Sifting(*each) for each in zip(kept, doubted, unstable, strict=True)]
 
 
 class EngineSegmenter(PromptedSegmenter):

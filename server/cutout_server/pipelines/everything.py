@@ -7,6 +7,7 @@ any time: they are measured where they are made, and kept as run lengths.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import masks
-from cutout_server.models.base import Candidates, Embedding, ProposeQuery, Sieve, Sifted, SiftQuery
+from cutout_server.models.base import Candidates, Embedding, ProposeQuery, Sieve, Sifted, Sifting, SiftQuery
 from cutout_server.pipelines.grid import Crop, box_nms, crops, cut_off, inner_boxes
 from cutout_server.pipelines.proposals import CHUNK, Proposal, Workplace
 from cutout_server.pipelines.selection import Omissions
@@ -59,18 +60,25 @@ def check_everything(request: EverythingRequest, segmenter: ModelSpec) -> None:
             )
 
 
-async def propose(place: Workplace, request: EverythingRequest) -> AsyncIterator[list[Proposal]]:
+async def propose(place: Workplace, request: EverythingRequest, omissions: Omissions) -> AsyncIterator[list[Proposal]]:
     """What the segmenter finds in its own way, without what it doubts or what a small change of threshold alters."""
     sieve = _sieve(request, place.segmenter)
     query = ProposeQuery(place.embedding, request.points_per_side)
     candidates: Candidates = await place.seat.ask(place.segmenter, "propose", query, stage="prompt")
+    predicted_iou: list[float] = candidates.predicted_iou.tolist()
     likely = [
-        Proposal(0, "", None, None, float(iou), place.embedding, logits)
-        for logits, iou in zip(candidates.logits, candidates.predicted_iou, strict=True)
+        Proposal(0, "", None, None, iou, place.embedding, logits)
+        for logits, iou in zip(candidates.logits, predicted_iou, strict=True)
         if iou >= sieve.predicted_iou
     ]
     scores = await asyncio.to_thread(
         lambda: [masks.stability_score(each.logits, sieve.mask_threshold) for each in likely]
+    )
+    _sieved(
+        sieve,
+        [iou for iou in predicted_iou if not iou >= sieve.predicted_iou],
+        [score for score in scores if not score >= sieve.stability_score],
+        omissions,
     )
     yield [
         replace(proposal, stability_score=score)
@@ -89,7 +97,7 @@ async def by_grid(
         if crop.layer:
             place.seat.step_back()
             embedding = await place.seat.ask(place.segmenter, "encode", crop.of(picture.pixels), stage="encode")
-        sifted = await _sift(place, embedding, request, crop)
+        sifted = await _sift(place, embedding, request, crop, omissions)
         with calls.stage("masks"):
             finds += await asyncio.to_thread(_in_crop, sifted, crop, request, picture, omissions)
     with calls.stage("masks"):
@@ -116,7 +124,9 @@ async def by_grid(
             )
 
 
-async def _sift(place: Workplace, embedding: Embedding, request: EverythingRequest, crop: Crop) -> list[Sifted]:
+async def _sift(
+    place: Workplace, embedding: Embedding, request: EverythingRequest, crop: Crop, omissions: Omissions
+) -> list[Sifted]:
     """The masks of the crop's points that pass the thresholds, in the crop's pixels."""
     sieve = _sieve(request, place.segmenter)
     points = crop.points(request.points_per_side // request.crop_points_downscale**crop.layer)
@@ -127,9 +137,19 @@ async def _sift(place: Workplace, embedding: Embedding, request: EverythingReque
             SiftQuery(embedding, (x, y), sieve, request.options.return_logits)
             for x, y in points[start : start + at_once].tolist()
         ]
-        for kept in await place.seat.ask_all(place.segmenter, "sift", queries, stage="prompt"):
-            sifted += kept
+        siftings: Sequence[Sifting] = await place.seat.ask_all(place.segmenter, "sift", queries, stage="prompt")
+        for each in siftings:
+            sifted += each.kept
+            _sieved(sieve, each.doubted, each.unstable, omissions)
     return sifted
+
+
+def _sieved(sieve: Sieve, doubted: Sequence[float], unstable: Sequence[float], omissions: Omissions) -> None:
+    """Counts what a sieve kept back; a mask without any stability score is empty."""
+    scores = [score for score in unstable if not isnan(score)]
+    omissions.below(OmissionReason.BELOW_PREDICTED_IOU, sieve.predicted_iou, doubted)
+    omissions.below(OmissionReason.BELOW_STABILITY, sieve.stability_score, scores)
+    omissions.add(OmissionReason.EMPTY, 0, len(unstable) - len(scores))
 
 
 def _in_crop(
@@ -139,7 +159,8 @@ def _in_crop(
     boxes = inner_boxes([masks.tight_box(each.mask) for each in sifted])
     whole = np.flatnonzero(~cut_off(boxes, crop, picture.height, picture.width)).tolist()
     kept = box_nms(boxes[whole], [sifted[i].predicted_iou for i in whole], request.box_nms_iou)
-    _duplicates(len(whole) - len(kept), omissions)
+    omissions.add(OmissionReason.CUT_OFF, 0, len(sifted) - len(whole))
+    omissions.add(OmissionReason.DUPLICATE, 0, len(whole) - len(kept))
     finds = []
     for each in [sifted[whole[i]] for i in kept]:
         mask = each.mask
@@ -173,13 +194,8 @@ def _without_duplicates(
     finds: Sequence[_Find], scores: Sequence[float], iou_threshold: float, omissions: Omissions
 ) -> list[_Find]:
     kept = box_nms(inner_boxes([find.box for find in finds]), scores, iou_threshold)
-    _duplicates(len(finds) - len(kept), omissions)
+    omissions.add(OmissionReason.DUPLICATE, 0, len(finds) - len(kept))
     return [finds[i] for i in kept]
-
-
-def _duplicates(count: int, omissions: Omissions) -> None:
-    for _ in range(count):
-        omissions.add(OmissionReason.DUPLICATE, 0)
 
 
 def _sieve(request: EverythingRequest, segmenter: ModelSpec) -> Sieve:

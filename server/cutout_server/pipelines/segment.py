@@ -238,7 +238,7 @@ class Segmentation:
             proposed: AsyncIterator[list[Proposal]] | AsyncIterator[SegmentedObject]
             if isinstance(wanted, EverythingRequest):
                 if cast.segmenter.family.proposes:
-                    proposed = everything.propose(place, wanted)
+                    proposed = everything.propose(place, wanted, omissions)
                 else:
                     proposed = everything.by_grid(place, wanted, picture, omissions)
             else:

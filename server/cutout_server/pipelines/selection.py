@@ -1,6 +1,6 @@
 """Which of the masks that were made come back."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
@@ -12,11 +12,19 @@ class Omissions:
     """Counts what is left out, so that nothing is in silence."""
 
     def __init__(self) -> None:
-        self._prompts: dict[OmissionReason, list[int]] = defaultdict(list)
+        self._counts: dict[OmissionReason, Counter[int]] = defaultdict(Counter)  # By prompt.
+        self._below: dict[OmissionReason, tuple[float, float]] = {}  # A threshold, and the best value below it.
 
-    def add(self, reason: OmissionReason, prompt_index: int) -> None:
-        """One mask of a prompt was left out."""
-        self._prompts[reason].append(prompt_index)
+    def add(self, reason: OmissionReason, prompt_index: int, count: int = 1) -> None:
+        """Masks of a prompt were left out."""
+        if count:
+            self._counts[reason][prompt_index] += count
+
+    def below(self, reason: OmissionReason, threshold: float, values: Sequence[float]) -> None:
+        """Masks of everything were left out, one for each value that does not reach a threshold."""
+        if values:
+            self.add(reason, 0, len(values))
+            self._note(reason, threshold, max(values))
 
     def extend(self, other: "Omissions", prompt_indices: Sequence[int] | None = None) -> None:
         """Adds what another request of the same caller left out.
@@ -25,16 +33,28 @@ class Omissions:
             other: Its omissions.
             prompt_indices: This one's index of each of its prompts; None when they are the same.
         """
-        for reason, indices in other._prompts.items():  # noqa: SLF001 - of the same class
-            self._prompts[reason] += indices if prompt_indices is None else [prompt_indices[index] for index in indices]
+        counts, below = other._counts, other._below  # noqa: SLF001 - of the same class
+        for reason, by_prompt in counts.items():
+            for index, count in by_prompt.items():
+                self.add(reason, index if prompt_indices is None else prompt_indices[index], count)
+        for reason, (threshold, best) in below.items():
+            self._note(reason, threshold, best)
 
     def all(self) -> tuple[Omission, ...]:
         """In the order of the reasons."""
         return tuple(
-            Omission(reason, len(self._prompts[reason]), tuple(sorted(set(self._prompts[reason]))))
+            Omission(
+                reason,
+                self._counts[reason].total(),
+                tuple(sorted(self._counts[reason])),
+                *self._below.get(reason, ()),
+            )
             for reason in OmissionReason
-            if reason in self._prompts
+            if reason in self._counts
         )
+
+    def _note(self, reason: OmissionReason, threshold: float, best: float) -> None:
+        self._below[reason] = threshold, max(best, self._below.get(reason, (threshold, best))[1])
 
 
 def needs_all(options: Options, nms_iou: float, count: int) -> bool:
