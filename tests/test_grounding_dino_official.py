@@ -123,6 +123,34 @@ def test_equal_to_predict(
     assert QUERIES // 4 <= len(found) <= 3 * QUERIES // 4
 
 
+def test_full_stops_within_a_phrase(detector: GroundingDino, transformed: GroundingDino):
+    """Through both runtimes they change nothing: the phrase is read as the one of its words, and found as one."""
+    pixels = picture("tiny")
+    for runtime in (detector, transformed):
+        dotted, plain = runtime.detect(
+            [ask(pixels, *each) for each in (("St. Astronaut", "cat"), ("st astronaut", "cat"))]
+        )
+        assert dotted == plain
+        assert {each.phrase_index for each in dotted} == {0, 1}
+
+
+def test_phrases_that_the_model_reads_the_same(detector: GroundingDino, transformed: GroundingDino):
+    """Each find is one of all of them, with one box and one score."""
+    pixels = picture("tiny")
+    for runtime in (detector, transformed):
+        several, one = runtime.detect(
+            [ask(pixels, *each) for each in (("c\u00e1t", "st astronaut", "cat"), ("cat", "st astronaut"))]
+        )
+        expected = [replaced for each in one for replaced in _for_each(each)]
+        assert several == expected
+        assert {each.phrase_index for each in several} == {0, 1, 2}
+
+
+def _for_each(found: Detection) -> list[Detection]:
+    """The find of "cat" as that of both of its spellings."""
+    return [found] if found.phrase_index else [found, dataclasses.replace(found, phrase_index=2)]
+
+
 @pytest.mark.parametrize("name", ["square", "large"])
 def test_equal_on_whole_photographs(
     detector: GroundingDino, transformed: GroundingDino, reference: torch.nn.Module, name: str, tmp_path: Path

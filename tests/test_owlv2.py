@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -118,6 +119,16 @@ def test_more_phrases_than_one_pass_takes(detector: Owlv2, reference: Callable):
     (found,) = detector.detect([query])
     assert_equal(found, reference(query), query)
     assert max(each.phrase_index for each in found) >= 64
+
+
+def test_phrases_that_the_model_reads_the_same(detector: Owlv2):
+    """Each find is one of all of them, with one box and one score."""
+    image = PICTURES["tall"]()
+    one, several = detector.detect([ask(image, "Red sofa!", "cat"), ask(image, "Red sofa!", "cat", "red  sofa !")])
+    assert {each.phrase_index for each in several} == {0, 1, 2}
+    sofas = [each for each in several if each.phrase_index == 2]
+    assert [replace(each, phrase_index=0) for each in sofas] == [each for each in one if each.phrase_index == 0]
+    assert [each for each in several if each.phrase_index < 2] == one
 
 
 def test_text_threshold_means_nothing(detector: Owlv2):

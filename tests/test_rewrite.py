@@ -216,6 +216,7 @@ async def test_a_caller_who_leaves_is_noticed(model: LanguageModel, rewriter: Re
         "Here they are:\n- shoe\n- sock\n",
         "1. Shoe.\n2) **sock**",
         '["shoe. sock."]',
+        '["shoe . sock"]',
         '["  \\"shoe\\" ", "SHOE", "sock", "sock.", "...", "", 7, null]',
         '{"phrases": [{"prompt_index": 0, "phrase": "shoe"}, {"prompt_index": 0, "phrase": "sock"}, {"prompt_ind',
     ],
@@ -255,10 +256,12 @@ def test_no_phrase_of_the_caller_is_lost():
 
 
 def test_the_answer_can_be_nothing_but_phrases():
-    """Number and length are bounded, control characters refused, doubles left out; each sentence gets its share."""
-    many = json.dumps([[f"thing {index}" for index in range(1000)], ["hat", "THING 3", "x" * (MAX_PHRASE_LENGTH + 1)]])
+    """Number and length are bounded, control characters refused, each sentence's doubles left out, its share kept."""
+    many = json.dumps(
+        [[f"thing {index}" for index in range(1000)], ["hat", "THING 3", "Hat", "x" * (MAX_PHRASE_LENGTH + 1)]]
+    )
     phrases = read_phrases(many, (FEET, HEAD), 20)
-    assert [one.phrase for one in phrases] == [*(f"thing {index}" for index in range(10)), "hat"]
+    assert [one.phrase for one in phrases] == [*(f"thing {index}" for index in range(10)), "hat", "THING 3"]
     hostile = json.dumps(["\x1b]0;owned\x07shoe", "sh\u202eoe", "\ud800", "drop\x00table", "sock"])
     assert [one.phrase for one in read_phrases(hostile, (FEET,), 20)] == ["sock"]
 

@@ -98,6 +98,24 @@ def test_regions_are_cut_out_and_described(analyzing: Stubs, photos: dict[str, P
     assert answer.timings.classify_ms > 0
 
 
+def test_concepts_that_read_alike(analyzing: Stubs, photos: dict[str, Photo]):
+    """They count once, share the score that the first has without the others, and say so."""
+    photo = photos["chelsea"]
+    region = pb2.Region(box=mask_pb2.Box(x_min=60, y_min=20, x_max=400, y_max=290))
+    concepts = ["cat", "rocket", "Cat", "CAT."]
+    plain, alike = (
+        analyzing.segmentation.AnalyzeImage(
+            pb2.AnalyzeImageRequest(image=image_of(photo), concepts=each, regions=[region])
+        ).segmentation
+        for each in (concepts[:2], concepts)
+    )
+    for one, several in ((plain, alike), (plain.objects[0], alike.objects[0])):
+        cat, rocket = scores_of(one.concepts, concepts[:2])
+        np.testing.assert_allclose(scores_of(several.concepts, concepts), [cat, rocket, cat, cat], atol=1e-6)
+        same = {s.concept_index: s.same_as for s in several.concepts.scores if s.HasField("same_as")}
+        assert same == {2: 0, 3: 0}
+
+
 @pytest.mark.slow
 def test_without_regions_everything_is_described(analyzing: Stubs, photos: dict[str, Photo], reference):
     """The masks are those of SegmentEverything."""

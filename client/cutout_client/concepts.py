@@ -12,11 +12,13 @@ class ConceptScore:
         concept: As the caller wrote it.
         score: Softmax over the concepts that were asked about, in [0, 1].
         concept_index: Its index among them.
+        same_as: The index of an earlier one that it reads like, and with which it shares its score.
     """
 
     concept: str
     score: float
     concept_index: int
+    same_as: int | None = None
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Concepts:
     """How well each concept describes a picture or a part of it: a sequence, the best first.
 
     Attributes:
-        scores: One for each concept; they sum to 1.
+        scores: One for each concept; those of concepts that do not read alike sum to 1.
     """
 
     scores: tuple[ConceptScore, ...]

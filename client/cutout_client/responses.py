@@ -70,8 +70,14 @@ def read_concepts(message: _Describing) -> Concepts | None:
     """Reads what a picture or a part of it shows, of a message that may say so."""
     if not message.HasField("concepts"):
         return None
-    scores = (ConceptScore(each.concept, each.score, each.concept_index) for each in message.concepts.scores)
-    return Concepts(tuple(scores))
+    return Concepts(
+        tuple(
+            ConceptScore(
+                each.concept, each.score, each.concept_index, each.same_as if each.HasField("same_as") else None
+            )
+            for each in message.concepts.scores
+        )
+    )
 
 
 def read_rewriting(message: segmentation_pb2.Segmentation | segmentation_service_pb2.StreamHeader) -> Rewriting | None:
@@ -97,6 +103,7 @@ def read_omissions(messages: Iterable[segmentation_pb2.Omission]) -> tuple[Omiss
             tuple(each.prompt_indices),
             each.threshold if each.HasField("threshold") else None,
             each.best if each.HasField("best") else None,
+            each.same_as if each.HasField("same_as") else None,
         )
         for each in messages
     )

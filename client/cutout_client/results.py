@@ -68,15 +68,18 @@ class Timings:
 
 @dataclass(frozen=True)
 class Omission:
-    """Masks that were made and left out; as text, such as "12 below predicted_iou_threshold 0.8 (best 0.74)".
+    """Masks that were made and left out, or phrases that were not asked.
+
+    As text it is such as "12 below predicted_iou_threshold 0.8 (best 0.74)".
 
     Attributes:
         reason: "empty", "below_min_area", "duplicate" or "beyond_max_objects"; of everything also
-            "below_predicted_iou", "below_stability" and "cut_off", by the edge of a crop.
+            "below_predicted_iou", "below_stability" and "cut_off", by the edge of a crop; "same_phrase" of phrases.
         count: How many.
         prompt_indices: The prompts that they came from.
         threshold: What they did not reach, where that is the reason.
         best: The best value among them, likewise.
+        same_as: The index of the phrase that they read like, and whose objects are theirs too.
     """
 
     reason: str
@@ -84,8 +87,12 @@ class Omission:
     prompt_indices: tuple[int, ...]
     threshold: float | None = None
     best: float | None = None
+    same_as: int | None = None
 
     def __str__(self) -> str:
+        if self.same_as is not None:
+            others = ", ".join(map(str, self.prompt_indices))
+            return f"phrase {others}, which reads like phrase {self.same_as}"
         if self.threshold is None:
             return f"{self.count} {self.reason.replace('_', ' ')}"
         name = self.reason.removeprefix("below_")
@@ -152,7 +159,7 @@ class Segmentation:
     @property
     def left_out(self) -> str:
         """The omissions in words; empty when there are none."""
-        return ", ".join(map(str, self.omissions))
+        return "; ".join(map(str, self.omissions))
 
     @property
     def scores(self) -> NDArray[np.float32]:

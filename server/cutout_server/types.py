@@ -55,6 +55,7 @@ class OmissionReason(Enum):
     BELOW_PREDICTED_IOU = "below_predicted_iou"
     BELOW_STABILITY = "below_stability"
     CUT_OFF = "cut_off"
+    SAME_PHRASE = "same_phrase"
 
 
 @dataclass(frozen=True)
@@ -320,13 +321,15 @@ class ConceptScore:
 
     Attributes:
         concept: As the caller wrote it.
-        score: Softmax over the request's concepts, in [0, 1].
+        score: Softmax over those of the request's concepts that do not read alike, in [0, 1].
         concept_index: Its index in the request.
+        same_as: The index of an earlier one that it reads like, and with which it shares its score.
     """
 
     concept: str
     score: float
     concept_index: int
+    same_as: int | None = None
 
 
 @dataclass(frozen=True)
@@ -496,11 +499,12 @@ class SegmentedObject:
 
 @dataclass(frozen=True)
 class Omission:
-    """Masks that were left out for one reason.
+    """Masks that were left out for one reason, or phrases that were not asked.
 
     Attributes:
         threshold: What they did not reach, where that is the reason.
         best: The best value among them, likewise.
+        same_as: The phrase that they read like.
     """
 
     reason: OmissionReason
@@ -508,6 +512,7 @@ class Omission:
     prompt_indices: tuple[int, ...]
     threshold: float | None = None
     best: float | None = None
+    same_as: int | None = None
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _objects(result: Segmentation) -> RenderableType:
         red, green, blue = color_of(index)  # As the overlay has it.
         number = Text.assemble(("\u25a0 ", f"rgb({red},{green},{blue})"), str(index))
         best, *others = each.concepts
-        following = f"{others[0].concept} {others[0].score:.2f}" if others else "-"
+        following = next((f"{other.concept} {other.score:.2f}" for other in others if other.same_as is None), "-")
         area = f"{100 * each.area / pixels:.1f} %"
         box = _corners(each)
         table.add_row(number, best.concept, f"{best.score:.2f}", _bar(best.score, 10), following, area, box)

@@ -32,6 +32,7 @@ class Finds:
         self._table = console.table("PICTURE", "OBJECTS", "LABELS", "SCORES", "MS", right=("OBJECTS", "MS"))
         self._rewritings: Counter[Rewriting] = Counter()
         self._left_out = ""
+        self._same: dict[str, None] = {}
 
     def add(self, outcome: Outcome) -> None:
         """Adds a row."""
@@ -45,6 +46,7 @@ class Finds:
         score = " - ".join(f"{end:.2f}" for end in dict.fromkeys((scores[0], scores[-1]))) if scores else "-"
         ms = f"{result.timings.total_ms:.0f}"
         self._left_out = result.left_out if result.objects and not self._table.row_count else ""
+        self._same |= {str(omission): None for omission in result.omissions if omission.same_as is not None}
         why = "" if result.objects else result.left_out
         self._table.add_row(outcome.job.title, str(len(result)), found or why or "-", score, ms)
         if result.rewriting:
@@ -54,8 +56,8 @@ class Finds:
         """The table; then each rewriting once, however many pictures it served."""
         out = console.stdout()
         out.print(self._table)
-        if self._left_out:
-            out.print(f"\nleft out: {self._left_out}", soft_wrap=True)
+        if left_out := self._left_out or "; ".join(self._same):
+            out.print(f"\nleft out: {left_out}", soft_wrap=True)
         for rewriting, count in self._rewritings.items():
             phrases = ", ".join(each.phrase for each in rewriting.phrases)
             where = f" ({count} pictures)" if len(self._rewritings) > 1 else ""

@@ -1,6 +1,5 @@
 """Requests to domain types. Every bound that can be checked without the picture is checked here and nowhere else."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from cutout_server.types import (
     Strategy,
     TextRequest,
 )
+from cutout_server.wording import split
 
 MAX_PHRASE_LENGTH = 256
 MAX_EXEMPLARS = 64
@@ -79,7 +79,7 @@ class RequestReader:
         check = Checker()
         phrases = []
         for index, entry in enumerate(message.phrases):
-            words = list(_split(entry))
+            words = split(entry)
             check.require(bool(words), f"phrases[{index}]", "expected words, got none")
             longest = max(map(len, words), default=0)
             check.require(
@@ -313,13 +313,6 @@ def _nms_iou(check: Checker, message: Any, field: str, path: str = "") -> float 
     nms_iou = check.optional(message, field, 0, 1, path)
     check.require(nms_iou != 0, f"{path}{field}", "expected a number in (0, 1], got 0")
     return nms_iou
-
-
-def _split(entry: str) -> Iterator[str]:
-    """The phrases of an entry such as "cat . remote control ." or "cat. remote control."."""
-    for phrase in re.split(r"\.(?:\s+|$)", entry):
-        if words := phrase.strip():
-            yield words
 
 
 def _groups(numbers: Iterable[float], size: int) -> Iterator[tuple[float, ...]]:

@@ -45,6 +45,7 @@ OMISSION_REASONS = {
     OmissionReason.BELOW_PREDICTED_IOU: segmentation_pb2.Omission.REASON_BELOW_PREDICTED_IOU,
     OmissionReason.BELOW_STABILITY: segmentation_pb2.Omission.REASON_BELOW_STABILITY,
     OmissionReason.CUT_OFF: segmentation_pb2.Omission.REASON_CUT_OFF,
+    OmissionReason.SAME_PHRASE: segmentation_pb2.Omission.REASON_SAME_PHRASE,
 }
 TASKS = {
     Task.SEGMENT: model_service_pb2.Model.TASK_SEGMENT,

@@ -34,6 +34,15 @@ def check_texts(tokenizer: Any, texts: Sequence[str], limit: int, field: Callabl
         raise InvalidRequestError.of(field(index), f"{expected} in {shown!r}")
 
 
+def alike(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """For each text the indices of all that the model reads as the same, its own among them."""
+    readings = [tuple(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]] if texts else []
+    indices: dict[tuple[int, ...], list[int]] = {}
+    for index, ids in enumerate(readings):
+        indices.setdefault(ids, []).append(index)
+    return [tuple(indices[ids]) for ids in readings]
+
+
 def check_tokenizer(tokenizer: Any, vocab_size: int) -> None:
     """Makes sure that the model knows every token.
 

@@ -10,22 +10,40 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.pools.flights import Flights
 from cutout_server.pools.placement import Seat
 from cutout_server.types import AnalyzeRequest, ConceptScore, Features, RgbImage
+from cutout_server.wording import reading
 
 # Texts whose features are kept: a few kilobytes each.
 CACHED_TEXTS = 4096
 
 
 class Describer:
-    """Scores pictures by concepts whose features are at hand."""
+    """Scores pictures by concepts whose features are at hand.
 
-    def __init__(self, seat: Seat, classifier: ModelSpec, concepts: Sequence[str], texts: Sequence[Features]) -> None:
+    Args:
+        seat: Where the classifier runs.
+        classifier: What compares.
+        concepts: As the caller wrote them.
+        first: For each the index of the first that it reads like, which stands for both; mostly its own.
+        texts: The features of each.
+    """
+
+    def __init__(
+        self,
+        seat: Seat,
+        classifier: ModelSpec,
+        concepts: Sequence[str],
+        first: Sequence[int],
+        texts: Sequence[Features],
+    ) -> None:
         self._seat = seat
         self._classifier = classifier
         self._concepts = concepts
-        self._texts = np.stack(texts)
+        self._first = first
+        distinct, self._places = np.unique(first, return_inverse=True)
+        self._texts = np.stack([texts[index] for index in distinct])
 
     async def describe(self, pictures: Sequence[RgbImage]) -> list[tuple[ConceptScore, ...]]:
-        """The concepts of each picture, the best first: softmax of the logits over the concepts."""
+        """The concepts of each picture, the best first: softmax of the logits over those that do not read alike."""
         asked = self._seat.ask_all(self._classifier, "embed_pictures", pictures, stage="classify")
         features: list[Features] = await asked
         return [self._scores(each) for each in features]
@@ -33,9 +51,18 @@ class Describer:
     def _scores(self, features: Features) -> tuple[ConceptScore, ...]:
         logits = (self._texts @ features).astype(np.float64)
         scores = np.exp(logits - logits.max())
-        scores /= scores.sum()
-        order = np.argsort(-scores, kind="stable")
-        return tuple(ConceptScore(self._concepts[i], float(scores[i]), int(i)) for i in order)
+        scores = (scores / scores.sum())[self._places]
+        order = np.argsort(-scores, kind="stable").tolist()
+        return tuple(self._score(index, float(scores[index])) for index in order)
+
+    def _score(self, index: int, score: float) -> ConceptScore:
+        first = self._first[index]
+        return ConceptScore(self._concepts[index], score, index, None if first == index else first)
+
+
+def _first_alike(concepts: Sequence[str]) -> list[int]:
+    first: dict[str, int] = {}
+    return [first.setdefault(reading(concept), index) for index, concept in enumerate(concepts)]
 
 
 class Concepts:
@@ -51,7 +78,8 @@ class Concepts:
         Raises:
             InvalidRequestError: A concept is longer than the model can read.
         """
-        texts = [request.template.replace("{}", concept) for concept in request.concepts]
+        first = _first_alike(request.concepts)
+        texts = [request.template.replace("{}", request.concepts[index]) for index in first]
         known = {text: self._texts[classifier.name, text] for text in texts if (classifier.name, text) in self._texts}
         if new := tuple(text for text in dict.fromkeys(texts) if text not in known):
 
@@ -72,7 +100,7 @@ class Concepts:
             self._texts.move_to_end((classifier.name, text))
         while len(self._texts) > CACHED_TEXTS:
             self._texts.popitem(last=False)
-        return Describer(seat, classifier, request.concepts, [known[text] for text in texts])
+        return Describer(seat, classifier, request.concepts, first, [known[text] for text in texts])
 
     def forget(self, model: str) -> None:
         """Forgets the features that a model made."""

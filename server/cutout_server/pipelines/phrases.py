@@ -3,8 +3,10 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain, islice
 
 from cutout_server.types import RewrittenPhrase
+from cutout_server.wording import split
 
 MAX_PHRASE_LENGTH = 256  # As the contract bounds the caller's own.
 # Brackets in prose that begin no JSON: after so many the rest is not looked at, so that no answer costs much time.
@@ -29,7 +31,7 @@ def read_phrases(answer: str, asked: tuple[str, ...], limit: int) -> tuple[Rewri
         limit: At most so many phrases; each of the caller's gets an equal share.
 
     Returns:
-        In the order of the caller's phrases, no two alike but for case; empty when the answer holds none at all.
+        In the order of the caller's phrases, no two of one alike but for case; empty when the answer holds none at all.
     """
     groups: list[list[str]] = [[] for _ in asked]
     try:
@@ -40,13 +42,12 @@ def read_phrases(answer: str, asked: tuple[str, ...], limit: int) -> tuple[Rewri
     if not any(groups):
         return ()
     share = max(1, limit // len(asked))
-    seen: set[str] = set()
     phrases = []
     for index, group in enumerate(groups):
-        unique = {phrase.casefold(): phrase for phrase in reversed(group or [asked[index]])}
-        for key in [key for key in reversed(unique) if key not in seen][:share]:
-            seen.add(key)
-            phrases.append(RewrittenPhrase(unique[key], index))
+        unique: dict[str, str] = {}
+        for phrase in group or [asked[index]]:
+            unique.setdefault(phrase.casefold(), phrase)
+        phrases += [RewrittenPhrase(phrase, index) for phrase in islice(unique.values(), share)]
     return tuple(phrases)
 
 
@@ -112,7 +113,7 @@ def _index(value: object, asked: tuple[str, ...]) -> int | None:
 
 def _clean(text: str) -> Iterator[str]:
     """The phrases of a text, as a caller could have written them: "shoes. socks." is two."""
-    for part in re.split(r"\.(?:\s+|$)|\n", text):
+    for part in chain.from_iterable(map(split, text.split("\n"))):
         phrase = " ".join(part.split()).strip(_AROUND)
         if phrase.isprintable() and any(map(str.isalnum, phrase)) and len(phrase) <= MAX_PHRASE_LENGTH:
             yield phrase

@@ -23,7 +23,7 @@ from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.run import Plan, Run
 from cutout_server.pipelines.selection import Omissions
 from cutout_server.pipelines.tiles import Views, WantedMasks, views_of
-from cutout_server.pipelines.words import as_written, check_detector, check_text_segmenter, detect, find
+from cutout_server.pipelines.words import as_written, check_detector, check_text_segmenter, detect, distinct, find
 from cutout_server.pools.placement import Pools, Seat
 from cutout_server.types import (
     AnalyzeRequest,
@@ -225,7 +225,7 @@ class Segmentation:
             found = [Found(index, prompt) for index, prompt in enumerate(fit(wanted, picture))]
         elif isinstance(wanted, TextRequest):
             rewriting = await self._rewriting(wanted)
-            sought = rewriting.phrases if rewriting else as_written(wanted.phrases)
+            sought = distinct(rewriting.phrases if rewriting else as_written(wanted.phrases), omissions)
             if cast.detector is None:
                 embedding = await self._embedding(seats.segmenter, cast.segmenter, picture, warm)
                 masks = await find(seats.segmenter, cast.segmenter, embedding, wanted, sought, picture, omissions)
@@ -270,10 +270,13 @@ class Segmentation:
         warm: Warm | None,
     ) -> Plan:
         """The plan of a picture that is looked at tile by tile: by then all of its masks are made."""
-        rewriting = await self._rewriting(wanted) if isinstance(wanted, TextRequest) else None
-        asked = wanted
-        if rewriting is not None and isinstance(wanted, TextRequest):
-            asked = replace(wanted, phrases=tuple(each.phrase for each in rewriting.phrases), rewrite=False)
+        omissions = Omissions()
+        rewriting, asked, written = None, wanted, None
+        if isinstance(wanted, TextRequest):
+            rewriting = await self._rewriting(wanted)
+            sought = distinct(rewriting.phrases if rewriting else as_written(wanted.phrases), omissions)
+            asked = replace(wanted, phrases=tuple(each.phrase for each in sought), rewrite=False)
+            written = [each.prompt_index for each in sought]
         plans: list[Plan] = []
         stages, cached = calls.current().stages, []
 
@@ -289,8 +292,6 @@ class Segmentation:
         views = Views(picture, tiles, look, self._executor)
         found = await views.answer(asked)
         stages.embedding_cached = bool(cached) and all(cached)
-        omissions = Omissions()
-        written = [each.prompt_index for each in rewriting.phrases] if rewriting else None
         omissions.extend(views.omissions, written)
         if written is not None:
             found = [replace(each, prompt_index=written[each.prompt_index]) for each in found]

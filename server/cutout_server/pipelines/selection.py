@@ -13,6 +13,7 @@ class Omissions:
 
     def __init__(self) -> None:
         self._counts: dict[OmissionReason, Counter[int]] = defaultdict(Counter)  # By prompt.
+        self._same: dict[int, Counter[int]] = defaultdict(Counter)  # By the phrase that others read like.
         self._below: dict[OmissionReason, tuple[float, float]] = {}  # A threshold, and the best value below it.
 
     def add(self, reason: OmissionReason, prompt_index: int, count: int = 1) -> None:
@@ -26,8 +27,12 @@ class Omissions:
             self.add(reason, 0, len(values))
             self._note(reason, threshold, max(values))
 
+    def same(self, prompt_index: int, same_as: int) -> None:
+        """A phrase was not asked, since it reads like another."""
+        self._same[same_as][prompt_index] += 1
+
     def extend(self, other: "Omissions", prompt_indices: Sequence[int] | None = None) -> None:
-        """Adds what another request of the same caller left out.
+        """Adds the masks that another request of the same caller left out.
 
         Args:
             other: Its omissions.
@@ -41,8 +46,8 @@ class Omissions:
             self._note(reason, threshold, best)
 
     def all(self) -> tuple[Omission, ...]:
-        """In the order of the reasons."""
-        return tuple(
+        """In the order of the reasons; one for each phrase that others read like."""
+        masks = (
             Omission(
                 reason,
                 self._counts[reason].total(),
@@ -52,6 +57,11 @@ class Omissions:
             for reason in OmissionReason
             if reason in self._counts
         )
+        phrases = (
+            Omission(OmissionReason.SAME_PHRASE, counts.total(), tuple(sorted(counts)), same_as=same_as)
+            for same_as, counts in sorted(self._same.items())
+        )
+        return (*masks, *phrases)
 
     def _note(self, reason: OmissionReason, threshold: float, best: float) -> None:
         self._below[reason] = threshold, max(best, self._below.get(reason, (threshold, best))[1])

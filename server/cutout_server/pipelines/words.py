@@ -22,6 +22,7 @@ from cutout_server.types import (
     RewrittenPhrase,
     TextRequest,
 )
+from cutout_server.wording import reading
 
 # Of detectors' boxes; models that segment by text remove duplicates themselves.
 BOX_NMS_IOU = 0.7
@@ -128,6 +129,16 @@ async def find(
 def as_written(phrases: Sequence[str]) -> tuple[RewrittenPhrase, ...]:
     """What is looked for when nothing is rewritten."""
     return tuple(RewrittenPhrase(phrase, index) for index, phrase in enumerate(phrases))
+
+
+def distinct(sought: Sequence[RewrittenPhrase], omissions: Omissions) -> tuple[RewrittenPhrase, ...]:
+    """Of phrases that read alike the first, so that no find comes twice; the others are told by name."""
+    first: dict[str, RewrittenPhrase] = {}
+    for each in sought:
+        kept = first.setdefault(reading(each.phrase), each)
+        if kept.prompt_index != each.prompt_index:
+            omissions.same(each.prompt_index, kept.prompt_index)
+    return tuple(first.values())
 
 
 def _exemplars(request: TextRequest, picture: Picture) -> tuple[Exemplar, ...]:

@@ -67,7 +67,8 @@ class GroundingDino:
     - The score is the sigmoid of the highest logit over all tokens, marks included, as in the reference.
     - The box is kept when its score exceeds `box_threshold`, as in the reference, and `text_threshold` as well: for
       others the reference gives no words.
-    - Its phrase is the one whose own tokens, marks excluded, hold the highest logit.
+    - Its phrase is the one whose own tokens, marks excluded, hold the highest logit; it is found for each of those that
+      the model reads the same.
 
     So one phrase alone gets every box of the reference whose score exceeds both thresholds; several phrases share
     those of the reference out among them, where the reference would join the words of all that match. Boxes are in the
@@ -132,12 +133,13 @@ def _detections(logits: Tensor, boxes: Tensor, prompt: Prompt, query: DetectQuer
     logits = logits[:, : len(prompt.ids)]
     scores = logits.amax(dim=-1).sigmoid()
     kept = scores > max(query.box_threshold, query.text_threshold)
-    owned = [place for place, owner in enumerate(prompt.owners) if owner != NOBODY]
+    owned = [place for place, owners in enumerate(prompt.owners) if owners != NOBODY]
     best = logits[kept][:, owned].argmax(dim=-1)
     corners = box_convert(boxes[kept], "cxcywh", "xyxy") * torch.tensor([width, height, width, height])
     return [
-        Detection(Box(*box), score, prompt.owners[owned[token]])
+        Detection(Box(*box), score, phrase)
         for box, score, token in zip(corners.tolist(), scores[kept].tolist(), best.tolist(), strict=True)
+        for phrase in prompt.owners[owned[token]]
     ]
 
 

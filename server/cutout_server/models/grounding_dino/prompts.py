@@ -8,7 +8,7 @@ from typing import Any
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
 
 MARKS = ("[CLS]", "[SEP]", ".", "?")  # Phrases end at these: no token attends to those beyond.
-NOBODY = -1
+NOBODY: tuple[int, ...] = ()
 
 _SHOWN = 40  # Characters of a phrase in an error.
 
@@ -19,18 +19,20 @@ class Prompt:
 
     Attributes:
         ids: One for each token.
-        owners: The index of the phrase that each token is of; NOBODY for marks.
+        owners: The indices of the phrases that each token is of, more than one where phrases read the same; NOBODY for
+            marks.
     """
 
     ids: tuple[int, ...]
-    owners: tuple[int, ...]
+    owners: tuple[tuple[int, ...], ...]
 
 
 class Prompter:
     """Makes prompts of phrases, as the processor and the official `predict` write them: lower case, each closed by ".".
 
     BERT's tokenizer never joins a letter to a full stop, so the tokens of the phrases, one after the other, are those
-    of the whole text. Phrases that read the same are asked once, for the first of them.
+    of the whole text. Marks within a phrase ("St. Bernard") are left out, or the model would take it for two. Phrases
+    that read the same are asked once, for all of them.
 
     Args:
         tokenizer: Of BERT's kind.
@@ -59,31 +61,31 @@ class Prompter:
             InvalidRequestError: A phrase holds no word, no word that the model knows, or more than it can read.
         """
         start, end, stop, _ = self.marks
-        first: dict[tuple[int, ...], int] = {}
+        readers: dict[tuple[int, ...], list[int]] = {}
         for index, phrase in enumerate(phrases):
-            first.setdefault(self._read(index, phrase), index)
+            readers.setdefault(self._read(index, phrase), []).append(index)
         ids, owners = [start], [NOBODY]
         prompts = []
-        for tokens, index in first.items():
+        for tokens, indices in readers.items():
             if len(ids) > 1 and len(ids) + len(tokens) + 2 > self._limit:
                 prompts.append(Prompt((*ids, end), (*owners, NOBODY)))
                 ids, owners = [start], [NOBODY]
             ids += [*tokens, stop]
-            owners += [*(NOBODY if token in self.marks else index for token in tokens), NOBODY]
-        return [*prompts, Prompt((*ids, end), (*owners, NOBODY))] if first else []
+            owners += [*[tuple(indices)] * len(tokens), NOBODY]
+        return [*prompts, Prompt((*ids, end), (*owners, NOBODY))] if readers else []
 
     def _read(self, index: int, phrase: str) -> tuple[int, ...]:
         text = phrase.lower().strip(string.whitespace + ".")
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        words = [token for token in tokens if token not in self.marks]
+        words = tuple(token for token in tokens if token not in self.marks)
         most = self._limit - 3  # "[CLS]", "." and "[SEP]"
         if not words:
             expected = "expected words, got none"
         elif all(token == self._unknown for token in words):
             expected = "expected words of which the model knows at least one, got none"
-        elif len(tokens) > most:
-            expected = f"expected at most {most} tokens, got {len(tokens)}"
+        elif len(words) > most:
+            expected = f"expected at most {most} tokens, got {len(words)}"
         else:
-            return tuple(tokens)
+            return words
         shown = phrase if len(phrase) <= _SHOWN else f"{phrase[:_SHOWN]}..."
         raise InvalidRequestError.of(f"phrases[{index}]", f"{expected} in {shown!r}")

@@ -11,7 +11,7 @@ from transformers.image_transforms import center_to_corners_format
 from cutout_server.models.base import Detection, DetectQuery
 from cutout_server.models.owlv2.pixels import square
 from cutout_server.models.pretrained import nbytes
-from cutout_server.models.tokens import check_texts
+from cutout_server.models.tokens import alike, check_texts
 from cutout_server.types import Box
 
 _TEXTS_PER_PASS = 64  # Bounds the memory.
@@ -20,10 +20,10 @@ _TEXTS_PER_PASS = 64  # Bounds the memory.
 class Owlv2:
     """A `Detector` that answers as `Owlv2ForObjectDetection` does with its processor.
 
-    Each patch of the picture proposes one box, for the phrase that fits it best; its score is the sigmoid of that
-    phrase's logit. The boxes are not clipped to the picture, and several may lie on one object, as in the reference.
-    Phrases go to the model as they are: it was trained with templates such as "a photo of a {}" too, and a caller who
-    wants one writes it. `text_threshold` has no meaning here: a box has one score.
+    Each patch of the picture proposes one box, for the phrase that fits it best, and for each that the model reads the
+    same; its score is the sigmoid of that phrase's logit. The boxes are not clipped to the picture, and several may lie
+    on one object, as in the reference. Phrases go to the model as they are: it was trained with templates such as "a
+    photo of a {}" too, and a caller who wants one writes it. `text_threshold` has no meaning here: a box has one score.
 
     Args:
         model: In eval mode, on its device. Nothing of it changes afterwards.
@@ -87,7 +87,8 @@ class Owlv2:
             embeds = torch.stack([texts[phrase] for phrase in query.phrases])
             logits, _ = model.class_predictor(features[index : index + 1], embeds[None])
             best, phrases = logits[0].max(dim=-1)
-            answers.append(_detections(boxes[index], best.sigmoid(), phrases, query.box_threshold))
+            same = alike(self._tokenizer, query.phrases)
+            answers.append(_detections(boxes[index], best.sigmoid(), phrases, query.box_threshold, same))
         return answers
 
     def _pixels(self, query: DetectQuery) -> Tensor:
@@ -95,7 +96,9 @@ class Owlv2:
         return square(query.pixels, self._side).mul_(self._rescale).sub_(self._mean).div_(self._std)
 
 
-def _detections(boxes: Tensor, scores: Tensor, phrases: Tensor, threshold: float) -> list[Detection]:
+def _detections(
+    boxes: Tensor, scores: Tensor, phrases: Tensor, threshold: float, same: Sequence[tuple[int, ...]]
+) -> list[Detection]:
     kept = scores > threshold
     found = (tensor[kept].tolist() for tensor in (boxes, scores, phrases))
-    return [Detection(Box(*box), score, phrase) for box, score, phrase in zip(*found, strict=True)]
+    return [Detection(Box(*box), score, each) for box, score, best in zip(*found, strict=True) for each in same[best]]
