@@ -17,7 +17,7 @@ import httpx
 import uvicorn
 import yaml
 from cutout_gateway.app import create_app
-from cutout_gateway.connection import serving
+from cutout_gateway.connection import Serving
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.listener import listen
 from cutout_gateway.settings import GatewaySettings
@@ -190,7 +190,7 @@ class GatewayThread:
         self.socket = listen("127.0.0.1", 0)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.server = uvicorn.Server(serving(create_app(settings, contract), settings))
+        self.server = uvicorn.Server(Serving(create_app(settings, contract), settings))
         self.thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:

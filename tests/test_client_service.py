@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +13,10 @@ import PIL.Image
 import PIL.ImageDraw
 import pycocotools.mask
 import pytest
+from certificates import self_signed
 from conftest import Photo, RunningServer, run_server
 from cutout_client import AsyncClient, Client, ImageId, Prompt, Segmentation, tasks
 from cutout_common.commit import commit
-
-from tools import require
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
@@ -382,19 +380,7 @@ def test_api_key(scene: bytes) -> None:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost that signed itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    require("openssl", "Debian has it in the package openssl")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-keyout", str(key), "-out", str(certificate), "-days", "1", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 def test_tls(certificates: tuple[Path, Path], scene: bytes) -> None:

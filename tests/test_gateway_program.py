@@ -18,6 +18,7 @@ import grpc
 import httpx
 import pytest
 import yaml
+from certificates import self_signed
 from cutout_common import __version__
 from cutout_common.commit import commit
 from cutout_common.config import ConfigError
@@ -195,21 +196,7 @@ def _listens(port: int) -> bool:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A throwaway authority's own certificate for localhost."""
     directory = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    self_signed(directory)
     return directory
 
 

@@ -5,18 +5,16 @@ import contextlib
 import gzip
 import http.server
 import ssl
-import subprocess
 import threading
 import time
 
 import httpx
 import pytest
+from certificates import self_signed
 from cutout_server.errors import InvalidRequestError, PermissionDeniedError
 from cutout_server.imaging import fetch as fetching
 from cutout_server.imaging.fetch import FetchPolicy, fetch, is_public
 from waiting import PATIENCE_S
-
-from tools import require
 
 PICTURE = bytes(range(256)) * 400
 
@@ -336,22 +334,7 @@ async def test_proxies_of_the_environment_are_not_used(server, monkeypatch):
 def certificate(tmp_path_factory):
     """A certificate for pictures.example alone."""
     folder = tmp_path_factory.mktemp("tls")
-    subject = ["-subj", "/CN=pictures.example", "-addext", "subjectAltName=DNS:pictures.example"]
-    files = ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
-    require("openssl", "Debian has it in the package openssl")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    subprocess.run([*command, *subject, *files], check=True, capture_output=True)
+    self_signed(folder, "DNS:pictures.example")
     return folder
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 import grpc
@@ -109,7 +110,8 @@ def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo]):
     [
         (("--models", '{"name": "sam", "family": "sam2", "checkpoint": "nowhere.pt"}'), 1, "nowhere.pt"),
         (("--models", '{"name": "sam", "family": "sam9"}'), 2, "sam9"),
-        (("--tls-cert", "nowhere.pem", "--tls-key", "nowhere.pem"), 1, "nowhere.pem"),
+        (("--tls-cert", "nowhere.pem", "--tls-key", "nowhere.pem"), 2, "nowhere.pem"),
+        (("--devices", "cuda:99"), 2, "there is no device cuda:99"),
         (("--devices", "cpu", "--devices", "cpu"), 2, "devices: each once"),
     ],
 )
@@ -121,6 +123,39 @@ def test_a_server_that_cannot_start_says_why(flags: tuple[str, ...], code: int, 
     text = "".join(process.lines)
     assert complaint in text
     assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_keys_are_read_again_on_sighup(tmp_path: Path):
+    """New keys are let in and old ones are not, by key or hash; calls inside go on; bad settings change nothing."""
+    old, new = "old-0123456789abcdef", "new-0123456789abcdef"
+    file = tmp_path / "cutout.yaml"
+    file.write_text(f"api_keys: [{{caller: me, key: {old}}}]")
+    hashed = sha256(new.encode()).hexdigest()
+
+    def messages() -> Iterator[pb2.SegmentSessionRequest]:
+        yield pb2.SegmentSessionRequest(open={})
+        admitted.wait(PATIENCE_S)
+
+    with start("--config", str(file)) as process, grpc.insecure_channel(process.address) as channel:
+        stubs, admitted = Stubs.over(channel), threading.Event()
+
+        def let_in(key: str) -> bool:
+            request = model_service_pb2.ListModelsRequest()
+            return stubs.models.ListModels.future(request, metadata=[("x-api-key", key)]).code() is grpc.StatusCode.OK
+
+        assert (let_in(old), let_in(new)) == (True, False)
+        inside = stubs.segmentation.SegmentSession(messages(), metadata=[("x-api-key", old)])
+        file.write_text("api_keys: [{caller: me}]")
+        process.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: process.events("settings not read again; the keys before go on"))
+        assert (let_in(old), let_in(new)) == (True, False)
+        file.write_text(f"api_keys: [{{caller: you, sha256: {hashed}}}]")
+        process.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: process.events("keys read again"))
+        assert (let_in(old), let_in(new)) == (False, True)
+        assert inside.is_active()
+        admitted.set()
 
 
 def test_a_taken_port_is_noticed(server: RunningServer):

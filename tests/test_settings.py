@@ -1,13 +1,17 @@
 """Settings: precedence, refusals, and that each of them is used."""
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from cutout_common.config import ConfigError
+from cutout_server.app import App
 from cutout_server.catalogue import Catalogue
 from cutout_server.settings import Settings
 
+KEY = "0123456789abcdef"
+HASH = sha256(KEY.encode()).hexdigest()
 SERVER = Path(__file__).parent.parent / "server" / "cutout_server"
 
 
@@ -75,7 +79,14 @@ def test_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str]):
         ("tls_cert: x.pem", "tls_cert and tls_key"),
         ("tls_client_ca: x.pem", "tls_client_ca"),
         ("max_image_pixels: 400000000", "max_pixels_in_hand"),
-        ("api_keys: [{caller: me, key: short}]", "api_keys.0.key"),
+        ("api_keys: [{caller: me, key: short}]", "api_keys.0: .*key: expected 16 or more"),
+        ("api_keys: [{caller: me, key: ' 0123456789abcdef'}]", "api_keys.0: .*without spaces"),
+        ("api_keys: [{caller: me, key: '0123456789abcd\u00e9f'}]", "api_keys.0: .*ASCII"),
+        ("api_keys: [{caller: me, sha256: 12ab}]", "api_keys.0.sha256"),
+        ("api_keys: [{caller: me}]", "api_keys.0: .*either key or sha256"),
+        (f"api_keys: [{{caller: me, key: {KEY}, sha256: {HASH}}}]", "api_keys.0: .*either key or sha256"),
+        (f"api_keys: [{{caller: a, key: {KEY}}}, {{caller: b, key: {KEY}}}]", "a and b have the same key"),
+        (f"api_keys: [{{caller: a, sha256: {HASH}}}, {{caller: b, key: {KEY}}}]", "a and b have the same key"),
         ("port: [", "while parsing"),
     ],
 )
@@ -85,6 +96,12 @@ def test_values_that_cannot_be_used_are_refused(text: str, complaint: str, tmp_p
     file.write_text(text)
     with pytest.raises(ConfigError, match=complaint):
         Settings.load(["--config", str(file)])
+
+
+def test_devices_that_are_not_there_are_refused():
+    """A server never starts for a device that it would not find at the first request."""
+    with pytest.raises(ConfigError, match=r"devices: there is no device cuda:99"):
+        App(Settings(devices=["cpu", "cuda:99"]))
 
 
 def test_a_missing_file_is_an_error():

@@ -88,10 +88,11 @@ class Config(BaseSettings):
 
 
 def _explain(error: ValidationError) -> str:
-    """One line that names every wrong setting; the value too, unless it is a secret."""
+    """One line that names every wrong setting; the value too, unless it is or holds a secret."""
     lines = []
     for each in error.errors():
         name = ".".join(map(str, each["loc"]))
-        got = "" if not name or name.endswith("key") else f" (got {each['input']!r})"
+        told = isinstance(each["input"], str | int | float) and not name.endswith("key")
+        got = f" (got {each['input']!r})" if name and told else ""
         lines.append(f"{name or 'settings'}: {each['msg']}{got}")
     return "; ".join(lines)

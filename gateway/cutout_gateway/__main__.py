@@ -11,7 +11,7 @@ from cutout_common.config import ConfigError
 from cutout_common.distribution import build
 
 from cutout_gateway.app import create_app
-from cutout_gateway.connection import serving
+from cutout_gateway.connection import Serving
 from cutout_gateway.listener import listen
 from cutout_gateway.settings import GatewaySettings
 
@@ -39,7 +39,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         settings = GatewaySettings.load(sys.argv[1:] if args is None else args)
         listener = listen(settings.host, settings.port)
-        config = serving(create_app(settings), settings)
+        config = Serving(create_app(settings), settings)
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"cutout_gateway: {error}\n")
         return 2

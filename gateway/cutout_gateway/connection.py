@@ -1,37 +1,64 @@
 """How the gateway serves a connection; what uvicorn leaves open about its life is settled here."""
 
+from typing import Any
+
 import h11
+import structlog
 import uvicorn
+from cutout_common.certificates import CertificateFiles
+from cutout_common.config import ConfigError
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cutout_gateway.settings import GatewaySettings
 
+log = structlog.get_logger("cutout_gateway")
 PATIENCE_S = 2.0
 FIRST_PAUSE_S = 0.1
 
 
-def serving(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
+class Serving(uvicorn.Config):
     """What uvicorn serves, and how.
 
+    Args:
+        app: The gateway's application.
+        settings: Its settings.
+
     Raises:
-        OSError: A TLS file cannot be read.
+        ConfigError: The certificate or its key cannot be used.
     """
-    config = uvicorn.Config(
-        app,
-        http=Connection,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
-    )
-    config.load()
-    return config
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        self._files: CertificateFiles | None = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._files = CertificateFiles(settings.tls_cert, settings.tls_key)
+            self._files.check()
+        super().__init__(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+        )
+        self.load()
+
+    def read_certificate_again(self) -> None:
+        """Before each new connection: if the files have changed, it gets what they hold by now."""
+        if self._files is None or self.ssl is None or not self._files.changed():
+            return
+        try:
+            self._files.check()
+        except ConfigError as error:  # half written, perhaps
+            log.error("the certificate of before goes on", error=str(error))  # noqa: TRY400 - its text says it all
+            return
+        self.ssl.load_cert_chain(self._files.chain, self._files.key)
+        log.info("certificate read again", tls_cert=str(self._files.chain))
 
 
 class Connection(H11Protocol):
@@ -44,6 +71,10 @@ class Connection(H11Protocol):
 
     _silent_since = 0.0
     _half_closed = False
+
+    def __init__(self, config: Serving, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        config.read_certificate_again()
 
     def data_received(self, data: bytes) -> None:
         """Takes what the client sends."""

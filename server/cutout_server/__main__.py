@@ -19,21 +19,23 @@ log = structlog.get_logger()
 
 def main(args: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 0 when it ended well, 1 when it could not start, 2 when the settings are wrong."""
+    args = sys.argv[1:] if args is None else args
     try:
-        settings = Settings.load(sys.argv[1:] if args is None else args)
+        settings = Settings.load(args)
         keep_freed_memory()
         logs.configure(settings.log_format, settings.log_level)
-        return asyncio.run(_run(settings))
+        return asyncio.run(_run(settings, args))
     except ConfigError as error:
         sys.stderr.write(f"cutout: {error}\n")
         return 2
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, args: list[str]) -> int:
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopping.set)
     app = App(settings)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_keys_again, app, args)
     app.announce()
     try:
         await app.start()
@@ -49,6 +51,13 @@ async def _run(settings: Settings) -> int:
     finally:
         await app.stop()
     return 0
+
+
+def _read_keys_again(app: App, args: list[str]) -> None:
+    try:
+        app.admit(Settings.load(args))
+    except ConfigError as error:
+        log.error("settings not read again; the keys before go on", error=str(error))  # noqa: TRY400
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from cutout_server.catalogue import Catalogue
+from cutout_server.certificates import credentials
 from cutout_server.convert.requests import RequestReader
 from cutout_server.daemon import in_daemon_thread
 from cutout_server.gate import Gate
@@ -33,6 +34,7 @@ from cutout_server.imaging.fetch import FetchPolicy
 from cutout_server.imaging.store import ImageStore
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
+from cutout_server.models.devices import check_devices
 from cutout_server.pipelines.answers import Answers
 from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
@@ -67,10 +69,17 @@ SERVICES = tuple(
 
 
 class App:
-    """A server. `start`, `serve`, `stop`, once each, on one event loop."""
+    """A server. `start`, `serve`, `stop`, once each, on one event loop.
+
+    Raises:
+        ConfigError: The settings name what is not there, or what does not belong together.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        # What can be wrong with the machine's own things comes first: nothing has to be taken back yet.
+        check_devices(settings.devices)
         self._settings = settings
+        self._credentials = self._read_certificate()
         self._catalogue = Catalogue.of(settings)
         self._metrics = Metrics()
         self._gate = Gate(settings.api_keys)
@@ -124,18 +133,23 @@ class App:
                     f"for any words and better masks: cutout serve --profile {profile}", downloads=f"{size:.1f} GB"
                 )
 
+    def admit(self, settings: Settings) -> None:
+        """Lets in whom the settings name from now on; every other setting stays as it is until the next start."""
+        self._gate.admit(settings.api_keys)
+        log.info("keys read again", callers=sorted({key.caller for key in settings.api_keys}))
+
     async def start(self) -> None:
         """Binds every port and answers from then on; health says NOT_SERVING until `serve` has returned.
 
         Raises:
-            OSError: A port is taken, or a certificate cannot be read.
+            OSError: A port is taken.
         """
         settings = self._settings
         for service in (health.OVERALL_HEALTH, *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         server = self._server
         assert server is not None, "an App starts once"  # noqa: S101
-        self.port = self._bind(server, f"{settings.host}:{settings.port}", self._credentials())
+        self.port = self._bind(server, f"{settings.host}:{settings.port}", self._credentials)
         if settings.metrics_port >= 0:
             listener, _ = start_http_server(settings.metrics_port, settings.metrics_host, self._metrics.registry)
             self._metrics_server = listener
@@ -288,15 +302,11 @@ class App:
             timeout_s=settings.uri_timeout_s,
         )
 
-    def _credentials(self) -> grpc.ServerCredentials | None:
+    def _read_certificate(self) -> grpc.ServerCredentials | None:
         settings = self._settings
         if settings.tls_cert is None or settings.tls_key is None:
             return None
-        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-        authorities = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
-        return grpc.ssl_server_credentials(
-            [pair], root_certificates=authorities, require_client_auth=authorities is not None
-        )
+        return credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
     @staticmethod
     def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

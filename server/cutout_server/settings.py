@@ -1,6 +1,7 @@
 """Every setting of the server; each is used. Flag > environment (`CUTOUT_*`) > YAML file > default."""
 
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -64,12 +65,28 @@ class ModelSettings(BaseModel):
 
 
 class ApiKey(BaseModel):
-    """A key and whose it is."""
+    """A key, or the hash of one, and whose it is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     caller: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Shown in logs; owns the pictures it uploads.")
-    key: SecretStr = Field(min_length=16, description="The secret itself, at least 16 characters.")
+    key: SecretStr | None = Field(None, description="The secret itself: 16 or more printable ASCII characters.")
+    sha256: str = Field(
+        "", pattern=r"^([0-9a-f]{64})?$", description="Instead of the key: its SHA-256, as 64 hexadecimal digits."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.key is None) == (not self.sha256):
+            raise ValueError("expected either key or sha256")
+        if self.key is not None and not re.fullmatch(r"[!-~]{16,}", self.key.get_secret_value()):
+            raise ValueError("key: expected 16 or more printable ASCII characters without spaces")
+        return self
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the key: 32 bytes."""
+        return bytes.fromhex(self.sha256) if self.key is None else sha256(self.key.get_secret_value().encode()).digest()
 
 
 BUILTIN = ModelSettings(
@@ -219,6 +236,7 @@ class Settings(Config):
             raise ValueError("tls_cert and tls_key: both or neither")
         if self.tls_client_ca and not self.tls_cert:
             raise ValueError("tls_client_ca: needs tls_cert and tls_key")
+        _refuse_shared_keys(self.api_keys)
         self._check_rewriting()
         return self
 
@@ -238,3 +256,10 @@ class Settings(Config):
             raise ValueError("rewrite_url: needs rewrite_model")
         if not re.fullmatch(r"[!-~]*", self.rewrite_api_key.get_secret_value()):
             raise ValueError("rewrite_api_key: expected printable ASCII without spaces")
+
+
+def _refuse_shared_keys(api_keys: tuple[ApiKey, ...]) -> None:
+    owners: dict[bytes, str] = {}
+    for key in api_keys:
+        if owners.setdefault(key.digest, key.caller) != key.caller:
+            raise ValueError(f"api_keys: {owners[key.digest]} and {key.caller} have the same key")
