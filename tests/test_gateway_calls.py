@@ -112,7 +112,7 @@ def test_unknown_paths_and_methods(rest: httpx.Client):
     """404 for an unknown path, 405 with Allow for a wrong method, on our own pages as well; each a Status."""
     for method, path, status, allow in [
         ("GET", "/v1/nowhere", 404, None),
-        ("DELETE", "/v1/things/a", 405, "GET, LOCK, PATCH, PUT"),
+        ("DELETE", "/v1/things/a", 405, "GET, HEAD, LOCK, PATCH, PUT"),
         ("POST", "/healthz", 405, "GET, HEAD"),
         ("GET", "/docs/static/nowhere.js", 404, None),
     ]:

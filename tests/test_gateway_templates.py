@@ -141,9 +141,9 @@ def test_routes_take_the_most_specific_rule_of_the_method(echo_routes: Routes, m
     [
         ("GET", "/nowhere", 404, None),
         ("GET", "/v1/things/a/b", 404, None),
-        ("DELETE", "/v1/things/a", 405, "GET, LOCK, PATCH, PUT"),
+        ("DELETE", "/v1/things/a", 405, "GET, HEAD, LOCK, PATCH, PUT"),
         ("GET", "/v1/shelves/1:check", 405, "POST"),
-        ("get", "/v1/things/a", 405, "GET, LOCK, PATCH, PUT"),
+        ("get", "/v1/things/a", 405, "GET, HEAD, LOCK, PATCH, PUT"),
         ("GET", "/v1/things/%zz", 400, None),
     ],
 )

@@ -24,9 +24,10 @@ from cutout_gateway.request_reader import RequestReader
 from cutout_gateway.routes import Routes
 from cutout_gateway.settings import GatewaySettings
 from cutout_gateway.transcoder import Transcoder
+from cutout_gateway.wellformed import WellFormed
 
 TITLE = "Cutout"
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def create_app(settings: GatewaySettings, contract: Contract | None = None) -> Starlette:
@@ -65,7 +66,8 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         path = request.url.path
         allow = (getattr(failure, "headers", None) or {}).get("Allow", "")
         answer: HttpError = method_not_allowed(path, sorted(allow.split(", "))) if allow else not_found(path)
-        return JSONResponse(status_json(answer.status, pool), answer.http_status, answer.headers)
+        body = status_json(answer.status, pool, request.state.request_id)
+        return JSONResponse(body, answer.http_status, answer.headers)
 
     app = Starlette(
         routes=[
@@ -74,7 +76,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
             Route("/openapi.json", openapi),
             *docs.routes(TITLE),
         ],
-        middleware=[Middleware(Observe, pool=pool), *_cors(settings)],
+        middleware=[Middleware(Observe, pool=pool), Middleware(WellFormed, pool=pool), *_cors(settings)],
         exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )

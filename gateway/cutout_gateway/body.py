@@ -40,9 +40,9 @@ class Body:
             HttpError: 413 beyond `limit` bytes, at once when Content-Length tells; 415 when it is compressed.
             ClientGoneError: The client left before the end.
         """
-        encoding = self._headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise unsupported(f"Content-Encoding {encoding} is not read; send the body as it is")
+        encodings = ",".join(self._headers.getlist("content-encoding"))
+        if {encoding.strip().lower() for encoding in encodings.split(",")} - {"", "identity"}:
+            raise unsupported(f"Content-Encoding {encodings} is not read; send the body as it is")
         length = self._headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise too_large(limit)

@@ -8,8 +8,8 @@ import uvicorn
 from cutout_common.certificates import CertificateFiles
 from cutout_common.config import ConfigError
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from cutout_gateway.protocol import Protocol
 from cutout_gateway.settings import GatewaySettings
 
 log = structlog.get_logger("cutout_gateway")
@@ -61,7 +61,7 @@ class Serving(uvicorn.Config):
         log.info("certificate read again", tls_cert=str(self._files.chain))
 
 
-class Connection(H11Protocol):
+class Connection(Protocol):
     """A connection whose client may end its own side after its last request, and still gets the answer.
 
     TCP does not tell such a client from one that has left, until something is sent to it: the first reads on, the other

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
-from cutout_common.status import ErrorDetails, FieldViolation, pack, unpack
-from google.protobuf import json_format
+from cutout_common.status import DOMAIN, ErrorDetails, FieldViolation, pack, unpack
+from google.protobuf import any_pb2, json_format
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo
 from google.rpc.status_pb2 import Status
 
 # As grpc-gateway's runtime.HTTPStatusFromCode has it; everything else is 500.
@@ -32,6 +33,17 @@ HTTP_STATUS = {
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 DETAILS_KEY = "grpc-status-details-bin"
 RETRY_AFTER_S = 1.0
+# https://grpc.github.io/grpc/core/md_doc_statuscodes.html: what the library says by itself, on either side.
+_SAID_BY_GRPC = {
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNAUTHENTICATED,
+}
 
 
 class HttpError(Exception):
@@ -67,15 +79,14 @@ def error(
     reason: str,
     violations: Sequence[FieldViolation] = (),
     retry_after_s: float | None = None,
-    request_id: str = "",
     headers: dict[str, str] | None = None,
 ) -> HttpError:
     """An error of the gateway's own, in the form of the server's."""
-    details = ErrorDetails(reason, tuple(violations), retry_after_s, request_id)
+    details = ErrorDetails(reason, tuple(violations), retry_after_s)
     return HttpError(http_status, pack(code, message, details), headers)
 
 
-def invalid(field: str, description: str) -> HttpError:
+def invalid(field: str, description: str, headers: dict[str, str] | None = None) -> HttpError:
     """400 that names the field, by its path in the contract's own names, and what was expected of it."""
     violations = [FieldViolation(field, description)]
     return error(
@@ -84,7 +95,16 @@ def invalid(field: str, description: str) -> HttpError:
         f"{field}: {description}",
         reason="INVALID_ARGUMENT",
         violations=violations,
+        headers=headers,
     )
+
+
+def malformed(http_status: int, what: str) -> HttpError:
+    """For bytes that are no HTTP, with the status that says so; the connection ends with it."""
+    codes = {431: grpc.StatusCode.RESOURCE_EXHAUSTED, 501: grpc.StatusCode.UNIMPLEMENTED}
+    code = codes.get(http_status, grpc.StatusCode.INVALID_ARGUMENT)
+    message = f"expected a request in HTTP/1.1: {what}"
+    return error(http_status, code, message, reason="MALFORMED_HTTP", headers={"connection": "close"})
 
 
 def not_found(path: str) -> HttpError:
@@ -120,28 +140,55 @@ def reader_lost() -> HttpError:
 def internal(request_id: str) -> HttpError:
     """500 that tells nothing but the id under which the log has the rest."""
     message = f"internal error of the gateway; request {request_id}"
-    return error(500, grpc.StatusCode.INTERNAL, message, reason="INTERNAL", request_id=request_id)
+    return error(500, grpc.StatusCode.INTERNAL, message, reason="INTERNAL")
 
 
-def from_rpc(failure: grpc.aio.AioRpcError) -> HttpError:
-    """The server's status with its details, or one in the same form when it sent none."""
-    code = failure.code()
+def from_rpc(failure: grpc.aio.AioRpcError, late: str) -> HttpError:
+    """The server's status with its details, or one in the same form when it sent none.
+
+    Args:
+        failure: How the call ended.
+        late: What is said of a deadline that passed before the server answered.
+    """
+    code, said = failure.code(), failure.details() or ""
     status = _status_details(failure)
     if status is None:
-        if code is grpc.StatusCode.UNAVAILABLE and not failure.trailing_metadata():
-            # Said by our own channel, with addresses in the text.
-            message = "the server cannot be reached"
-            return error(503, code, message, reason="SERVER_UNREACHABLE", retry_after_s=RETRY_AFTER_S)
-        status = Status(code=code.value[0], message=failure.details() or "")
-    return HttpError(HTTP_STATUS.get(code, 500), status)
+        if code in _SAID_BY_GRPC and not failure.trailing_metadata():
+            return _said_by_grpc(code, said, late)
+        status = Status(code=code.value[0], message=said)
+    return HttpError(_http_status(code, unpack(status)), status)
 
 
-def status_json(status: Status, pool: DescriptorPool) -> dict[str, Any]:
-    """The JSON of a status. Details of types that `pool` lacks are given as `{"@type", "value": base64}`."""
+def _said_by_grpc(code: grpc.StatusCode, said: str, late: str) -> HttpError:
+    if code is grpc.StatusCode.UNAVAILABLE:
+        # The text has addresses.
+        message = "the server cannot be reached"
+        return error(503, code, message, reason="SERVER_UNREACHABLE", retry_after_s=RETRY_AFTER_S)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in said:
+        return error(413, code, f"the server takes no such message: {said}", reason="TOO_LARGE")
+    message = late if code is grpc.StatusCode.DEADLINE_EXCEEDED else said
+    return error(HTTP_STATUS.get(code, 500), code, message, reason=code.name)
+
+
+def _http_status(code: grpc.StatusCode, details: ErrorDetails) -> int:
+    never_fits = code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.retry_after_s is None
+    # Clients take 429 for an invitation to come back.
+    return 413 if never_fits and details.reason else HTTP_STATUS.get(code, 500)
+
+
+def status_json(status: Status, pool: DescriptorPool, request_id: str) -> dict[str, Any]:
+    """The JSON of a status; of one of ours with the id under which the logs have the request.
+
+    Details of types that `pool` lacks are given as `{"@type", "value": base64}`.
+    """
+    details, info = list(status.details), ErrorInfo()
+    if any(detail.Unpack(info) and info.domain == DOMAIN for detail in details) and not unpack(status).request_id:
+        details.append(any_pb2.Any())
+        details[-1].Pack(RequestInfo(request_id=request_id))
     return {
         "code": status.code,
         "message": status.message,
-        "details": [_detail_json(detail, pool) for detail in status.details],
+        "details": [_detail_json(detail, pool) for detail in details],
     }
 
 

@@ -46,6 +46,13 @@ def timeout_s(headers: Headers, default_s: float) -> float:
     return min(int(match[1]) * _SECONDS[match[2]], _YEAR_S) or -1.0
 
 
+def late(headers: Headers, default_s: float) -> str:
+    """What to say when that time is up."""
+    if text := headers.get("grpc-timeout"):
+        return f"no answer came within the {text} of Grpc-Timeout"
+    return f"no answer came within {default_s:g} s, the time of requests without Grpc-Timeout"
+
+
 def to_metadata(headers: Headers, call_id: str) -> Metadata:
     """What the server is told: the credentials, the trace, the request id, and every `Grpc-Metadata-*`.
 

@@ -54,7 +54,7 @@ class Observe:
         except Exception:  # the last resort: logged, and answered without a word of it
             log.exception("request failed", request_id=call_id)
             if status == 0:
-                await Reply(send_noted, Body(headers, receive)).error(internal(call_id), self._pool)
+                await Reply(send_noted, Body(headers, receive)).error(internal(call_id), self._pool, call_id)
         finally:
             log.info(
                 "request",

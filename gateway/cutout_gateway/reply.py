@@ -46,7 +46,7 @@ class Reply:
         await self._body.discard()
         await self.end()
 
-    async def error(self, failure: HttpError, pool: DescriptorPool) -> None:
+    async def error(self, failure: HttpError, pool: DescriptorPool, request_id: str) -> None:
         """Sends an error."""
-        data = dumps(status_json(failure.status, pool))
+        data = dumps(status_json(failure.status, pool, request_id))
         await self.whole(failure.http_status, data, JSON, failure.headers.items())

@@ -85,16 +85,19 @@ class Routes:
                 raise invalid("path", str(error)) from error
             if variables is not None:
                 matches.append((binding, variables))
-        for binding, variables in matches:
-            if binding.method in {method, "*"}:
-                return binding, variables
+        # RFC 9110, section 9.3.2: HEAD is GET without the body.
+        for each in (method, *(("GET",) if method == "HEAD" else ())):
+            for binding, variables in matches:
+                if binding.method in {each, "*"}:
+                    return binding, variables
         raise _no_match(path, [binding for binding, _ in matches])
 
 
 def _no_match(path: str, bindings: list[Binding]) -> HttpError:
     if not bindings:
         return not_found(path)
-    return method_not_allowed(path, sorted({binding.method for binding in bindings}))
+    allowed = {binding.method for binding in bindings}
+    return method_not_allowed(path, sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
 
 
 def _bind(rpc: Rpc, rule: HttpRule, index: int) -> Binding:

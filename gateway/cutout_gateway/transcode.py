@@ -156,9 +156,9 @@ def result_line(binding: Binding, message: Message, pool: DescriptorPool) -> byt
     return dumps({"result": to_json(binding.response_body, message, pool)}) + b"\n"
 
 
-def error_line(status: Status, pool: DescriptorPool) -> bytes:
+def error_line(status: Status, pool: DescriptorPool, request_id: str) -> bytes:
     """The last line of a stream that failed."""
-    return dumps({"error": status_json(status, pool)}) + b"\n"
+    return dumps({"error": status_json(status, pool, request_id)}) + b"\n"
 
 
 def dumps(value: Any) -> bytes:

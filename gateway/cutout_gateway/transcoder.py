@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from cutout_gateway import calls
 from cutout_gateway.body import Body
 from cutout_gateway.errors import HttpError, from_rpc
-from cutout_gateway.headers import from_metadata, timeout_s, to_metadata
+from cutout_gateway.headers import from_metadata, late, timeout_s, to_metadata
 from cutout_gateway.multipart import is_multipart
 from cutout_gateway.reply import Reply
 from cutout_gateway.request_reader import RequestReader
@@ -45,6 +45,7 @@ class Exchange:
     body: Body
     reply: Reply
     request_id: str
+    head: bool
 
 
 class Transcoder:
@@ -67,15 +68,17 @@ class Transcoder:
             binding, variables = self._routes.match(scope["method"], path)
             state["route"] = binding.template.text
             query = parse_query(scope["query_string"].decode("latin-1"))
-            exchange = Exchange(binding, variables, query, headers, body, reply, state["request_id"])
+            head = scope["method"] == "HEAD"
+            exchange = Exchange(binding, variables, query, headers, body, reply, state["request_id"], head)
             await self._serve(state["channel"], exchange)
         except HttpError as failure:
-            await reply.error(failure, self._pool)
+            if not reply.started:  # Otherwise the connection breaks, so that nobody takes the part for the whole.
+                await reply.error(failure, self._pool, state["request_id"])
         except grpc.aio.AioRpcError as failure:
             metadata = [*(failure.initial_metadata() or ()), *(failure.trailing_metadata() or ())]
-            error = from_rpc(failure)
+            error = from_rpc(failure, late(headers, self._settings.default_timeout_s))
             error.headers.update(from_metadata(metadata))
-            await reply.error(error, self._pool)
+            await reply.error(error, self._pool, state["request_id"])
 
     async def _serve(self, channel: grpc.aio.Channel, exchange: Exchange) -> None:
         rpc = exchange.binding.rpc
@@ -142,6 +145,9 @@ class Transcoder:
         first = GetMessageClass(binding.rpc.output)() if message is grpc.aio.EOF else message
         content_type = render(binding, first, self._pool).content_type if raw else NDJSON
         await reply.begin(200, content_type, from_metadata(await call.initial_metadata()))
+        if exchange.head:
+            await reply.end()
+            return
         try:
             while message is not grpc.aio.EOF:
                 await reply.piece(
@@ -151,5 +157,6 @@ class Transcoder:
         except grpc.aio.AioRpcError as failure:
             if raw:
                 return  # without an end: the connection breaks, so that nobody takes the part for the whole
-            await reply.piece(error_line(from_rpc(failure).status, self._pool))
+            error = from_rpc(failure, late(exchange.headers, self._settings.default_timeout_s))
+            await reply.piece(error_line(error.status, self._pool, exchange.request_id))
         await reply.end()

@@ -279,7 +279,7 @@ async def _abort(context: Context, error: CutoutError, request_id: str) -> None:
 def _late(own_s: float | None, default_s: float) -> str:
     if own_s is None:
         return f"the call took longer than {default_s:g} s, which calls get that bring no deadline; set a longer one"
-    return f"the caller's own deadline passed, {own_s:.3g} s after the call had arrived; set a longer one"
+    return f"the deadline that the call came with passed, {own_s:.3g} s after its arrival; set a longer one"
 
 
 def _loop_time(deadline_s: float) -> float | None:
