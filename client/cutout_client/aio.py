@@ -11,7 +11,8 @@ from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, mode
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
-from cutout_client.errors import CutoutError, translated
+from cutout_client.diagnosis import translated_async
+from cutout_client.errors import CutoutError
 from cutout_client.generation import AsyncGenerationStream, Generation, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.prompts import (
@@ -71,6 +72,7 @@ class AsyncClient:
         channel_options: ChannelOptions = (),
     ) -> None:
         self._connection = Connection(
+            address=address,
             api_key=api_key,
             timeout_s=timeout_s,
             retries=retries,
@@ -246,7 +248,7 @@ class AsyncClient:
         """As `Client.download`."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
-        with translated(call.request_id):
+        async with translated_async(call):
             pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data async for piece in pieces])
 
@@ -349,14 +351,14 @@ class AsyncClient:
             request, limit_s = stream_request(task), call.remaining_s()
             return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
-        return AsyncObjectStream(start, Assembly(picture, call.request_id), call.request_id)
+        return AsyncObjectStream(start, Assembly(picture, call.request_id), call)
 
     def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> AsyncGenerationStream:
         async def start() -> Any:
             message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
             return self._stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
 
-        return AsyncGenerationStream(start, PictureAssembly(request, call.request_id), call.request_id)
+        return AsyncGenerationStream(start, PictureAssembly(request, call.request_id), call)
 
     async def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """As `Client.start`."""
@@ -378,7 +380,7 @@ class AsyncClient:
         failures = 0
         while True:
             try:
-                with translated(call.request_id):
+                async with translated_async(call):
                     return await attempt()
             except CutoutError as error:
                 pause_s = call.retry_after_s(error, failures)

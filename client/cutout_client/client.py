@@ -11,7 +11,8 @@ from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, mode
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
-from cutout_client.errors import CutoutError, translated
+from cutout_client.diagnosis import translated
+from cutout_client.errors import CutoutError
 from cutout_client.generation import Generation, GenerationStream, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.prompts import (
@@ -60,7 +61,7 @@ class Client:
     `CutoutError` or one of its kin when the service answers no result; see `cutout_client.errors`.
 
     Args:
-        address: "host:port", or any gRPC target.
+        address: "host:port", or another of gRPC's forms, such as "unix:/run/cutout.sock". A web address is none.
         api_key: Sent with every call; empty for none.
         timeout_s: Seconds that a call may take; None leaves it to the server.
         retries: How often a call is tried again, in [0, 4]: by gRPC while the server is unavailable, with growing
@@ -86,6 +87,7 @@ class Client:
         channel_options: ChannelOptions = (),
     ) -> None:
         self._connection = Connection(
+            address=address,
             api_key=api_key,
             timeout_s=timeout_s,
             retries=retries,
@@ -338,7 +340,7 @@ class Client:
         """The stored file, byte for byte."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
-        with translated(call.request_id):
+        with translated(call):
             pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data for piece in pieces])
 
@@ -460,14 +462,14 @@ class Client:
             request, limit_s = stream_request(task), call.remaining_s()
             return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
-        return ObjectStream(start, Assembly(picture, call.request_id), call.request_id)
+        return ObjectStream(start, Assembly(picture, call.request_id), call)
 
     def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> GenerationStream:
         def start() -> Any:
             message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
             return self._stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
 
-        return GenerationStream(start, PictureAssembly(request, call.request_id), call.request_id)
+        return GenerationStream(start, PictureAssembly(request, call.request_id), call)
 
     def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """Puts the picture into a request, by its id when it is too large."""
@@ -489,7 +491,7 @@ class Client:
         failures = 0
         while True:
             try:
-                with translated(call.request_id):
+                with translated(call):
                     return attempt()
             except CutoutError as error:
                 pause_s = call.retry_after_s(error, failures)

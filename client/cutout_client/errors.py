@@ -19,8 +19,6 @@ What is wrong before a call is made (a picture that is no picture, a box of thre
 OSError as everywhere in Python.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import grpc
@@ -166,12 +164,3 @@ def from_rpc(failure: grpc.RpcError, request_id: str) -> CutoutError:
         return from_status(status, request_id)
     call: grpc.Call = failure  # type: ignore[assignment]  # grpc raises the call itself
     return make(call.code(), call.details() or "the server gave no reason", ErrorDetails(request_id=request_id))
-
-
-@contextmanager
-def translated(request_id: str) -> Iterator[None]:
-    """Turns what grpc raises inside into a CutoutError."""
-    try:
-        yield
-    except grpc.RpcError as failure:
-        raise from_rpc(failure, request_id) from None

@@ -21,6 +21,7 @@ from cutout_client.responses import read_timings
 from cutout_client.results import Segmentation, Timings
 from cutout_client.streams import Assembly, AsyncMessageStream, MessageStream
 from cutout_client.tasks import any_task
+from cutout_client.transport import Call
 
 Request = generation_service_pb2.GenerateImageRequest
 Message = generation_service_pb2.StreamGenerationResponse
@@ -207,8 +208,8 @@ class GenerationStream(MessageStream[Event]):
     Leaving early ends the work at its next step: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], Any], assembly: PictureAssembly, request_id: str) -> None:
-        super().__init__(start, assembly, request_id)
+    def __init__(self, start: Callable[[], Any], assembly: PictureAssembly, call: Call) -> None:
+        super().__init__(start, assembly, call)
         self._assembly = assembly
 
     def result(self) -> Generation:
@@ -219,8 +220,8 @@ class GenerationStream(MessageStream[Event]):
 class AsyncGenerationStream(AsyncMessageStream[Event]):
     """As `GenerationStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: PictureAssembly, request_id: str) -> None:
-        super().__init__(start, assembly, request_id)
+    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: PictureAssembly, call: Call) -> None:
+        super().__init__(start, assembly, call)
         self._assembly = assembly
 
     async def result(self) -> Generation:

@@ -12,6 +12,7 @@ from cutout.v1 import segmentation_service_pb2
 from cutout_common.status import ErrorDetails
 
 from cutout_client import errors, requests, tasks
+from cutout_client.diagnosis import explain, translated_async, unanswered
 from cutout_client.images import Picture
 from cutout_client.prompts import Boxes, EverythingOptions, Options, Prompts, Regions, TextOptions
 from cutout_client.responses import read_image_info, read_segmentation
@@ -35,9 +36,9 @@ def read_answer(message: Response, picture: Picture, request_id: str) -> Segment
     return read_segmentation(message.segmentation, picture, request_id)
 
 
-def _late(request_id: str) -> errors.DeadlineError:
-    details = ErrorDetails(request_id=request_id)
-    return errors.DeadlineError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer in time; the session is over", details)
+def _late(call: Call) -> errors.DeadlineError:
+    text = unanswered(call.connection) or "no answer in time; the session is over"
+    return errors.DeadlineError(grpc.StatusCode.DEADLINE_EXCEEDED, text, ErrorDetails(request_id=call.request_id))
 
 
 def _ended(request_id: str, why: str = "the server has ended the session") -> errors.CallCancelledError:
@@ -156,8 +157,7 @@ class Session:
                 message: Response | None = next(self._rpc, None)
             except grpc.RpcError as failure:
                 self._prompts.put(None)  # ends the thread that sends
-                request_id = self._call.request_id
-                raise (_late(request_id) if is_late() else errors.from_rpc(failure, request_id)) from None
+                raise (_late(self._call) if is_late() else explain(failure, self._call)) from None
         if message is None:
             self._prompts.put(None)
             raise _ended(self._call.request_id)
@@ -286,7 +286,7 @@ class AsyncSession:
             raise _ended(self._call.request_id, "the session is over: it was left, or a prompt was cancelled or late")
         try:
             async with asyncio.timeout(limit_s):
-                with errors.translated(self._call.request_id):
+                async with translated_async(self._call):
                     message: Response | Any = await self._rpc.read()
         except asyncio.CancelledError:
             self._over = True
@@ -294,7 +294,7 @@ class AsyncSession:
         except TimeoutError:
             # The call is cancelled with its read; asked again, grpc would say that our own task was.
             self._over = True
-            raise _late(self._call.request_id) from None
+            raise await asyncio.to_thread(_late, self._call) from None
         if message is grpc.aio.EOF:
             raise _ended(self._call.request_id)
         return message

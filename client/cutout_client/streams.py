@@ -8,7 +8,8 @@ from cutout.v1 import segmentation_pb2, segmentation_service_pb2
 from cutout_common.status import ErrorDetails
 
 from cutout_client.concepts import Concepts, Rewriting
-from cutout_client.errors import InternalError, translated
+from cutout_client.diagnosis import translated, translated_async
+from cutout_client.errors import InternalError
 from cutout_client.images import Picture
 from cutout_client.objects import SegmentedObject
 from cutout_client.responses import (
@@ -20,6 +21,7 @@ from cutout_client.responses import (
     read_timings,
 )
 from cutout_client.results import ImageInfo, Segmentation
+from cutout_client.transport import Call
 
 T = TypeVar("T")
 Message = segmentation_service_pb2.StreamSegmentationResponse
@@ -124,8 +126,8 @@ class MessageStream(Iterator[T]):
     Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], Any], parts: Parts[T], request_id: str) -> None:
-        self._items = self._receive(start, parts, request_id)
+    def __init__(self, start: Callable[[], Any], parts: Parts[T], call: Call) -> None:
+        self._items = self._receive(start, parts, call)
 
     def __next__(self) -> T:
         return next(self._items)
@@ -141,23 +143,23 @@ class MessageStream(Iterator[T]):
         self._items.close()
 
     @staticmethod
-    def _receive(start: Callable[[], Any], parts: Parts[T], request_id: str) -> Generator[T, None, None]:
-        call = start()
+    def _receive(start: Callable[[], Any], parts: Parts[T], call: Call) -> Generator[T, None, None]:
+        rpc = start()
         try:
-            with translated(request_id):
-                for message in call:
+            with translated(call):
+                for message in rpc:
                     if (complete := parts.add(message)) is not None:
                         yield complete
         finally:
-            call.cancel()
+            rpc.cancel()
         parts.result(())
 
 
 class AsyncMessageStream(AsyncIterator[T]):
     """As `MessageStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[Any]], parts: Parts[T], request_id: str) -> None:
-        self._items = self._receive(start, parts, request_id)
+    def __init__(self, start: Callable[[], Awaitable[Any]], parts: Parts[T], call: Call) -> None:
+        self._items = self._receive(start, parts, call)
 
     async def __anext__(self) -> T:
         return await anext(self._items)
@@ -173,17 +175,15 @@ class AsyncMessageStream(AsyncIterator[T]):
         await self._items.aclose()
 
     @staticmethod
-    async def _receive(
-        start: Callable[[], Awaitable[Any]], parts: Parts[T], request_id: str
-    ) -> AsyncGenerator[T, None]:
-        call = await start()
+    async def _receive(start: Callable[[], Awaitable[Any]], parts: Parts[T], call: Call) -> AsyncGenerator[T, None]:
+        rpc = await start()
         try:
-            with translated(request_id):
-                async for message in call:
+            async with translated_async(call):
+                async for message in rpc:
                     if (complete := parts.add(message)) is not None:
                         yield complete
         finally:
-            call.cancel()
+            rpc.cancel()
         parts.result(())
 
 
@@ -193,8 +193,8 @@ class ObjectStream(MessageStream[SegmentedObject]):
     Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], Any], assembly: Assembly, request_id: str) -> None:
-        super().__init__(start, assembly, request_id)
+    def __init__(self, start: Callable[[], Any], assembly: Assembly, call: Call) -> None:
+        super().__init__(start, assembly, call)
         self._assembly = assembly
 
     @property
@@ -220,8 +220,8 @@ class ObjectStream(MessageStream[SegmentedObject]):
 class AsyncObjectStream(AsyncMessageStream[SegmentedObject]):
     """As `ObjectStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: Assembly, request_id: str) -> None:
-        super().__init__(start, assembly, request_id)
+    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: Assembly, call: Call) -> None:
+        super().__init__(start, assembly, call)
         self._assembly = assembly
 
     @property

@@ -17,6 +17,7 @@ from cutout.v1 import (
     segmentation_service_pb2_grpc,
 )
 from cutout_common import channels, request_ids
+from cutout_common.address import check
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from cutout_client.errors import CutoutError, OverloadedError
@@ -34,6 +35,7 @@ ChannelOptions = Sequence[tuple[str, Any]]
 class Connection:
     """How to talk to a server; the fields are the arguments of `Client`."""
 
+    address: str = DEFAULT_ADDRESS
     api_key: str = ""
     timeout_s: float | None = DEFAULT_TIMEOUT_S
     retries: int = 3
@@ -44,6 +46,7 @@ class Connection:
     channel_options: ChannelOptions = ()
 
     def __post_init__(self) -> None:
+        check(self.address)
         if not 0 <= self.retries <= MAX_RETRIES:
             raise ValueError(f"retries must be in [0, {MAX_RETRIES}], not {self.retries}")
         if (self.client_certificate is None) != (self.client_key is None):
@@ -56,7 +59,7 @@ class Connection:
         if not self.tls:
             return None
         return grpc.ssl_channel_credentials(
-            _read_pem(self.root_certificates), _read_pem(self.client_key), _read_pem(self.client_certificate)
+            read_pem(self.root_certificates), read_pem(self.client_key), read_pem(self.client_certificate)
         )
 
     def arguments(self) -> list[tuple[str, Any]]:
@@ -78,7 +81,7 @@ class Connection:
             raise ValueError(f"request_id must be {request_ids.EXPECTED}, not {request_id!r}")
         request_id = request_id or request_ids.new()
         metadata = ((request_ids.HEADER, request_id), *((("x-api-key", self.api_key),) if self.api_key else ()))
-        return Call(request_id, metadata, limit, time.monotonic() + (limit or 0), self.retries)
+        return Call(self, request_id, metadata, limit, time.monotonic() + (limit or 0), self.retries)
 
     def _method_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"name": [{}]}  # every method
@@ -98,6 +101,7 @@ class Call:
     """One thing that the caller asked for, however many RPCs it takes.
 
     Attributes:
+        connection: What it goes through.
         request_id: Sent as x-request-id; the server logs it and errors carry it.
         metadata: Sent with each RPC.
         limit_s: Seconds that it may take; None for as long as the server lets it.
@@ -105,6 +109,7 @@ class Call:
         retries: How often a full server is asked again.
     """
 
+    connection: Connection
     request_id: str
     metadata: tuple[tuple[str, str], ...]
     limit_s: float | None
@@ -147,5 +152,6 @@ class Stubs:
         )
 
 
-def _read_pem(pem: Pem | None) -> bytes | None:
+def read_pem(pem: Pem | None) -> bytes | None:
+    """The PEM itself."""
     return pem if pem is None or isinstance(pem, bytes) else Path(pem).read_bytes()

@@ -2,6 +2,7 @@
 
 from typing import Literal, Self
 
+from cutout_common.address import check
 from cutout_common.config import Config
 from pydantic import Field, FilePath, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -20,7 +21,7 @@ class GatewaySettings(Config):
     tls_cert: FilePath | None = Field(None, description="PEM certificate chain; with tls_key it turns HTTPS on.")
     tls_key: FilePath | None = Field(None, description="PEM private key of tls_cert.")
 
-    server_address: str = Field("127.0.0.1:50051", min_length=1, description="Where the gRPC server is.")
+    server_address: str = Field("127.0.0.1:50051", description="Where the gRPC server is.")
     server_tls_ca: FilePath | None = Field(None, description="PEM authorities of the server; it turns TLS on.")
     server_tls_cert: FilePath | None = Field(None, description="PEM certificate to show to a server that asks for one.")
     server_tls_key: FilePath | None = Field(None, description="PEM private key of server_tls_cert.")
@@ -37,6 +38,11 @@ class GatewaySettings(Config):
 
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @field_validator("server_address")
+    @classmethod
+    def _address_only(cls, address: str) -> str:
+        return check(address)
 
     @field_validator("cors_origins")
     @classmethod

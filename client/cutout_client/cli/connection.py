@@ -3,6 +3,8 @@
 import argparse
 import os
 
+from cutout_common.address import check
+
 from cutout_client.client import Client
 from cutout_client.transport import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
 
@@ -13,6 +15,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--server",
         metavar="HOST:PORT",
+        type=_address,
         default=os.environ.get("CUTOUT_CLIENT_SERVER", DEFAULT_ADDRESS),
         help=f"where it is (default: $CUTOUT_CLIENT_SERVER, or {DEFAULT_ADDRESS})",
     )
@@ -40,6 +43,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         default=3,
         help="while the server is unavailable or full, 0 to 4 (default: %(default)s)",
     )
+
+
+def _address(text: str) -> str:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def connect(args: argparse.Namespace) -> Client:

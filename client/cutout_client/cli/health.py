@@ -6,7 +6,7 @@ from typing import Any
 
 from cutout_client.cli import connection, console
 from cutout_client.client import Client
-from cutout_client.errors import UnavailableError
+from cutout_client.errors import CutoutError, DeadlineError, UnavailableError
 
 PAUSE_S = 0.2
 
@@ -23,17 +23,22 @@ def add_to(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what the health check says; 0 only for `serving`."""
+    """Prints what the health check says, and why it says nothing; 0 only for `serving`."""
     until = time.monotonic() + args.wait
     with connection.connect(args) as client:
-        while (state := _ask(client, args.service)) != "serving" and time.monotonic() < until:
+        state, error = _ask(client, args, until)
+        while state != "serving" and time.monotonic() < until:
             time.sleep(PAUSE_S)
+            state, error = _ask(client, args, until)
     console.stdout().print(state)
+    if error:
+        console.write_error(str(error))
     return int(state != "serving")
 
 
-def _ask(client: Client, service: str) -> str:
+def _ask(client: Client, args: argparse.Namespace, until: float) -> tuple[str, CutoutError | None]:
+    left_s = max(until - time.monotonic(), PAUSE_S)
     try:
-        return client.health(service)
-    except UnavailableError:
-        return "unreachable"
+        return client.health(args.service, timeout_s=min(args.timeout, left_s) if args.wait else args.timeout), None
+    except (UnavailableError, DeadlineError) as error:
+        return "unreachable", error
