@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ class ScriptedServer:
         digests: What each upload said its file's digest was.
         requests: The unary requests.
         events: The messages with which streams are answered.
+        answer: The message with which SegmentByBox is answered.
+        hold: Whether SegmentByBox is not answered before its deadline.
     """
 
     address: str = ""
@@ -51,6 +54,10 @@ class ScriptedServer:
     digests: list[str] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     events: list[segmentation_service_pb2.StreamSegmentationResponse] = field(default_factory=list)
+    answer: segmentation_service_pb2.SegmentByBoxResponse = field(
+        default_factory=segmentation_service_pb2.SegmentByBoxResponse
+    )
+    hold: bool = False
 
     def arrive(self, name: str, context: grpc.ServicerContext) -> None:
         """Notes the call, and ends it when a failure is due."""
@@ -70,7 +77,9 @@ class _Segmentation(segmentation_service_pb2_grpc.SegmentationServiceServicer):
     def SegmentByBox(self, request, context):  # noqa: N802
         self.script.arrive("SegmentByBox", context)
         self.script.requests.append(request)
-        return segmentation_service_pb2.SegmentByBoxResponse()
+        if self.script.hold:
+            time.sleep(context.time_remaining() + 0.1)
+        return self.script.answer
 
     def SegmentByText(self, request, context):  # noqa: N802
         self.script.arrive("SegmentByText", context)

@@ -13,7 +13,13 @@ import pytest
 from client_fixtures import ScriptedServer
 from cutout.v1.mask_pb2 import Mask
 from cutout.v1.segmentation_pb2 import SegmentedObject
-from cutout.v1.segmentation_service_pb2 import MaskChunk, StreamHeader, StreamSegmentationResponse, StreamSummary
+from cutout.v1.segmentation_service_pb2 import (
+    MaskChunk,
+    SegmentByBoxResponse,
+    StreamHeader,
+    StreamSegmentationResponse,
+    StreamSummary,
+)
 from cutout_client import AsyncClient, Client, errors
 from cutout_common.status import ErrorDetails, FieldViolation, pack
 from google.protobuf.json_format import MessageToDict
@@ -189,6 +195,23 @@ def test_too_large_is_not_tried_again(scripted: ScriptedServer, kind: str) -> No
     with pytest.raises(cutout_client.TooLargeError):
         ask(scripted, kind)
     assert len(scripted.calls) == 1
+
+
+@KINDS
+def test_an_answer_beyond_the_callers_own_bound(scripted: ScriptedServer, kind: str) -> None:
+    """What this end does not take is told with what does: pieces, or another bound."""
+    scripted.answer = SegmentByBoxResponse(segmentation={"models": ["x" * 5000]})
+    bound = [("grpc.max_receive_message_length", 4000)]
+    with pytest.raises(cutout_client.TooLargeError, match=r"larger than max .*`stream`.*max_receive_message_length"):
+        ask(scripted, kind, channel_options=bound)
+
+
+@KINDS
+def test_no_answer_in_time(scripted: ScriptedServer, kind: str) -> None:
+    """The caller's own deadline is named as that."""
+    scripted.hold = True
+    with pytest.raises(cutout_client.DeadlineError, match="timeout_s"):
+        ask(scripted, kind, timeout_s=0.2)
 
 
 @KINDS

@@ -163,4 +163,14 @@ def from_rpc(failure: grpc.RpcError, request_id: str) -> CutoutError:
     if status is not None:
         return from_status(status, request_id)
     call: grpc.Call = failure  # type: ignore[assignment]  # grpc raises the call itself
-    return make(call.code(), call.details() or "the server gave no reason", ErrorDetails(request_id=request_id))
+    said = call.details() or "the server gave no reason"
+    return make(call.code(), _plainly(said), ErrorDetails(request_id=request_id))
+
+
+def _plainly(said: str) -> str:
+    """What this end's own gRPC says, in words that name what the caller can change."""
+    if said == "Deadline Exceeded":
+        return "no answer came within the call's own timeout_s"
+    if "CLIENT: Received message larger than max" in said:
+        return f"{said}: `stream` gets large answers in pieces, or raise grpc.max_receive_message_length"
+    return said

@@ -65,13 +65,13 @@ class Connection:
     def arguments(self) -> list[tuple[str, Any]]:
         """The channel's arguments."""
         return [
+            *self.channel_options,  # Of two values for one argument gRPC takes the first.
             ("grpc.primary_user_agent", f"cutout-python/{cutout_common.__version__}"),
             *channels.OPTIONS,
             ("grpc.enable_retries", int(self.retries > 0)),
             # A call is only tried again while all that was sent is still at hand; 256 KiB, the default, is no picture.
             ("grpc.per_rpc_retry_buffer_size", 64 * 2**20),
             ("grpc.service_config", json.dumps({"methodConfig": [self._method_config()]})),
-            *self.channel_options,
         ]
 
     def call(self, timeout_s: float | None, request_id: str) -> "Call":
