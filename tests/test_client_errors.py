@@ -4,6 +4,7 @@ import asyncio
 import pickle
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import client_fixtures
 import cutout_client
@@ -161,21 +162,54 @@ def test_no_retries_when_turned_off(scripted: ScriptedServer, kind: str) -> None
 
 @KINDS
 def test_full_server_is_asked_again(scripted: ScriptedServer, kind: str) -> None:
-    """A full server is asked again after the pauses that it asks for, each twice as long as the one before."""
-    scripted.failures = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", FULL)] * 2
+    """A full server is asked again after each pause that it asks for, however often, within the deadline."""
+    scripted.failures = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", FULL)] * 9
     began = time.monotonic()
-    ask(scripted, kind)
-    assert time.monotonic() - began >= 0.05 + 0.1
-    assert len(scripted.calls) == 3
+    ask(scripted, kind, retries=1)
+    assert time.monotonic() - began >= 9 * 0.05
+    assert len(scripted.calls) == 10
 
 
 @KINDS
 def test_full_server_is_given_up(scripted: ScriptedServer, kind: str) -> None:
-    """After `retries` more tries the error is raised."""
-    scripted.failures = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", FULL)] * 9
+    """When the deadline comes near, the server's own error is raised, with its delay; with retries=0 at once."""
+    scripted.failures = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", ErrorDetails("QUEUE_FULL", retry_after_s=2))] * 9
+    with pytest.raises(cutout_client.OverloadedError) as caught:
+        ask(scripted, kind, timeout_s=5)
+    assert caught.value.retry_after_s == 2
+    assert 2 <= len(scripted.calls) <= 3
+    scripted.calls.clear()
     with pytest.raises(cutout_client.OverloadedError):
-        ask(scripted, kind, retries=2)
-    assert len(scripted.calls) == 3
+        ask(scripted, kind, retries=0)
+    assert len(scripted.calls) == 1
+
+
+@KINDS
+@pytest.mark.parametrize("form", ["rle", "png"])
+def test_streams_wait_for_a_full_server(scripted: ScriptedServer, kind: str, form: str) -> None:
+    """A stream that was refused before its first message is started again; so are answers that come as streams."""
+    scripted.failures = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", FULL)] * 2
+    scripted.events = [
+        StreamSegmentationResponse(header=StreamHeader(image={"width": 4, "height": 4})),
+        StreamSegmentationResponse(summary=StreamSummary()),
+    ]
+
+    def call(client: Client | AsyncClient) -> Any:
+        if form == "png":
+            return client.segment_box(PIXELS, BOX, mask_formats=["png"])
+        return client.stream(PIXELS, boxes=BOX).result()
+
+    async def call_async() -> Any:
+        async with AsyncClient(scripted.address) as client:
+            return await call(client)
+
+    if kind == "asyncio":
+        result = asyncio.run(call_async())
+    else:
+        with Client(scripted.address) as client:
+            result = call(client)
+    assert len(result) == 0
+    assert scripted.calls == ["StreamSegmentation"] * 3
 
 
 @KINDS

@@ -2,8 +2,10 @@
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self, TypeVar, Unpack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
+from typing import Any, Self, Unpack
 
 import grpc
 import PIL.Image
@@ -12,9 +14,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
 from cutout_client.diagnosis import translated_async
-from cutout_client.errors import CutoutError
 from cutout_client.generation import AsyncGenerationStream, Generation, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
+from cutout_client.loops import Lines
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
@@ -35,6 +37,7 @@ from cutout_client.responses import (
     read_upload,
 )
 from cutout_client.results import Segmentation
+from cutout_client.retrying import begun_async, retried_async
 from cutout_client.sessions import AsyncSession
 from cutout_client.status import Model, ServerStatus
 from cutout_client.streams import Assembly, AsyncObjectStream
@@ -42,6 +45,7 @@ from cutout_client.transport import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
     LOAD_TIMEOUT_S,
+    MAX_IN_FLIGHT,
     Call,
     ChannelOptions,
     Connection,
@@ -49,13 +53,14 @@ from cutout_client.transport import (
     Stubs,
 )
 
-T = TypeVar("T")
+Turn = AbstractAsyncContextManager[None]
 
 
 class AsyncClient:
-    """A connection to a Cutout server, to be made inside a running event loop; close it, or use it in `async with`.
+    """A connection to a Cutout server; close it, or use it in `async with`.
 
-    Its methods, arguments, results and errors are those of `Client`.
+    Its methods, arguments, results and errors are those of `Client`. It may be made anywhere, and is used inside of a
+    running event loop; each loop on which it is used gets a connection, and `max_in_flight` calls, of its own.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class AsyncClient:
         client_certificate: Pem | None = None,
         client_key: Pem | None = None,
         channel_options: ChannelOptions = (),
+        max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
         self._connection = Connection(
             address=address,
@@ -81,14 +87,16 @@ class AsyncClient:
             client_certificate=client_certificate,
             client_key=client_key,
             channel_options=channel_options,
+            max_in_flight=max_in_flight,
         )
         credentials, arguments = self._connection.credentials(), self._connection.arguments()
-        self._channel = (
-            grpc.aio.secure_channel(address, credentials, arguments)
-            if credentials
-            else grpc.aio.insecure_channel(address, arguments)
-        )
-        self._stubs = Stubs(self._channel)
+
+        def channel() -> grpc.aio.Channel:
+            if credentials:
+                return grpc.aio.secure_channel(address, credentials, arguments)
+            return grpc.aio.insecure_channel(address, arguments)
+
+        self._lines = Lines(channel, max_in_flight)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,7 +106,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """As `Client.close`."""
-        await self._channel.close()
+        await self._lines.close()
 
     async def segment_text(
         self,
@@ -203,14 +211,18 @@ class AsyncClient:
             options=options,
         )
         call = self._connection.call(timeout_s, request_id)
-        return self._stream(read_picture(image), task, call)
+        return self._stream(read_picture(image), task, call, self._turn(call))
 
     def session(
         self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
     ) -> AsyncSession:
         """As `Client.session`: `async with client.session(picture) as session`."""
         call = self._connection.call(timeout_s, request_id)
-        return AsyncSession(self._stubs.segmentation.SegmentSession, read_picture(image), segmenter, call)
+
+        def start(*requests: Any, **how: Any) -> Any:
+            return self._stubs.segmentation.SegmentSession(*requests, **how)
+
+        return AsyncSession(start, read_picture(image), segmenter, call)
 
     async def generate(
         self,
@@ -223,7 +235,7 @@ class AsyncClient:
         """As `Client.generate`."""
         request = generation_request(prompts, options)
         call = self._connection.call(timeout_s, request_id)
-        return await self._retry(call, lambda: self._generate(request, call).result())
+        return await self._generate(request, call).result()
 
     def generate_stream(
         self,
@@ -240,7 +252,8 @@ class AsyncClient:
         """As `Client.upload`."""
         call = self._connection.call(timeout_s, request_id)
         picture = read_picture(image)
-        return await self._upload(await asyncio.to_thread(picture.file), picture, call)
+        async with self._turn(call):
+            return await self._upload(await asyncio.to_thread(picture.file), picture, call)
 
     async def download(
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
@@ -248,7 +261,7 @@ class AsyncClient:
         """As `Client.download`."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
-        async with translated_async(call):
+        async with self._turn(call), translated_async(call):
             pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data async for piece in pieces])
 
@@ -285,13 +298,14 @@ class AsyncClient:
             segmenter=segmenter,
             mask_only=mask_only,
         )
-        if not request.image_id:
-            content = await asyncio.to_thread(picture.file)
-            if len(content) <= INLINE_BYTES:
-                request.picture.data = content
-            else:
-                request.image_id = (await self._upload(content, picture, call)).image_id
-        answer = await self._unary(self._stubs.images.RenderOverlay, request, call)
+        async with self._turn(call):
+            if not request.image_id:
+                content = await asyncio.to_thread(picture.file)
+                if len(content) <= INLINE_BYTES:
+                    request.picture.data = content
+                else:
+                    request.image_id = (await self._upload(content, picture, call)).image_id
+            answer = await self._unary(self._stubs.images.RenderOverlay, request, call)
         return PIL.Image.open(io.BytesIO(answer.data))
 
     async def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
@@ -338,27 +352,40 @@ class AsyncClient:
     ) -> Segmentation:
         call = self._connection.call(timeout_s, request_id)
         picture = read_picture(image)
-        if tasks.may_outgrow_a_message(task):
-            return await self._retry(call, lambda: self._stream(picture, task, call).result())
-        await self._place(picture, task.image, call)
-        answer = await self._unary(getattr(self._stubs.segmentation, tasks.method(task)), task, call)
+        async with self._turn(call):
+            if tasks.may_outgrow_a_message(task):
+                return await self._stream(picture, task, call, nullcontext()).result()
+            await self._place(picture, task.image, call)
+            answer = await self._unary(getattr(self._stubs.segmentation, tasks.method(task)), task, call)
         return read_segmentation(answer.segmentation, picture, call.request_id)
 
-    def _stream(self, picture: Picture, task: tasks.Task, call: Call) -> AsyncObjectStream:
-        async def start() -> Any:
+    def _stream(self, picture: Picture, task: tasks.Task, call: Call, turn: Turn) -> AsyncObjectStream:
+        async def attempt() -> Any:
             if not task.HasField("image"):
                 await self._place(picture, task.image, call)
             request, limit_s = stream_request(task), call.remaining_s()
             return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
+        start = partial(begun_async, call, turn, attempt)
         return AsyncObjectStream(start, Assembly(picture, call.request_id), call)
 
     def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> AsyncGenerationStream:
-        async def start() -> Any:
+        async def attempt() -> Any:
             message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
             return self._stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
 
+        start = partial(begun_async, call, self._turn(call), attempt)
         return AsyncGenerationStream(start, PictureAssembly(request, call.request_id), call)
+
+    @asynccontextmanager
+    async def _turn(self, call: Call) -> AsyncIterator[None]:
+        """A call's turn on the running loop."""
+        async with self._lines.here().turns.turn(call):
+            yield
+
+    @property
+    def _stubs(self) -> Stubs:
+        return self._lines.here().stubs
 
     async def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """As `Client.start`."""
@@ -370,21 +397,7 @@ class AsyncClient:
             requests, limit_s = upload_requests(content), call.remaining_s()
             return self._stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
 
-        return read_upload(await self._retry(call, attempt), picture)
+        return read_upload(await retried_async(call, attempt), picture)
 
     async def _unary(self, method: Any, request: Any, call: Call) -> Any:
-        return await self._retry(call, lambda: method(request, timeout=call.remaining_s(), metadata=call.metadata))
-
-    async def _retry(self, call: Call, attempt: Callable[[], Awaitable[T]]) -> T:
-        """As `Client.attempt`."""
-        failures = 0
-        while True:
-            try:
-                async with translated_async(call):
-                    return await attempt()
-            except CutoutError as error:
-                pause_s = call.retry_after_s(error, failures)
-                if pause_s is None:
-                    raise
-            failures += 1
-            await asyncio.sleep(pause_s)
+        return await retried_async(call, lambda: method(request, timeout=call.remaining_s(), metadata=call.metadata))

@@ -1,9 +1,10 @@
 """The client for synchronous programs."""
 
 import io
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar, Unpack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, Self, Unpack
 
 import grpc
 import PIL.Image
@@ -12,7 +13,6 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
 from cutout_client.diagnosis import translated
-from cutout_client.errors import CutoutError
 from cutout_client.generation import Generation, GenerationStream, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.prompts import (
@@ -35,6 +35,7 @@ from cutout_client.responses import (
     read_upload,
 )
 from cutout_client.results import Segmentation
+from cutout_client.retrying import begun, retried
 from cutout_client.sessions import Session
 from cutout_client.status import Model, ServerStatus
 from cutout_client.streams import Assembly, ObjectStream
@@ -42,14 +43,16 @@ from cutout_client.transport import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
     LOAD_TIMEOUT_S,
+    MAX_IN_FLIGHT,
     Call,
     ChannelOptions,
     Connection,
     Pem,
     Stubs,
 )
+from cutout_client.turns import Turns
 
-T = TypeVar("T")
+Turn = AbstractContextManager[None]
 
 
 class Client:
@@ -64,13 +67,17 @@ class Client:
         address: "host:port", or another of gRPC's forms, such as "unix:/run/cutout.sock". A web address is none.
         api_key: Sent with every call; empty for none.
         timeout_s: Seconds that a call may take; None leaves it to the server.
-        retries: How often a call is tried again, in [0, 4]: by gRPC while the server is unavailable, with growing
-            pauses; after the pause that it asks for when it is full (streams and sessions are not).
+        retries: How often gRPC tries a call again while the server is unavailable, with growing pauses, in [0, 4]. A
+            full server is asked again after each pause that it asks for, until the deadline; with 0 it is not, and
+            sessions are not.
         tls: Talk TLS.
         root_certificates: PEM of the authorities to trust (bytes), or its path. Default: gRPC's own list.
         client_certificate: PEM of the chain to show to the server (bytes), or its path.
         client_key: PEM of its private key (bytes), or its path.
         channel_options: More gRPC channel arguments; they win over ours.
+        max_in_flight: How many calls about pictures are under way at once; more wait for their turn. A stream counts
+            until its first part is there; sessions, models, status and health do not. A call's own `timeout_s` holds
+            for waiting, too; the client's counts from the call's turn.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class Client:
         client_certificate: Pem | None = None,
         client_key: Pem | None = None,
         channel_options: ChannelOptions = (),
+        max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
         self._connection = Connection(
             address=address,
@@ -96,7 +104,9 @@ class Client:
             client_certificate=client_certificate,
             client_key=client_key,
             channel_options=channel_options,
+            max_in_flight=max_in_flight,
         )
+        self._turns = Turns(max_in_flight)
         credentials, arguments = self._connection.credentials(), self._connection.arguments()
         self._channel = (
             grpc.secure_channel(address, credentials, arguments)
@@ -274,7 +284,7 @@ class Client:
             options=options,
         )
         call = self._connection.call(timeout_s, request_id)
-        return self._stream(read_picture(image), task, call)
+        return self._stream(read_picture(image), task, call, self._turns.turn(call))
 
     def session(
         self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
@@ -304,7 +314,7 @@ class Client:
         """
         request = generation_request(prompts, options)
         call = self._connection.call(timeout_s, request_id)
-        return self._retry(call, lambda: self._generate(request, call).result())
+        return self._generate(request, call).result()
 
     def generate_stream(
         self,
@@ -332,7 +342,8 @@ class Client:
         """
         call = self._connection.call(timeout_s, request_id)
         picture = read_picture(image)
-        return self._upload(picture.file(), picture, call)
+        with self._turns.turn(call):
+            return self._upload(picture.file(), picture, call)
 
     def download(
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
@@ -340,7 +351,7 @@ class Client:
         """The stored file, byte for byte."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
-        with translated(call):
+        with self._turns.turn(call), translated(call):
             pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data for piece in pieces])
 
@@ -389,13 +400,14 @@ class Client:
             segmenter=segmenter,
             mask_only=mask_only,
         )
-        if not request.image_id:
-            content = picture.file()
-            if len(content) <= INLINE_BYTES:
-                request.picture.data = content
-            else:
-                request.image_id = self._upload(content, picture, call).image_id
-        answer = self._unary(self._stubs.images.RenderOverlay, request, call)
+        with self._turns.turn(call):
+            if not request.image_id:
+                content = picture.file()
+                if len(content) <= INLINE_BYTES:
+                    request.picture.data = content
+                else:
+                    request.image_id = self._upload(content, picture, call).image_id
+            answer = self._unary(self._stubs.images.RenderOverlay, request, call)
         return PIL.Image.open(io.BytesIO(answer.data))
 
     def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
@@ -449,26 +461,29 @@ class Client:
     def _segment(self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str) -> Segmentation:
         call = self._connection.call(timeout_s, request_id)
         picture = read_picture(image)
-        if tasks.may_outgrow_a_message(task):
-            return self._retry(call, lambda: self._stream(picture, task, call).result())
-        self._place(picture, task.image, call)
-        answer = self._unary(getattr(self._stubs.segmentation, tasks.method(task)), task, call)
+        with self._turns.turn(call):
+            if tasks.may_outgrow_a_message(task):
+                return self._stream(picture, task, call, nullcontext()).result()
+            self._place(picture, task.image, call)
+            answer = self._unary(getattr(self._stubs.segmentation, tasks.method(task)), task, call)
         return read_segmentation(answer.segmentation, picture, call.request_id)
 
-    def _stream(self, picture: Picture, task: tasks.Task, call: Call) -> ObjectStream:
-        def start() -> Any:
+    def _stream(self, picture: Picture, task: tasks.Task, call: Call, turn: Turn) -> ObjectStream:
+        def attempt() -> Any:
             if not task.HasField("image"):
                 self._place(picture, task.image, call)
             request, limit_s = stream_request(task), call.remaining_s()
             return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
+        start = partial(begun, call, turn, attempt)
         return ObjectStream(start, Assembly(picture, call.request_id), call)
 
     def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> GenerationStream:
-        def start() -> Any:
+        def attempt() -> Any:
             message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
             return self._stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
 
+        start = partial(begun, call, self._turns.turn(call), attempt)
         return GenerationStream(start, PictureAssembly(request, call.request_id), call)
 
     def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
@@ -481,21 +496,7 @@ class Client:
             requests, limit_s = upload_requests(content), call.remaining_s()
             return self._stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
 
-        return read_upload(self._retry(call, attempt), picture)
+        return read_upload(retried(call, attempt), picture)
 
     def _unary(self, method: Any, request: Any, call: Call) -> Any:
-        return self._retry(call, lambda: method(request, timeout=call.remaining_s(), metadata=call.metadata))
-
-    def _retry(self, call: Call, attempt: Callable[[], T]) -> T:
-        """Asks a full server again; gRPC itself does so for one that is unavailable."""
-        failures = 0
-        while True:
-            try:
-                with translated(call):
-                    return attempt()
-            except CutoutError as error:
-                pause_s = call.retry_after_s(error, failures)
-                if pause_s is None:
-                    raise
-            failures += 1
-            time.sleep(pause_s)
+        return retried(call, lambda: method(request, timeout=call.remaining_s(), metadata=call.metadata))

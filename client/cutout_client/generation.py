@@ -208,7 +208,7 @@ class GenerationStream(MessageStream[Event]):
     Leaving early ends the work at its next step: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], Any], assembly: PictureAssembly, call: Call) -> None:
+    def __init__(self, start: Callable[[], tuple[Any, Any]], assembly: PictureAssembly, call: Call) -> None:
         super().__init__(start, assembly, call)
         self._assembly = assembly
 
@@ -220,7 +220,7 @@ class GenerationStream(MessageStream[Event]):
 class AsyncGenerationStream(AsyncMessageStream[Event]):
     """As `GenerationStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: PictureAssembly, call: Call) -> None:
+    def __init__(self, start: Callable[[], Awaitable[tuple[Any, Any]]], assembly: PictureAssembly, call: Call) -> None:
         super().__init__(start, assembly, call)
         self._assembly = assembly
 

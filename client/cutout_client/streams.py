@@ -126,7 +126,7 @@ class MessageStream(Iterator[T]):
     Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], Any], parts: Parts[T], call: Call) -> None:
+    def __init__(self, start: Callable[[], tuple[Any, Any]], parts: Parts[T], call: Call) -> None:
         self._items = self._receive(start, parts, call)
 
     def __next__(self) -> T:
@@ -143,13 +143,14 @@ class MessageStream(Iterator[T]):
         self._items.close()
 
     @staticmethod
-    def _receive(start: Callable[[], Any], parts: Parts[T], call: Call) -> Generator[T, None, None]:
-        rpc = start()
+    def _receive(start: Callable[[], tuple[Any, Any]], parts: Parts[T], call: Call) -> Generator[T, None, None]:
+        rpc, message = start()
         try:
             with translated(call):
-                for message in rpc:
+                while message is not None:
                     if (complete := parts.add(message)) is not None:
                         yield complete
+                    message = next(rpc, None)
         finally:
             rpc.cancel()
         parts.result(())
@@ -158,7 +159,7 @@ class MessageStream(Iterator[T]):
 class AsyncMessageStream(AsyncIterator[T]):
     """As `MessageStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[Any]], parts: Parts[T], call: Call) -> None:
+    def __init__(self, start: Callable[[], Awaitable[tuple[Any, Any]]], parts: Parts[T], call: Call) -> None:
         self._items = self._receive(start, parts, call)
 
     async def __anext__(self) -> T:
@@ -175,13 +176,16 @@ class AsyncMessageStream(AsyncIterator[T]):
         await self._items.aclose()
 
     @staticmethod
-    async def _receive(start: Callable[[], Awaitable[Any]], parts: Parts[T], call: Call) -> AsyncGenerator[T, None]:
-        rpc = await start()
+    async def _receive(
+        start: Callable[[], Awaitable[tuple[Any, Any]]], parts: Parts[T], call: Call
+    ) -> AsyncGenerator[T, None]:
+        rpc, message = await start()
         try:
             async with translated_async(call):
-                async for message in rpc:
+                while message is not grpc.aio.EOF:
                     if (complete := parts.add(message)) is not None:
                         yield complete
+                    message = await rpc.read()
         finally:
             rpc.cancel()
         parts.result(())
@@ -193,7 +197,7 @@ class ObjectStream(MessageStream[SegmentedObject]):
     Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], Any], assembly: Assembly, call: Call) -> None:
+    def __init__(self, start: Callable[[], tuple[Any, Any]], assembly: Assembly, call: Call) -> None:
         super().__init__(start, assembly, call)
         self._assembly = assembly
 
@@ -220,7 +224,7 @@ class ObjectStream(MessageStream[SegmentedObject]):
 class AsyncObjectStream(AsyncMessageStream[SegmentedObject]):
     """As `ObjectStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[Any]], assembly: Assembly, call: Call) -> None:
+    def __init__(self, start: Callable[[], Awaitable[tuple[Any, Any]]], assembly: Assembly, call: Call) -> None:
         super().__init__(start, assembly, call)
         self._assembly = assembly
 

@@ -1,6 +1,7 @@
 """How calls are made: channel settings, credentials, deadlines and retries, shared by both clients."""
 
 import json
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +21,16 @@ from cutout_common import channels, request_ids
 from cutout_common.address import check
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from cutout_client.errors import CutoutError, OverloadedError
+from cutout_client.errors import OverloadedError
 
 DEFAULT_ADDRESS = "localhost:50051"
 DEFAULT_TIMEOUT_S = 60.0
 LOAD_TIMEOUT_S = 600.0  # reading gigabytes of weights takes a while
 MAX_RETRIES = 4  # gRPC makes five attempts at most, whatever it is told
+MAX_IN_FLIGHT = 16  # enough to keep a device busy, and a quarter of the seats that a server has by default
+# Of callers who were told the same delay: a seat is held for them for longer than this makes them late.
+SPREAD = 0.25
+MIN_PAUSE_S = 0.05
 
 Pem = bytes | str | PathLike[str]
 ChannelOptions = Sequence[tuple[str, Any]]
@@ -44,9 +49,12 @@ class Connection:
     client_certificate: Pem | None = None
     client_key: Pem | None = None
     channel_options: ChannelOptions = ()
+    max_in_flight: int = MAX_IN_FLIGHT
 
     def __post_init__(self) -> None:
         check(self.address)
+        if self.max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be at least 1, not {self.max_in_flight}")
         if not 0 <= self.retries <= MAX_RETRIES:
             raise ValueError(f"retries must be in [0, {MAX_RETRIES}], not {self.retries}")
         if (self.client_certificate is None) != (self.client_key is None):
@@ -81,7 +89,9 @@ class Connection:
             raise ValueError(f"request_id must be {request_ids.EXPECTED}, not {request_id!r}")
         request_id = request_id or request_ids.new()
         metadata = ((request_ids.HEADER, request_id), *((("x-api-key", self.api_key),) if self.api_key else ()))
-        return Call(self, request_id, metadata, limit, time.monotonic() + (limit or 0), self.retries)
+        call = Call(self, request_id, metadata, limit, is_own=timeout_s is not None)
+        call.expires = time.monotonic() + (limit or 0)
+        return call
 
     def _method_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"name": [{}]}  # every method
@@ -96,7 +106,7 @@ class Connection:
         return config
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
     """One thing that the caller asked for, however many RPCs it takes.
 
@@ -105,28 +115,37 @@ class Call:
         request_id: Sent as x-request-id; the server logs it and errors carry it.
         metadata: Sent with each RPC.
         limit_s: Seconds that it may take; None for as long as the server lets it.
+        is_own: Whether the caller gave this very call its limit, which then holds for waiting in the client, too.
         expires: When time is up, by the monotonic clock.
-        retries: How often a full server is asked again.
     """
 
     connection: Connection
     request_id: str
     metadata: tuple[tuple[str, str], ...]
     limit_s: float | None
-    expires: float
-    retries: int
+    is_own: bool
+    expires: float = 0.0
+
+    def patience_s(self) -> float | None:
+        """Seconds for which it may wait for its turn; None for as long as that takes."""
+        return self.remaining_s() if self.is_own else None
+
+    def begin(self) -> None:
+        """Its turn has come: the limit of a client's calls counts from here."""
+        if not self.is_own:
+            self.expires = time.monotonic() + (self.limit_s or 0)
 
     def remaining_s(self) -> float | None:
         """Seconds left; never negative, so that gRPC itself answers DEADLINE_EXCEEDED."""
         return None if self.limit_s is None else max(0.0, self.expires - time.monotonic())
 
-    def retry_after_s(self, error: CutoutError, failures: int) -> float | None:
-        """Seconds to wait before the next try; None when there should be none."""
-        if not isinstance(error, OverloadedError) or error.retry_after_s is None or failures >= self.retries:
+    def pause_s(self, error: OverloadedError) -> float | None:
+        """Seconds to wait before a full server is asked again; None when that would be too late, or is not wanted."""
+        if error.retry_after_s is None or not self.connection.retries:
             return None
-        delay = error.retry_after_s * 2**failures
+        pause = max(MIN_PAUSE_S, error.retry_after_s) * random.uniform(1, 1 + SPREAD)  # noqa: S311  # no secret
         remaining = self.remaining_s()
-        return delay if remaining is None or delay < remaining else None
+        return pause if remaining is None or pause < remaining else None
 
 
 class Stubs:

@@ -41,7 +41,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=3,
-        help="while the server is unavailable or full, 0 to 4 (default: %(default)s)",
+        help="while the server is unavailable, 0 to 4; 0: nor when it is full (default: %(default)s)",
     )
 
 
