@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 import skimage.data
 import tifffile
@@ -19,6 +20,7 @@ from cutout_server.imaging.decode import ImageLimits, decode, digest, from_tenso
 from cutout_server.types import TensorImage
 from PIL import Image, ImageOps
 
+pillow_heif.register_heif_opener()  # For writing; the server reads them without.
 LIMITS = ImageLimits(max_bytes=8 << 20, max_pixels=2_000_000)
 # A server ignores these by a filter of its own, which pytest sets aside.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -60,7 +62,7 @@ def test_photographs_decode_as_pillow_decodes_them(name, file_format):
     assert header.content_type == CONTENT_TYPES[file_format]
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(file_format, orientation):
     """All eight orientations come out upright, and the header's size is the upright one."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 import skimage.data
 from conftest import RunningServer
@@ -17,6 +18,7 @@ from cutout_server.imaging import structure
 from cutout_server.imaging.decode import ImageLimits, decode, probe
 from PIL import Image
 
+pillow_heif.register_heif_opener()  # For writing; the server reads them without.
 LIMITS = ImageLimits(max_bytes=8 << 20, max_pixels=2_000_000)
 PHOTO = Image.fromarray(skimage.data.astronaut()[:301, :203])
 # Noise has a scan's marker in every 65,536th place: a film of some megabytes has hundreds.

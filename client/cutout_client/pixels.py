@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-from cutout_common import jpeg, upright
+from cutout_common import formats, jpeg, opening, upright
 from numpy.typing import NDArray
 
 
@@ -64,13 +64,12 @@ def read_rgb(file: Path | bytes) -> NDArray[np.uint8]:
 
 
 def _open(file: Path | bytes) -> PIL.Image.Image:
-    image = PIL.Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
-    if image.format not in {"JPEG", "MPO"}:
-        return image
-    # As the server reads it: up to its picture's end, whatever stands behind.
-    image.close()
+    """As the server opens it; what the server does not take, as Pillow does."""
     content = file if isinstance(file, bytes) else file.read_bytes()
-    return PIL.Image.open(io.BytesIO(jpeg.ended(content)), formats=["JPEG"])
+    file_format = formats.identify(content)
+    if file_format not in opening.readable():
+        return PIL.Image.open(io.BytesIO(content))
+    return opening.open_picture(jpeg.ended(content) if file_format == "JPEG" else content, file_format)
 
 
 def on_white(image: PIL.Image.Image) -> NDArray[np.uint8]:

@@ -8,7 +8,13 @@ CONTENT_TYPES = {
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
     "GIF": "image/gif",
+    "AVIF": "image/avif",
+    "HEIF": "image/heic",
 }
+# What else their files are called: endings in lower case.
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif")
+)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _Signatures = tuple[tuple[bytes, str], ...]
@@ -70,7 +76,7 @@ def identify(content: bytes) -> str:
     """Pillow's name of the format if it is among CONTENT_TYPES, else an empty string."""
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "WEBP"
-    return _first(content, _READ)
+    return {"HEIC": "HEIF", "AVIF": "AVIF"}.get(_branded(content)) or _first(content, _READ)
 
 
 def name_other(content: bytes) -> str:
@@ -79,10 +85,8 @@ def name_other(content: bytes) -> str:
         return "video"
     if content[4:8] in _FILM_ATOMS:
         return "video"
-    if brands := _brands(content):
-        # Pictures of either kind may put the name that is common to both first.
-        known = (name for brand in brands for name, of in _BRANDS.items() if brand in of)
-        return next(known, "HEIF" if brands[0] in _HEIF_BRANDS else "video")
+    if branded := _branded(content):
+        return branded
     head = content[:_MARKUP_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"<"):
         return "SVG" if b"<svg" in head else "HTML" if b"<html" in head or b"<!doctype html" in head else "XML"
@@ -93,9 +97,12 @@ def _first(content: bytes, signatures: _Signatures) -> str:
     return next((name for signature, name in signatures if content.startswith(signature)), "")
 
 
-def _brands(content: bytes) -> list[bytes]:
-    """What a file in the ISO base media format calls itself (ISO/IEC 14496-12): major brand, then compatible ones."""
-    if content[4:8] != b"ftyp":
-        return []
+def _branded(content: bytes) -> str:
+    """What a file in the ISO base media format calls itself (ISO/IEC 14496-12, section 4.3); empty for others."""
+    if content[4:8] != b"ftyp" or len(content) < 12:
+        return ""
     end = min(int.from_bytes(content[:4], "big"), 256)
-    return [content[8:12], *(content[at : at + 4] for at in range(16, end - 3, 4))]
+    brands = [content[8:12], *(content[at : at + 4] for at in range(16, end - 3, 4))]
+    # Pictures of either kind may put the name that is common to both first.
+    known = (name for brand in brands for name, of in _BRANDS.items() if brand in of)
+    return next(known, "HEIF" if brands[0] in _HEIF_BRANDS else "video")

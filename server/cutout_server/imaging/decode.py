@@ -7,7 +7,6 @@ sRGB, as every model's own preprocessing does.
 
 import contextlib
 import hashlib
-import io
 import struct
 import warnings
 from collections.abc import Iterator
@@ -15,24 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from blake3 import blake3
-from cutout_common import formats, upright
+from cutout_common import formats, opening, upright
 from cutout_common.formats import CONTENT_TYPES
 from cutout_common.jpeg import StructureError
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging import structure
+from cutout_server.imaging import heif, structure
 from cutout_server.imaging.direct import check_data, decode_rgb
 from cutout_server.types import Picture, RgbImage, TensorImage
-
-# Plugins register themselves here and not at the first picture, which could be two at once on two threads.
-from PIL import (
-    BmpImagePlugin,  # noqa: F401
-    GifImagePlugin,  # noqa: F401
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image, TiffImagePlugin
 
 # ImageLimits rules, for every picture and before any is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -41,7 +30,11 @@ TiffImagePlugin.READ_LIBTIFF = True
 # Pillow warns of odd metadata, which is no concern of whoever runs the server.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-_ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF or GIF"
+# A picture may be coded as so many times its own pixels: in tiles that reach beyond it, with alpha.
+_CODED_FACTOR = 4
+_CODED_SLACK = 1 << 20
+_CANON_RAW = b"CR"
+_SUBFILE_TYPE, _SUB_PAGES, _DNG_VERSION = 254, 330, 50706
 
 
 @dataclass(frozen=True)
@@ -108,8 +101,11 @@ class OpenedFile:
                     kinds = "expected 8 or 16 unsigned bits per value, got wider, signed or floating-point ones"
                     what = f"{kinds}; send a tensor"
                     raise InvalidRequestError.of(self._field, what, reason="IMAGE_FORMAT_UNSUPPORTED")
+                size = image.size
                 image.load()
-                return upright.assemble(image.size, orientation, read_band)
+                if image.size != size:
+                    raise StructureError("another size than it says")
+                return upright.assemble(size, orientation, read_band)
             if orientation == 1:
                 return stored
             return upright.assemble(image.size, orientation, lambda top, bottom: stored[top:bottom])
@@ -161,7 +157,7 @@ def probe(content: bytes, limits: ImageLimits, *, field: str = "image.content") 
 
 
 def decode(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> Picture:
-    """Decodes a JPEG, PNG, WebP, BMP, TIFF (first page) or GIF (first frame).
+    """Decodes a JPEG, PNG, WebP, BMP, TIFF (first page), GIF (first frame), AVIF or HEIC.
 
     Grey, palette, CMYK and YCbCr become RGB; of 16-bit values the high byte stays; alpha is composited on white; the
     EXIF orientation is applied. Safe to call from any thread.
@@ -230,28 +226,43 @@ def _refusing_damage(field: str, content_type: str) -> Iterator[None]:
 
 def _identify(content: bytes, limits: ImageLimits, field: str) -> str:
     if not content:
-        raise InvalidRequestError.of(field, f"empty; expected a {_ACCEPTED} file", reason="IMAGE_EMPTY")
+        raise InvalidRequestError.of(field, f"empty; expected a {opening.accepted()} file", reason="IMAGE_EMPTY")
     if len(content) > limits.max_bytes:
         what = f"expected at most {limits.max_bytes:,} bytes, got {len(content):,}"
         raise InvalidRequestError.of(field, what, reason="IMAGE_TOO_LARGE")
     file_format = formats.identify(content)
-    if file_format:
+    if file_format in opening.readable():
         return file_format
-    name = formats.name_other(content)
-    what = f"{name}, which is not read here" if name else f"unknown format (it begins with {content[:8].hex(' ')})"
-    reason = "IMAGE_FORMAT_UNSUPPORTED" if name else "IMAGE_FORMAT_UNKNOWN"
-    raise InvalidRequestError.of(field, f"{what}; expected a {_ACCEPTED} file", reason=reason)
+    if file_format:
+        raise _unsupported(opening.why_not(file_format), field)
+    if name := formats.name_other(content):
+        raise _unsupported(f"{name}, which is not read here", field)
+    what = f"unknown format (it begins with {content[:8].hex(' ')}); expected a {opening.accepted()} file"
+    raise InvalidRequestError.of(field, what, reason="IMAGE_FORMAT_UNKNOWN")
+
+
+def _unsupported(what: str, field: str) -> InvalidRequestError:
+    expected = f"{what}; expected a {opening.accepted()} file"
+    return InvalidRequestError.of(field, expected, reason="IMAGE_FORMAT_UNSUPPORTED")
 
 
 def _open(content: bytes, file_format: str, limits: ImageLimits, field: str) -> Image.Image:
     if file_format == "WEBP":
         _check_pixels(*structure.webp_canvas(content), limits, field)
-    file = io.BytesIO(content)
-    # As a JPEG alone, even if it names others that stand behind it.
-    is_jpeg = file_format == "JPEG"
-    image = JpegImagePlugin.JpegImageFile(file) if is_jpeg else Image.open(file, formats=(file_format,))
+    coded = heif.coded_pixels(content) if file_format in {"AVIF", "HEIF"} else 0
+    image = opening.open_picture(content, file_format)
+    if file_format == "TIFF" and (content[8:10] == _CANON_RAW or _is_preview(image)):
+        raise _unsupported("camera raw, which is not read here", field)
     _check_pixels(image.width, image.height, limits, field)
+    if coded > _CODED_FACTOR * image.width * image.height + _CODED_SLACK:
+        raise StructureError("many more pixels inside than it shows")
     return image
+
+
+def _is_preview(image: Image.Image) -> bool:
+    """Whether a TIFF's first page stands for a sensor's values on another: in DNG, and in what most cameras write."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    return _DNG_VERSION in tags or (_SUB_PAGES in tags and tags.get(_SUBFILE_TYPE, 0) & 1 == 1)
 
 
 def _check_pixels(width: int, height: int, limits: ImageLimits, field: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from cutout_common import jpeg
 from cutout_common.formats import PNG_SIGNATURE
 from cutout_common.jpeg import StructureError
+from cutout_server.imaging import heif
 
 # Generous beside what real files have: a 100-megapixel PNG in 8 KiB chunks has about 40,000 of them, TIFF directories
 # some dozens of entries.
@@ -43,6 +44,8 @@ def check(content: bytes, file_format: str) -> bytes:
     match file_format:
         case "JPEG":
             return jpeg.ended(content)
+        case "AVIF":
+            return heif.as_still(content)
         case "BMP":
             return _without_bmp_trailer(content)
         case "GIF":
