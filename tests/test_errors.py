@@ -382,6 +382,21 @@ def test_a_call_without_a_deadline_gets_one():
     assert "0.3 s" in message
 
 
+def test_no_deadline_is_longer_than_the_servers_greatest():
+    """A caller who asks for hours gets what the operator allows, and is told."""
+    probe = Probe()
+    with (
+        probe_family(probe) as model,
+        run_server(models=[model], default_deadline_s=0.1, max_deadline_s=0.3) as server,
+        server.channel() as channel,
+    ):
+        segment = Stubs.over(channel).segmentation.SegmentByBox
+        code, message, _ = refusal(lambda: segment(boxes(), timeout=36_000))
+        probe.gate.set()
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "0.3 s, the most" in message
+
+
 def test_a_callers_own_deadline_is_told_as_its_own(elsewhere: Elsewhere):
     """Whichever end notices first, no deadline of the server's is blamed."""
     told = set()

@@ -1,12 +1,15 @@
 """Streams: uploads, object by object answers, sessions; large pictures through small messages; slow readers."""
 
+import contextlib
 import hashlib
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator
 
 import grpc
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -16,7 +19,7 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from PIL import Image as Pillow
 from probe_family import Probe, probe_family
 from pycocotools import mask as coco
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_until
 
 Options = segmentation_pb2.SegmentationOptions
 BOX = mask_pb2.Box(x_min=60, y_min=20, x_max=400, y_max=290)
@@ -272,3 +275,37 @@ def test_draining_ends_idle_sessions(photos: dict[str, Photo]):
         done.set()
         stopped.result(PATIENCE_S)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_who_never_reads_gives_its_seat_back(photos: dict[str, Photo]):
+    """Callers who open streams and read nothing do not lock out the next one."""
+    probe = Probe()
+    probe.gate.set()
+    picture = io.BytesIO()
+    Pillow.new("RGB", (1200, 1200)).save(picture, "png")
+    boxes = [mask_pb2.Box(x_min=x, y_min=20, x_max=1190, y_max=1190) for x in range(100) if x != 13]
+    options = Options(mask_formats=[mask_pb2.MASK_FORMAT_BITS])
+    request = pb2.SegmentByBoxRequest(image={"content": picture.getvalue()}, boxes=boxes, options=options)
+    with (
+        probe_family(probe) as model,
+        run_server(models=[model], max_requests_per_device=2, max_stall_s=0.5) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        channels = [stack.enter_context(server.channel()) for _ in range(3)]
+        idle = [
+            Stubs.over(channel).segmentation.StreamSegmentation(
+                pb2.StreamSegmentationRequest(box=request), timeout=36_000
+            )
+            for channel in channels[:2]
+        ]
+        wait_until(lambda: server.app.status().devices[0].requests == 2)
+        wait_until(lambda: server.app.status().devices[0].requests == 0)
+        small = pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=[BOX])
+        assert Stubs.over(channels[2]).segmentation.SegmentByBox(small).segmentation.objects
+        metrics = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
+        for call in idle:
+            with pytest.raises(grpc.RpcError, match="took in nothing") as told:
+                list(call)
+            assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    ended = 'grpc_code="DEADLINE_EXCEEDED",grpc_method="StreamSegmentation"'
+    assert re.search(rf"grpc_server_handled_total\{{{ended}.*}} 2.0", metrics)

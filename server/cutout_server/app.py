@@ -229,6 +229,8 @@ class App:
             self._gate,
             (CallLog(), self._metrics),
             default_deadline_s=settings.default_deadline_s,
+            max_deadline_s=settings.max_deadline_s,
+            max_stall_s=settings.max_stall_s,
             max_message_bytes=settings.max_message_bytes,
         )
         server = grpc.aio.server(

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 OURS = "/cutout.v1."
 # Lives by its idle time instead of a deadline.
 SESSION = "SegmentSession"
+# A caller on a poor line is no slower than this.
+SLOWEST_BYTES_PER_S = 64 * 1024
 CANCELLATION_S = 0.1
 STATUS_DETAILS = "grpc-status-details-bin"
 TYPES = {
@@ -106,15 +108,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         gate: Knows the keys.
         observers: Hear of every call of the contract's services.
         default_deadline_s: Deadline of calls that bring none.
+        max_deadline_s: Calls that bring a later one get this.
+        max_stall_s: A caller who takes in nothing of an answer for so long has left; a long message has longer.
         max_message_bytes: Bound on one message of an answer.
     """
 
     def __init__(
-        self, gate: Gate, observers: Sequence[CallObserver], *, default_deadline_s: float, max_message_bytes: int
+        self,
+        gate: Gate,
+        observers: Sequence[CallObserver],
+        *,
+        default_deadline_s: float,
+        max_deadline_s: float,
+        max_stall_s: float,
+        max_message_bytes: int,
     ) -> None:
         self._gate = gate
         self._observers = observers
         self._default_deadline_s = default_deadline_s
+        self._max_deadline_s = max_deadline_s
+        self._max_stall_s = max_stall_s
         self._max_message_bytes = max_message_bytes
 
     async def intercept_service(
@@ -146,7 +159,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async def send(response: Any) -> None:
                     data = messages.serialize(handler.response_serializer, response, self._max_message_bytes)
                     # Returns once the transport has room: a slow reader holds its own call back, and nothing piles up.
-                    await context.write(data)
+                    try:
+                        async with asyncio.timeout(self._max_stall_s + len(data) / SLOWEST_BYTES_PER_S):
+                            await context.write(data)
+                    except TimeoutError:
+                        raise DeadlineError(
+                            f"the caller took in nothing of the answer for {self._max_stall_s:g} s",
+                            reason="CALLER_STALLED",
+                        ) from None
                     counts.sent += 1
 
                 request = await _requested(handler, arriving, counts)
@@ -194,7 +214,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             reason = code.name
             raise asyncio.CancelledError from None
         except TimeoutError:
-            refused = DeadlineError(_late(own_s, self._default_deadline_s))
+            refused = DeadlineError(self._late(own_s))
         except CutoutError as error:
             refused = error
         except Exception:
@@ -223,9 +243,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _seconds(self, rpc: Rpc, own_s: float | None) -> float:
         """Time that a call has, of which its caller gave it `own_s`."""
-        if own_s is not None:
-            return own_s
-        return float("inf") if rpc.method == SESSION else self._default_deadline_s
+        if own_s is None:
+            return float("inf") if rpc.method == SESSION else self._default_deadline_s
+        return own_s if rpc.method == SESSION else min(own_s, self._max_deadline_s)
+
+    def _late(self, own_s: float | None) -> str:
+        if own_s is None:
+            given = f"{self._default_deadline_s:g} s, which calls get that bring no deadline; set a longer one"
+            return f"the call took longer than {given}"
+        if own_s > self._max_deadline_s:
+            return f"the call took longer than {self._max_deadline_s:g} s, the most that this server gives a call"
+        return f"the deadline that the call came with passed, {own_s:.3g} s after its arrival; set a longer one"
 
 
 def _guarded(handler: Any, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
@@ -274,12 +302,6 @@ async def _abort(context: Context, error: CutoutError, request_id: str) -> None:
     status = to_status(error, request_id)
     trailing = ((request_ids.HEADER, request_id), (STATUS_DETAILS, status.SerializeToString()))
     await context.abort(error.code, status.message, trailing_metadata=trailing)
-
-
-def _late(own_s: float | None, default_s: float) -> str:
-    if own_s is None:
-        return f"the call took longer than {default_s:g} s, which calls get that bring no deadline; set a longer one"
-    return f"the deadline that the call came with passed, {own_s:.3g} s after its arrival; set a longer one"
 
 
 def _loop_time(deadline_s: float) -> float | None:

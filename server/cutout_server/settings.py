@@ -173,6 +173,12 @@ class Settings(Config):
         5.0, gt=0, le=channels.PING_S, description="Connections that ping more often, with calls or without, are ended."
     )
     default_deadline_s: float = Field(60.0, gt=0, description="Deadline of calls that bring none.")
+    max_deadline_s: float = Field(600.0, gt=0, description="Calls that bring a later deadline get this one.")
+    max_stall_s: float = Field(
+        20.0,
+        gt=0,
+        description="A caller who takes in nothing of an answer for so long, and 1 s for each 64 KiB, has left.",
+    )
     session_idle_s: float = Field(300.0, gt=0, description="A session without a message for so long is ended.")
     drain_s: float = Field(30.0, ge=0, description="Time that accepted work has to finish after SIGTERM.")
 
@@ -232,13 +238,19 @@ class Settings(Config):
         check(Engine(self.engine), Precision(self.precision))
         if self.max_pixels_in_hand < 2 * self.max_image_pixels:  # Half of them is for sessions at most.
             raise ValueError("max_pixels_in_hand: expected at least twice max_image_pixels")
+        self._check_calls()
+        _refuse_shared_keys(self.api_keys)
+        self._check_rewriting()
+        return self
+
+    def _check_calls(self) -> None:
+        """Raises ValueError unless what is said of every call fits together."""
+        if self.max_deadline_s < self.default_deadline_s:
+            raise ValueError("max_deadline_s: expected at least default_deadline_s")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key: both or neither")
         if self.tls_client_ca and not self.tls_cert:
             raise ValueError("tls_client_ca: needs tls_cert and tls_key")
-        _refuse_shared_keys(self.api_keys)
-        self._check_rewriting()
-        return self
 
     def _check_rewriting(self) -> None:
         """Raises ValueError unless the language model's settings fit together; never repeats them."""
