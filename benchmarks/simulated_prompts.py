@@ -4,8 +4,6 @@ import cv2
 import numpy as np
 from cutout_server.types import BoolMask, Box, ObjectPrompt
 
-KINDS = ("tight box", "loose box", "jittered box", "one click", "five clicks", "box and clicks")
-
 
 def simulate(truth: BoolMask, seed: int) -> dict[str, ObjectPrompt]:
     """One prompt of each kind.
@@ -15,10 +13,9 @@ def simulate(truth: BoolMask, seed: int) -> dict[str, ObjectPrompt]:
         seed: For the kinds that are drawn at random.
 
     Returns:
-        By kind. A loose box has 5 to 20% of the object's size added at each side; the sides of a jittered one are moved
-        by up to 12% either way; one click is at the point farthest from the outline; five clicks add two more inside
-        and two outside, within 15% of the picture's longer side; the last kind joins the jittered box and the five
-        clicks.
+        By kind. A loose box has 5 to 20% of the object's size added at each side; five clicks are one at the point
+        farthest from the outline, two more inside and two outside, within 15% of the picture's longer side; the last
+        kind joins them and a box whose sides are moved by up to 12% either way.
     """
     rng = np.random.default_rng(seed)
     height, width = truth.shape
@@ -37,8 +34,6 @@ def simulate(truth: BoolMask, seed: int) -> dict[str, ObjectPrompt]:
     return {
         "tight box": ObjectPrompt(box=box(tight)),
         "loose box": ObjectPrompt(box=box(loose)),
-        "jittered box": ObjectPrompt(box=box(jittered)),
-        "one click": ObjectPrompt(points=points[:1], labels=labels[:1]),
         "five clicks": ObjectPrompt(points=points, labels=labels),
         "box and clicks": ObjectPrompt(points=points, labels=labels, box=box(jittered)),
     }

@@ -78,7 +78,8 @@ def test_boxes(client: Client, scene: bytes) -> None:
     one = client.segment_box(scene, DISC)
     assert len(one) == 1
     with PIL.Image.open(io.BytesIO(scene)) as image:
-        np.testing.assert_array_equal(one[0].mask, np.asarray(image)[..., 0] == 220)
+        disc = np.asarray(image)[..., 0] == 220
+    assert (one[0].mask & disc).sum() > 0.85 * (one[0].mask | disc).sum()
     assert one[0].prompt_box == DISC
     assert same(client.segment_box(scene, np.array(DISC)), one)
     assert same(client.segment_box(scene, [one[0].prompt_box]), one)

@@ -101,6 +101,8 @@ def test_a_clean_checkout_builds_a_whole_wheel(tmp_path: Path):
     stubs = {Path(name).name for name in names if name.startswith("cutout/v1/")}
     assert stubs >= {"segmentation_service_pb2.py", "segmentation_service_pb2.pyi", "segmentation_service_pb2_grpc.py"}
     assert "descriptors.binpb" in stubs
+    assert "cutout_server/models/builtin/network.onnx" in names
+    assert {name.split("/")[-1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
     site = str(tmp_path / "site")
     program = "\n".join(
         (
@@ -121,6 +123,16 @@ def test_the_client_needs_no_server():
     for package in ("cutout_client", "cutout_gateway.app"):
         run = subprocess.run([sys.executable, "-c", program.format(package)], capture_output=True, text=True)
         assert run.stdout == "[]\n", run.stderr
+
+
+def test_the_built_in_model_needs_no_torch():
+    """Its weights are in the package, and what runs them is light."""
+    program = (
+        "import sys; from cutout_server.models.builtin import load; from cutout_server.models.base import ModelFiles"
+    )
+    program += "; load(ModelFiles(), 'cpu'); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout == "False\n", run.stderr
 
 
 def test_only_models_import_torch():

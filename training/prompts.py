@@ -9,10 +9,11 @@ from numpy.random import Generator
 def jittered(box: np.ndarray, random: Generator) -> Box:
     """A box (x_min, y_min, x_max, y_max) as a hand draws it; most are tight."""
     width, height = box[2] - box[0], box[3] - box[1]
-    spread = random.choice([0.0, 0.03, 0.08])
+    spread = random.choice([0.0, 0.03, 0.06, 0.1])
     moved = box + random.normal(0, 1, 4) * spread * np.array([width, height, width, height])
-    if random.random() < 0.1:
-        moved += np.array([-1, -1, 1, 1]) * random.uniform(0, 0.12) * max(width, height)
+    if random.random() < 0.25:
+        loose = random.uniform(0, 0.2, 4) * np.array([width, height, width, height])
+        moved += np.array([-1, -1, 1, 1]) * loose
     if moved[2] - moved[0] < 2 or moved[3] - moved[1] < 2:
         moved = box
     return Box(*moved.tolist())

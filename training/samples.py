@@ -16,7 +16,8 @@ WEIGHTS = {  # How often a set is drawn from: by its variety, not by its size.
 }  # fmt: skip
 OTHER_SETS = 5.0
 COMPOSITES, SHAPES = 0.28, 0.08
-BOXES, CLICKS = 0.5, 0.33  # Of the prompts; the rest have a mask from before.
+BOXES, CLICKS = 0.43, 0.4  # Of the prompts; the rest have a mask from before.
+SMALLEST_SHARE, LARGEST_SHARE = 0.5, 9.0  # Sides of the crop around a click, in longer sides of the object.
 GRAIN = 48  # Cells of an object's box, each way, among which a click's place is drawn.
 
 
@@ -100,8 +101,10 @@ class Samples:
     def _window(self, one: Object, random: Generator, prompt: str) -> Window:
         x_min, y_min, x_max, y_max = one.box
         longer = max(x_max - x_min, y_max - y_min)
-        if prompt == "click":  # Callers' clicks say nothing of the size: any share of the crop, off its middle.
-            side = longer * np.exp(random.uniform(np.log(0.9), np.log(5)))
+        if (
+            prompt == "click"
+        ):  # Callers' clicks say nothing of the size: any share of the crop, and more than all of it.
+            side = longer * np.exp(random.uniform(np.log(SMALLEST_SHARE), np.log(LARGEST_SHARE)))
             # Found on a small mask, which is fast.
             box = Window(x_min, y_min, x_max - x_min, y_max - y_min)
             mask = crop(self._pictures.read(one.picture)[1], box, GRAIN, nearest=True)
@@ -197,17 +200,15 @@ def _prompt(mask: np.ndarray, prompt: str, random: Generator) -> tuple[np.ndarra
         maps[0] = box_map(size, jittered(tight, random))
     if prompt == "mask":
         maps[3] = spoiled(mask, random)
-    clicks = 1 if prompt == "click" else int(random.random() < (0.1 if prompt == "box" else 0.6))
-    if prompt == "click" and random.random() < 0.35:
-        clicks = int(random.integers(2, 5))
+    clicks = 1 if prompt == "click" else int(random.random() < (0.2 if prompt == "box" else 0.6))
+    if prompt == "click" and random.random() < 0.45:
+        clicks = int(random.integers(2, 4))
     for _ in range(clicks):
         spot(maps[1], *inside(is_inside, random))
-    outside = prompt == "click" and random.random() < 0.25
+    outside = random.random() < (0.35 if prompt == "click" else 0.1)
     if outside:
-        near = (
-            cv2.dilate(is_inside.view(np.uint8), np.ones((size // 4 + 1, size // 4 + 1), np.uint8)).view(bool)
-            & ~is_inside
-        )
-        if near.any():
+        reach = np.ones((size // 4 + 1, size // 4 + 1), np.uint8)
+        near = cv2.dilate(is_inside.view(np.uint8), reach).view(bool) & ~is_inside
+        for _ in range(int(random.integers(1, 3)) if near.any() else 0):
             spot(maps[2], *inside(near, random))
-    return maps, prompt != "click" or clicks > 1
+    return maps, prompt != "click" or clicks + outside > 1

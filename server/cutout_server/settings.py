@@ -92,7 +92,7 @@ class ApiKey(BaseModel):
 BUILTIN = ModelSettings(
     name="builtin",
     family="builtin",
-    description="Classical vision, no weights: graph cuts for boxes and points, cascades and colour words for text.",
+    description="A small network in the package for boxes and points; cascades and colour words for text.",
 )
 
 

@@ -1,4 +1,4 @@
-"""The built-in model: classical vision from OpenCV, no weights and no download."""
+"""The built-in model: a small network of our own, whose weights are in the package; words by OpenCV's cascades."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ def load(files: ModelFiles, device: str) -> "Builtin":
     """Makes the built-in model.
 
     Args:
-        files: Must be empty: there are no weights, and there is nothing to set.
+        files: Must be empty: the weights are in the package, and there is nothing to set.
         device: Ignored, since all of it runs on the CPU.
 
     Raises:

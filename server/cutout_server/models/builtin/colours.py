@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.models.builtin.superpixels import Lab, to_lab
 from cutout_server.types import Box, RgbImage
+
+Lab = NDArray[np.float32]  # (h, w, 3) CIE L*a*b* with its natural ranges
 
 _SIDE = 320
 _SMALLEST = 0.003  # Share of the picture below which a region is a speck.
@@ -38,7 +39,8 @@ def regions(pixels: RgbImage, colour: str) -> list[tuple[Box, float]]:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
-    named = name(to_lab(smooth), colour).astype(np.uint8)
+    lab = np.asarray(cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
+    named = name(lab, colour).astype(np.uint8)
     named = np.asarray(cv2.morphologyEx(named, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(named, connectivity=8)
     x, y = width / size[0], height / size[1]

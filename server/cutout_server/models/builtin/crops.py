@@ -73,7 +73,9 @@ def _resized(picture: NDArray[np.uint8], width: int, height: int, *, nearest: bo
     return np.asarray(cv2.resize(picture, (width, height), interpolation=way), np.uint8)
 
 
-def resample(values: Field, source: Window, target: Window, size: tuple[int, int], rest: float | None) -> Field:
+def resample(
+    values: Field, source: Window, target: Window, size: tuple[int, int], rest: float | None, *, means: bool = True
+) -> Field:
     """What values that are spread over one window say of another, bilinearly.
 
     Args:
@@ -82,12 +84,13 @@ def resample(values: Field, source: Window, target: Window, size: tuple[int, int
         target: What is wanted.
         size: (height, width) of the result.
         rest: Value outside of `source`; None goes on with those at its edge.
+        means: Whether a coarser result holds means, and not samples.
     """
     height, width = size
     x, y = values.shape[1] / source.width, values.shape[0] / source.height
     across, down = target.width / width, target.height / height
     finer = max(across * x, down * y)
-    if finer > 1.5:  # Means, not samples.
+    if means and finer > 1.5:
         side = int(finer) | 1
         values = np.asarray(cv2.blur(values, (side, side), borderType=cv2.BORDER_REPLICATE), np.float32)
     move = np.array(
@@ -96,9 +99,12 @@ def resample(values: Field, source: Window, target: Window, size: tuple[int, int
             [0, down * y, (target.top + down / 2 - source.top) * y - 0.5],
         ]
     )
-    border = cv2.BORDER_REPLICATE if rest is None else cv2.BORDER_CONSTANT
     way = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(values, move, (width, height), flags=way, borderMode=border, borderValue=rest or 0.0)
+    moved = cv2.warpAffine(values, move, (width, height), flags=way, borderMode=cv2.BORDER_REPLICATE)
+    if rest is not None:
+        columns, rows = target.left + (np.arange(width) + 0.5) * across, target.top + (np.arange(height) + 0.5) * down
+        moved[:, (columns < source.left) | (columns >= source.left + source.width)] = rest
+        moved[(rows < source.top) | (rows >= source.top + source.height)] = rest
     return np.asarray(moved, np.float32)
 
 

@@ -1,106 +1,148 @@
-"""From one prompt to candidate masks, by what the prompt is made of."""
+"""From one prompt to candidate masks: crops around what it speaks of, looked at to find it, then to outline it."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from cutout_server.models.base import Candidates
-from cutout_server.models.builtin import coefficients
-from cutout_server.models.builtin.clicks import Guess, guesses
+from cutout_server.models.builtin.crops import MARGIN, Field, Window, box_map, resample, spot
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
-from cutout_server.models.builtin.refine import PINNED
-from cutout_server.models.builtin.scene import Field, Scene
-from cutout_server.models.builtin.segment import Outcome, from_guess, within_box
-from cutout_server.models.builtin.window import Window
+from cutout_server.models.builtin.network import CHANNELS, MASKS, Network
 from cutout_server.types import Box, ObjectPrompt
 
-CANDIDATES = 3
-_BOX_MARGIN, _BOX_PIXELS = 0.6, 50_000
-_GUESS_MARGIN, _GUESS_PIXELS = 0.5, 28_000
-_GUESSES = 5
-_SIZES_APART = 1.3  # Guesses whose areas differ by less are the same thing.
-_BIASES = (0.0, -1.0, 1.0)
-LOGIT = 8.0  # Of a pixel that is certain.
+SIZE = 128  # Of crops, in pixels.
+_CLICKED_SIZE = 96  # Where there is no box: the network was trained at this size.
+LOGIT = 12.0  # Of a pixel that is certain.
+_SCALES = (1.0, 0.45, 0.2)  # Sides of the crops in which a click's object is searched, in sides of the picture.
+_SAME = 0.7  # IoU from which two candidates are one.
 _SMALLEST, _LARGEST = 256, 1024  # Longer side of the logits, in pixels.
 
 
-def decode(embedding: BuiltinEmbedding, prompt: ObjectPrompt, multimask: bool) -> Candidates:
+@dataclass(frozen=True)
+class Look:
+    """A mask as the network answered it.
+
+    Attributes:
+        window: The crop that it was asked about.
+        logits: (h, w) over the window.
+        quality: IoU to be expected.
+    """
+
+    window: Window
+    logits: Field = field(repr=False)
+    quality: float
+
+
+def decode(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, multimask: bool) -> Candidates:
     """Candidates for one prompt; see `Segmenter.decode`."""
-    found = _outcomes(embedding, prompt, CANDIDATES if multimask else 1)
+    prior = _prior(embedding, prompt)
+    inside = prompt.points[prompt.labels == 1]
+    if prompt.box is None and prior is None and len(inside):
+        found = _searched(network, embedding, prompt, MASKS if multimask else 1)
+    else:
+        box = prompt.box or (extent(prior) if prior else None) or _whole(embedding)
+        window = Window.around(_reaching(box, prompt))
+        found = looks(network, embedding, [(window, prompt, prior)])[0]
+        found = found if multimask else found[:1]
     size = _size(embedding, found)
-    logits = np.stack([_logits(embedding, prompt, outcome, size) for outcome in found])
-    return Candidates(logits, np.array([outcome.quality for outcome in found], np.float32))
+    logits = np.stack([_placed(embedding, prompt, look, size) for look in found])
+    return Candidates(logits, np.array([look.quality for look in found], np.float32))
 
 
-def _outcomes(embedding: BuiltinEmbedding, prompt: ObjectPrompt, count: int) -> list[Outcome]:
-    prior = prompt.logits
-    if prior is not None and (prior > 0).any():
-        return _from_prior(embedding, prompt, prior, count)
-    if prompt.box is None and (prompt.labels == 1).any():
-        return _from_clicks(embedding, prompt, count)
-    scene = box_scene(embedding, prompt)
-    return [within_box(scene, bias) for bias in _BIASES[:count]]
-
-
-def _from_prior(embedding: BuiltinEmbedding, prompt: ObjectPrompt, prior: Field, count: int) -> list[Outcome]:
-    height, width = embedding.image_size
-    rows, columns = np.flatnonzero((prior > 0).any(1)), np.flatnonzero((prior > 0).any(0))
-    y, x = height / prior.shape[0], width / prior.shape[1]
-    box = prompt.box or Box(columns[0] * x, rows[0] * y, (columns[-1] + 1) * x, (rows[-1] + 1) * y)
-    box = _reaching(box, prompt)
-    window = Window.around(box, embedding.image_size, _BOX_MARGIN, _BOX_PIXELS)
-    scene = Scene.of(embedding.pixels, window, box, prompt.points, prompt.labels)
-    inside = 1 / (1 + np.exp(-np.clip(window.sample(prior, embedding.image_size), -LOGIT, LOGIT)))
+def looks(
+    network: Network,
+    embedding: BuiltinEmbedding,
+    questions: Sequence[tuple[Window, ObjectPrompt, Look | None]],
+    size: int = SIZE,
+) -> list[list[Look]]:
+    """The three masks that the network sees in each window, for a prompt and perhaps a mask from before."""
+    crops = np.zeros((len(questions), CHANNELS, size, size), np.float32)
+    for seen, (window, prompt, prior) in zip(crops, questions, strict=True):
+        seen[:3] = embedding.crop(window, size).transpose(2, 0, 1) / np.float32(127.5) - 1
+        if prompt.box is not None:
+            seen[3] = box_map(size, window.seen(prompt.box, size))
+        places = (prompt.points - (window.left, window.top)) * (size / window.width, size / window.height)
+        for (x, y), label in zip(places.tolist(), prompt.labels.tolist(), strict=True):
+            spot(seen[4 if label else 5], x, y)
+        if prior is not None:
+            before = resample(prior.logits, prior.window, window, (size, size), -LOGIT)
+            seen[6] = np.tanh(before / 2)
+    logits, quality = network(crops)
     return [
-        from_guess(scene, inside.astype(np.float32), bounded=prompt.box is not None, bias=b) for b in _BIASES[:count]
+        [Look(window, mask, float(score)) for mask, score in zip(masks, scores, strict=True)]
+        for (window, *_), masks, scores in zip(questions, logits, quality, strict=True)
     ]
 
 
-def _from_clicks(embedding: BuiltinEmbedding, prompt: ObjectPrompt, count: int) -> list[Outcome]:
-    height, width = embedding.image_size
-    parts = (prompt.points / (width, height)).astype(np.float32)
-    offered = guesses(embedding.tree, parts, prompt.labels)
-    outcomes = []
-    for guess in best_guesses(offered):
-        scene, labels = grown_scene(embedding, prompt, guess)
-        outcomes.append(from_guess(scene, labels, traits=guess.traits))
-    outcomes.sort(key=lambda outcome: -outcome.quality)
-    outcomes = outcomes[:count]
-    while len(outcomes) < count:  # Too little picture for three sizes.
-        outcomes.append(replace(outcomes[-1], quality=outcomes[-1].quality * 0.9))
-    return outcomes
-
-
-def best_guesses(offered: list[Guess]) -> list[Guess]:
-    """The likeliest, of sizes that differ."""
-    weights = np.array(coefficients.GUESS, np.float32)
-    kept: list[Guess] = []
-    for guess in sorted(offered, key=lambda guess: -float(guess.traits @ weights)):
-        apart = np.log(_SIZES_APART)
-        if all(abs(guess.log_share - other.log_share) > apart for other in kept):
-            kept.append(guess)
-    return kept[:_GUESSES]
-
-
-def grown_scene(embedding: BuiltinEmbedding, prompt: ObjectPrompt, guess: Guess) -> tuple[Scene, Field]:
-    """Where a guess is looked at closely, and its (h, w) labels there."""
-    height, width = embedding.image_size
-    mask = guess.members[embedding.tree.superpixels.labels]
+def extent(look: Look) -> Box | None:
+    """The box of a mask, in pixels of the picture; None when it is empty."""
+    mask = look.logits > 0
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    y, x = height / mask.shape[0], width / mask.shape[1]
-    box = Box(columns[0] * x, rows[0] * y, (columns[-1] + 1) * x, (rows[-1] + 1) * y)
-    window = Window.around(_reaching(box, prompt), embedding.image_size, _GUESS_MARGIN, _GUESS_PIXELS)
-    scene = Scene.of(embedding.pixels, window, box, prompt.points, prompt.labels)
-    return scene, window.sample(mask.astype(np.float32), embedding.image_size) * np.float32(0.8) + np.float32(0.1)
+    if not len(rows):
+        return None
+    x, y = look.window.width / mask.shape[1], look.window.height / mask.shape[0]
+    return Box(
+        look.window.left + float(columns[0]) * x,
+        look.window.top + float(rows[0]) * y,
+        look.window.left + float(columns[-1] + 1) * x,
+        look.window.top + float(rows[-1] + 1) * y,
+    )
 
 
-def box_scene(embedding: BuiltinEmbedding, prompt: ObjectPrompt) -> Scene:
-    """Where the prompt's box, or the whole picture when it has none, is looked at."""
+def _searched(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, count: int) -> list[Look]:
+    """What clicks alone may mean: crops of several sizes, and a second look at the masks that are likeliest."""
+    inside = prompt.points[prompt.labels == 1]
+    (x, y), spread = inside.mean(0).tolist(), float(np.ptp(inside, axis=0).max())
+    sides = {max(scale * max(embedding.image_size), MARGIN * spread) for scale in _SCALES}
+    offered = looks(
+        network, embedding, [(Window.at(x, y, side), prompt, None) for side in sorted(sides)], _CLICKED_SIZE
+    )
+    likely = _apart([look for masks in offered for look in masks], count)
+    again = [(Window.around(_reaching(extent(look) or _dot(x, y), prompt)), prompt, look) for look in likely]
+    # The first of the masks is the one that follows a mask from before.
+    found = [masks[0] for masks in looks(network, embedding, again, _CLICKED_SIZE)]
+    return sorted(found, key=lambda look: -look.quality)
+
+
+def _apart(offered: list[Look], count: int) -> list[Look]:
+    """The likeliest, none of them nearly another, so far as there are enough."""
+    ordered = sorted(offered, key=lambda look: -look.quality)
+    boxes = [extent(look) for look in ordered]
+    kept: list[int] = []
+    for index, box in enumerate(boxes):
+        others = [boxes[k] for k in kept]
+        if len(kept) < count and not any(overlap(box, other) > _SAME for other in others):
+            kept.append(index)
+    kept += [index for index in range(len(ordered)) if index not in kept][: count - len(kept)]
+    return [ordered[index] for index in kept]
+
+
+def overlap(first: Box | None, second: Box | None) -> float:
+    """IoU of two boxes; 1 where neither is one."""
+    if first is None or second is None:
+        return float(first is second)
+    across = min(first.x_max, second.x_max) - max(first.x_min, second.x_min)
+    down = min(first.y_max, second.y_max) - max(first.y_min, second.y_min)
+    shared = max(across, 0.0) * max(down, 0.0)
+    areas = [(box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (first, second)]
+    return shared / max(sum(areas) - shared, 1e-9)
+
+
+def _prior(embedding: BuiltinEmbedding, prompt: ObjectPrompt) -> Look | None:
+    """The mask that came with the prompt; an empty one says nothing."""
+    if prompt.logits is None or not (prompt.logits > 0).any():
+        return None
+    return Look(embedding.frame, prompt.logits, 1.0)
+
+
+def _whole(embedding: BuiltinEmbedding) -> Box:
     height, width = embedding.image_size
-    box = _reaching(prompt.box or Box(0, 0, width, height), prompt)
-    window = Window.around(box, embedding.image_size, _BOX_MARGIN, _BOX_PIXELS)
-    return Scene.of(embedding.pixels, window, box, prompt.points, prompt.labels)
+    return Box(0, 0, width, height)
+
+
+def _dot(x: float, y: float) -> Box:
+    return Box(x, y, x + 1, y + 1)
 
 
 def _reaching(box: Box, prompt: ObjectPrompt) -> Box:
@@ -112,40 +154,34 @@ def _reaching(box: Box, prompt: ObjectPrompt) -> Box:
     return Box(min(box.x_min, left), min(box.y_min, top), max(box.x_max, right), max(box.y_max, bottom))
 
 
-def _size(embedding: BuiltinEmbedding, outcomes: list[Outcome]) -> tuple[int, int]:
+def _size(embedding: BuiltinEmbedding, found: list[Look]) -> tuple[int, int]:
     """(h, w) of logits that keep what the finest window shows, within bounds."""
     height, width = embedding.image_size
     longer = max(height, width)
-    wanted = max(max(outcome.scene.window.scale) for outcome in outcomes) * longer
+    wanted = max(look.logits.shape[1] / look.window.width for look in found) * longer
     scale = min(max(wanted, _SMALLEST), _LARGEST) / longer
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _logits(embedding: BuiltinEmbedding, prompt: ObjectPrompt, outcome: Outcome, size: tuple[int, int]) -> Field:
-    logits = outcome.scene.window.paste(soften(outcome.labels), embedding.image_size, size, -LOGIT)
-    order = np.argsort(
-        -prompt.labels, kind="stable"
-    )  # Clicks outside last: where both fall on one spot, less is safer.
-    for (x, y), label in zip(prompt.points[order], prompt.labels[order], strict=True):
-        _pin(logits, embedding, x, y, inside=bool(label))
+def _placed(embedding: BuiltinEmbedding, prompt: ObjectPrompt, look: Look, size: tuple[int, int]) -> Field:
+    """(h, w) logits over the whole picture, in which clicks have what they ask for."""
+    logits = resample(np.clip(look.logits, -LOGIT, LOGIT), look.window, embedding.frame, size, -LOGIT)
+    # Clicks outside last: where both fall on one spot, less is safer.
+    for index in np.argsort(-prompt.labels, kind="stable"):
+        x, y = prompt.points[index].tolist()
+        _pin(logits, embedding, x, y, inside=bool(prompt.labels[index]))
     if not (logits > 0).any():  # The object is smaller than any sample, or its clicks contradict each other.
-        _pin(logits, embedding, *_middle(prompt, outcome), inside=True)
+        _pin(logits, embedding, *_middle(prompt, look), inside=True)
     return logits
 
 
-def _middle(prompt: ObjectPrompt, outcome: Outcome) -> tuple[float, float]:
-    """Where the object is most likely if it is anywhere: at the first click inside, else in the middle of the box."""
+def _middle(prompt: ObjectPrompt, look: Look) -> tuple[float, float]:
+    """Where the object is most likely if it is anywhere: at the first click inside, else in the middle."""
     inside = prompt.points[prompt.labels == 1]
     if len(inside):
         return float(inside[0, 0]), float(inside[0, 1])
-    window, box = outcome.scene.window, outcome.scene.box
-    x, y = (box[:2] + box[2:]) / 2 / window.scale + (window.left, window.top)
-    return float(x), float(y)
-
-
-def soften(labels: Field) -> Field:
-    """(h, w) labels in [0, 1] to logits."""
-    return np.asarray(cv2.GaussianBlur(LOGIT * (2 * labels - 1), (0, 0), 0.7), np.float32)
+    window = look.window
+    return window.left + window.width / 2, window.top + window.height / 2
 
 
 def _pin(logits: Field, embedding: BuiltinEmbedding, x: float, y: float, *, inside: bool) -> None:
@@ -154,4 +190,8 @@ def _pin(logits: Field, embedding: BuiltinEmbedding, x: float, y: float, *, insi
     column = (min(int(x), columns - 1) + 0.5) * width / columns - 0.5
     row = (min(int(y), rows - 1) + 0.5) * height / rows - 0.5
     left, top = max(int(np.floor(column)), 0), max(int(np.floor(row)), 0)
-    logits[top : top + 2, left : left + 2] = 1.5 * PINNED if inside else -1.5 * PINNED
+    around = logits[top : top + 2, left : left + 2]
+    if inside:
+        np.maximum(around, 1.0, out=around)
+    else:
+        np.minimum(around, -1.0, out=around)

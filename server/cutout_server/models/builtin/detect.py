@@ -12,7 +12,8 @@ from cutout_server.models.base import Detection, DetectQuery
 from cutout_server.models.builtin import cascades, colours
 from cutout_server.models.builtin.cascades import Cascade, Cascades, Find, Grey
 from cutout_server.models.builtin.embedding import embed
-from cutout_server.models.builtin.grown import around_face, salient
+from cutout_server.models.builtin.found import around_face, salient
+from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.words import COLOURS, VOCABULARY, concept_of
 from cutout_server.types import Box, RgbImage
 
@@ -23,8 +24,8 @@ _SMALLEST = 24
 class Detectors:
     """All detectors. Safe to use from several threads at once."""
 
-    def __init__(self) -> None:
-        self._cascades = Cascades()
+    def __init__(self, network: Network) -> None:
+        self._cascades, self._network = Cascades(), network
 
     def find(self, query: DetectQuery) -> list[Detection]:
         """Finds the phrases, the best first for each.
@@ -40,7 +41,7 @@ class Detectors:
         ]
         if unknown:
             raise InvalidRequestError(*unknown)
-        looks = _Looks(query.pixels, self._cascades)
+        looks = _Looks(query.pixels, self._cascades, self._network)
         return [
             Detection(box, score, index)
             for index, concept in enumerate(concepts)
@@ -51,7 +52,7 @@ class Detectors:
 
 def _unknown(phrase: str) -> str:
     return (
-        f"expected a word that the built-in model knows, got {phrase[:60]!r}. It is classical vision and knows only: "
+        f"expected a word that the built-in model knows, got {phrase[:60]!r}. It knows only: "
         f"{', '.join(VOCABULARY)}. Neural detectors take any words; ListModels tells which ones are served"
     )
 
@@ -62,6 +63,7 @@ class _Looks:
 
     pixels: RgbImage
     cascades: Cascades
+    network: Network
     _found: dict[str, list[Find]] = field(default_factory=dict)
 
     def at(self, concept: str) -> list[Find]:
@@ -80,7 +82,7 @@ class _Looks:
             "cat face": lambda: self._scaled(self.cascades.cat_faces, _CAT_SIDE),
             "cat": self._cats,
             "plate": lambda: self._seen(cascades.PLATES),
-            "object": lambda: salient(embed(self.pixels)),
+            "object": lambda: salient(self.network, embed(self.pixels)),
             **{colour: lambda colour=colour: colours.regions(self.pixels, colour) for colour in COLOURS},  # type: ignore[misc]
         }
 
@@ -119,7 +121,9 @@ class _Looks:
 
     def _cats(self) -> list[Find]:
         embedding = embed(self.pixels)
-        return cascades.suppress([(around_face(embedding, box), score) for box, score in self.at("cat face")])
+        return cascades.suppress(
+            [(around_face(self.network, embedding, box), score) for box, score in self.at("cat face")]
+        )
 
     def _seen(self, kinds: tuple[Cascade, ...]) -> list[Find]:
         return self._scaled(lambda grey: self.cascades.find(grey, kinds, _SMALLEST))

@@ -18,20 +18,21 @@ from cutout_server.models.base import (
 from cutout_server.models.builtin.decode import decode
 from cutout_server.models.builtin.detect import Detectors
 from cutout_server.models.builtin.embedding import BuiltinEmbedding, embed
+from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.propose import propose
-from cutout_server.models.builtin.refine import refine
+from cutout_server.models.builtin.upscale import upscaled
 from cutout_server.types import MaskPatch, RgbImage
 
 
 class Builtin:
-    """Segmenter, Proposer and Detector without weights. It keeps nothing between calls and draws nothing at random."""
+    """Segmenter, Proposer and Detector with weights of its own. It keeps nothing between calls."""
 
     @classmethod
     def load(cls, files: ModelFiles) -> "Builtin":
         """See `cutout_server.models.builtin.load`."""
         if files != ModelFiles():
             raise FailedPreconditionError(
-                "the built-in model has no weights: expected neither checkpoint, config nor companions"
+                "the built-in model brings its weights: expected neither checkpoint, config nor companions"
             )
         if not hasattr(cv2, "CascadeClassifier"):
             raise FailedPreconditionError(
@@ -41,32 +42,33 @@ class Builtin:
         return cls()
 
     def __init__(self) -> None:
-        self._detectors = Detectors()
+        self._network = Network()
+        self._detectors = Detectors(self._network)
 
     @property
     def nbytes(self) -> int:
-        """There are no weights."""
-        return 0
+        """Memory of the weights, in bytes."""
+        return self._network.nbytes
 
     def encode(self, images: Sequence[RgbImage]) -> list[BuiltinEmbedding]:
-        """Builds each picture's tree of regions."""
+        """Makes smaller copies of each picture, from which crops are cut."""
         return [embed(image) for image in images]
 
     def decode(self, queries: Sequence[DecodeQuery]) -> list[Candidates]:
-        """Decodes each prompt; logits are in [-16, 16], their size depends on the object's.
+        """Decodes each prompt by itself, so that company changes no answer.
 
-        With multimask, a box gives what is most likely, then less and more of it; clicks give three sizes, the
-        likeliest first.
+        Logits are in [-12, 12] and their size depends on the object's. With multimask, clicks alone give three masks
+        that differ, the likeliest first.
         """
-        return [decode(_own(query.embedding), query.prompt, query.multimask) for query in queries]
+        return [decode(self._network, _own(query.embedding), query.prompt, query.multimask) for query in queries]
 
     def masks(self, queries: Sequence[MaskQuery]) -> list[MaskPatch]:
-        """Brings logits to the picture's size and its edges."""
-        return [MaskPatch.of(refine(_own(query.embedding).pixels, query.logits, query.threshold)) for query in queries]
+        """Brings logits to the picture's size."""
+        return [upscaled(query.logits, query.threshold, query.embedding.image_size) for query in queries]
 
     def propose(self, queries: Sequence[ProposeQuery]) -> list[Candidates]:
-        """Proposes what stands out in each picture, the likeliest first."""
-        return [propose(_own(query.embedding), query.points_per_side) for query in queries]
+        """Proposes everything in each picture, the likeliest first."""
+        return [propose(self._network, _own(query.embedding), query.points_per_side) for query in queries]
 
     def detect(self, queries: Sequence[DetectQuery]) -> list[list[Detection]]:
         """Finds the words of `words.VOCABULARY`; see `Detector.detect`."""

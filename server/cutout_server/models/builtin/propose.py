@@ -1,97 +1,113 @@
-"""Proposals for everything in a picture: the regions of its tree that look most like objects."""
+"""Proposals for everything: a grid of clicks on small crops, then a second look at what the network is sure of.
 
-import cv2
+What is large needs few clicks and large crops: each coarser grid has half as many clicks a side on crops twice as wide.
+"""
+
+from dataclasses import dataclass, field, replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cutout_server.models.base import Candidates
-from cutout_server.models.builtin import clicks, coefficients, decode
-from cutout_server.models.builtin.clicks import Guess
+from cutout_server.models.builtin.crops import Window, resample
+from cutout_server.models.builtin.decode import LOGIT, Look, extent, looks
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
-from cutout_server.models.builtin.hierarchy import Hierarchy
-from cutout_server.models.builtin.scene import Field
-from cutout_server.models.builtin.segment import from_guess
+from cutout_server.models.builtin.network import Network
 from cutout_server.types import ObjectPrompt
 
-_LARGEST = 0.7  # Share of the picture.
-_SPECK = 1.0  # Side of what is too small, in cells of the grid of points.
-_LOOKED_AT = 250  # Regions that are measured, the largest first.
-_SAME = 0.6  # IoU from which two proposals are one.
+_CLICKED_SIZE = 64  # Of the crops that are clicked, in pixels.
+_SIDE = 7.0  # Of such a crop, in mean sides of the grid's cells.
+_GRIDS = 3
+_SHARE = 0.75  # Clicks a side, of those asked for: each is answered by three masks of its crop, and time is short.
+_AT_ONCE = 64
+_LIKELY = 0.45  # Expected IoU from which a mask is looked at again.
+_MOST = 80  # Masks that are.
+_LARGEST = 0.9  # Share of the picture.
+_SAME = 0.7  # IoU from which two masks are one.
+_COARSE = 64  # Side of the masks that are compared.
 _SIZE = 256  # Longer side of the logits.
 
 
-def propose(embedding: BuiltinEmbedding, points_per_side: int) -> Candidates:
-    """Candidates for everything; see `Proposer.propose`.
+@dataclass(frozen=True)
+class _Find:
+    look: Look
+    mask: NDArray[np.float32] = field(repr=False)  # (_COARSE²,), 0 or 1, over the picture.
+
+
+def propose(network: Network, embedding: BuiltinEmbedding, points_per_side: int) -> Candidates:
+    """Candidates for everything, the likeliest first; see `Proposer.propose`.
 
     Args:
+        network: Trained.
         embedding: Of the picture.
-        points_per_side: What is smaller than a cell of such a grid is not looked for, and at most as many proposals
-            come back.
+        points_per_side: Of the finest grid, which has three quarters as many.
     """
     height, width = embedding.image_size
     scale = min(1.0, _SIZE / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    fields: list[Field] = []
-    masks: list[NDArray[np.bool_]] = []
-    qualities: list[float] = []
-    for guess in rank(embedding.tree, points_per_side):
-        click = ObjectPrompt(points=_deepest(embedding, guess), labels=np.ones(1, np.int32))
-        scene, start = decode.grown_scene(embedding, click, guess)
-        outcome = from_guess(scene, start, traits=guess.traits)
-        soft = decode.soften(outcome.labels)
-        field = scene.window.paste(soft, embedding.image_size, size, -decode.LOGIT)
-        mask = field > 0
-        if mask.any() and mask.mean() < _LARGEST and all(_iou(mask, other) < _SAME for other in masks):
-            fields.append(field)
-            masks.append(mask)
-            qualities.append(outcome.quality)
-    order = np.argsort(-np.array(qualities), kind="stable")
-    logits = np.stack([fields[i] for i in order]) if fields else np.zeros((0, *size), np.float32)
-    return Candidates(logits, np.array([qualities[i] for i in order], np.float32))
+    again = [
+        (Window.around(box), ObjectPrompt(), find.look)
+        for find in _apart(_clicked(network, embedding, points_per_side))[:_MOST]
+        if (box := extent(find.look)) is not None
+    ]
+    found: list[Look] = []
+    for start in range(0, len(again), _AT_ONCE):
+        part = again[start : start + _AT_ONCE]
+        # The second look is shown a mask and takes it for one: whether there is an object the first one knows better.
+        found += [
+            replace(masks[0], quality=min(masks[0].quality, first.quality))
+            for (*_, first), masks in zip(part, looks(network, embedding, part), strict=True)
+        ]
+    kept = [find.look for find in _apart([_coarse(embedding, look) for look in found])]
+    fields = [resample(np.clip(k.logits, -LOGIT, LOGIT), k.window, embedding.frame, size, -LOGIT) for k in kept]
+    logits = np.stack(fields) if fields else np.zeros((0, *size), np.float32)
+    return Candidates(logits, np.array([look.quality for look in kept], np.float32))
 
 
-def rank(tree: Hierarchy, points_per_side: int, centre: NDArray[np.float32] | None = None) -> list[Guess]:
-    """The regions that look most like objects, the likeliest first, no two of them nearly the same.
-
-    Args:
-        tree: Of the picture.
-        points_per_side: See `propose`.
-        centre: (2,) float32, where objects are looked for first, as parts of the picture's width and height.
-    """
-    total = float(tree.area[-1])
-    smallest = _SPECK * total / points_per_side**2
-    fits = (tree.area >= smallest) & (tree.area <= _LARGEST * total) & (tree.parent >= 0)
-    nodes = np.flatnonzero(fits)
-    nodes = nodes[np.argsort(-tree.area[nodes], kind="stable")][:_LOOKED_AT]
-    weights = np.array(coefficients.GUESS, np.float32)
-    found = []
-    for node in nodes.tolist():
-        members = tree.members(node)
-        traits = clicks.traits(tree, members, float(tree.height[node]), centre)
-        found.append((float(traits @ weights), Guess(members, traits)))
-    found.sort(key=lambda pair: -pair[0])
-    kept: list[Guess] = []
-    area = tree.superpixels.area
-    for _, guess in found:
-        if all(_overlap(guess.members, other.members, area) < _SAME for other in kept):
-            kept.append(guess)
-        if len(kept) >= points_per_side:
-            break
-    return kept
-
-
-def _deepest(embedding: BuiltinEmbedding, guess: Guess) -> NDArray[np.float32]:
-    """(1, 2) where somebody would click who means this region: the point farthest from its outline."""
-    mask = guess.members[embedding.tree.superpixels.labels]
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+def _clicked(network: Network, embedding: BuiltinEmbedding, points_per_side: int) -> list[_Find]:
     height, width = embedding.image_size
-    return np.array([[(column + 0.5) * width / mask.shape[1], (row + 0.5) * height / mask.shape[0]]], np.float32)
+    questions: list[tuple[Window, ObjectPrompt, Look | None]] = []
+    for grid in range(_GRIDS):
+        count = max(round(_SHARE * points_per_side) // 2**grid, 1)
+        side = min(_SIDE * (height * width) ** 0.5 / count, 1.2 * max(height, width))
+        centres = (np.arange(count) + 0.5) / count
+        for y in (centres * height).tolist():
+            for x in (centres * width).tolist():
+                click = ObjectPrompt(points=np.array([[x, y]], np.float32), labels=np.ones(1, np.int32))
+                questions.append((Window.at(x, y, side), click, None))
+    found = []
+    for start in range(0, len(questions), _AT_ONCE):
+        for masks in looks(network, embedding, questions[start : start + _AT_ONCE], _CLICKED_SIZE):
+            found += [
+                _coarse(embedding, look) for look in masks if look.quality > _LIKELY and not _cut(look, embedding)
+            ]
+    return found
 
 
-def _overlap(first: NDArray[np.bool_], second: NDArray[np.bool_], area: NDArray[np.float32]) -> float:
-    return float(area[first & second].sum() / area[first | second].sum())
+def _cut(look: Look, embedding: BuiltinEmbedding) -> bool:
+    """Whether a mask reaches an edge of its crop that is none of the picture: a larger crop shows the rest."""
+    mask, window, (height, width) = look.logits > 0, look.window, embedding.image_size
+    right, bottom = window.left + window.width < width, window.top + window.height < height
+    across = (mask[:, 0].any() and window.left > 0) or (mask[:, -1].any() and right)
+    return bool(across or (mask[0].any() and window.top > 0) or (mask[-1].any() and bottom))
 
 
-def _iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    return float((first & second).sum() / (first | second).sum())
+def _coarse(embedding: BuiltinEmbedding, look: Look) -> _Find:
+    mask = resample(look.logits, look.window, embedding.frame, (_COARSE, _COARSE), -LOGIT) > 0
+    return _Find(look, mask.ravel().astype(np.float32))
+
+
+def _apart(found: list[_Find]) -> list[_Find]:
+    """The likeliest, no two of them nearly the same; neither nothing nor nearly the whole picture."""
+    found = [find for find in found if 0 < find.mask.mean() < _LARGEST]
+    found.sort(key=lambda find: -find.look.quality)
+    if not found:
+        return []
+    masks = np.stack([find.mask for find in found])
+    shared, areas = masks @ masks.T, masks.sum(1)
+    same = shared > _SAME * (areas[:, None] + areas - shared)
+    alive = np.ones(len(found), np.bool_)
+    for index in range(len(found)):
+        if alive[index]:
+            alive[index + 1 :] &= ~same[index, index + 1 :]
+    return [find for find, lives in zip(found, alive, strict=True) if lives]
