@@ -29,7 +29,7 @@ import numpy as np
 import skimage.data
 from cutout.v1 import image_pb2, mask_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
 from cutout_common import logs
-from cutout_server import interceptors, metrics
+from cutout_server import interceptors, messages, metrics
 from cutout_server.app import App
 from cutout_server.convert import requests, responses
 from cutout_server.imaging import decode
@@ -99,6 +99,7 @@ class Stopwatch:
 def watch_server(watch: Stopwatch) -> None:
     """Every stage of a request that is not the model's."""
     for owner, name, stage in (
+        (interceptors, "_requested", "receive and parse"),
         (requests.RequestReader, "box", "read the request"),
         (pictures, "open_file", "picture: header"),
         (decode.OpenedFile, "picture", "picture: decode and key"),
@@ -106,24 +107,20 @@ def watch_server(watch: Stopwatch) -> None:
         (pictures, "digest", DIGEST),
         (run, "_finish", "mask: clean, measure"),
         (run, "_encode", "mask: encode"),
+        (responses, "segmented_object", "build the answer"),
         (responses, "segmentation", "build the answer"),
+        (messages, "serialize", "serialise"),
         (interceptors.CallLog, "finished", "log"),
         (metrics.Metrics, "started", "metrics: start"),
         (metrics.Metrics, "finished", "metrics: end"),
     ):
         watch.watch(owner, name, stage)
-    kind, make = interceptors.HANDLERS[False, False]
+    wrapped = interceptors.CallInterceptor._wrapped  # noqa: SLF001 - around everything that is done for a call
 
-    def timed_handler(
-        respond: Callable[..., Any], request_deserializer: Callable[..., Any], response_serializer: Callable[..., Any]
-    ) -> Any:
-        return make(
-            watch.timed(HANDLER, respond),
-            request_deserializer=watch.timed("parse", request_deserializer),
-            response_serializer=watch.timed("serialise", response_serializer),
-        )
+    def timed_wrapped(self: interceptors.CallInterceptor, *args: Any) -> Any:
+        return watch.timed(HANDLER, wrapped(self, *args))
 
-    interceptors.HANDLERS[False, False] = (kind, timed_handler)
+    interceptors.CallInterceptor._wrapped = timed_wrapped  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def serve(pipe: Connection, embeddings_cache_bytes: int) -> None:
@@ -189,14 +186,12 @@ def report(client: Times, server: Times, cpu: dict[str, float]) -> dict[str, dic
     The latter stays the same on a busy machine.
     """
     parts = {stage: values for stage, values in server.items() if stage not in {HANDLER, "picture: key alone", DIGEST}}
-    inside = [values for stage, values in parts.items() if stage not in {"parse", "serialise"}]
-    outside = [server[HANDLER], server["parse"], server["serialise"]]
     model = [values for stage, values in parts.items() if stage.startswith(MODEL)]
     rows = {
         "client: build and encode": client["build and encode"],
-        WIRE: [whole - sum(other) for whole, *other in zip(client["round trip"], *outside, strict=True)],
+        WIRE: [whole - handler for whole, handler in zip(client["round trip"], server[HANDLER], strict=True)],
         **server,
-        REST: [whole - sum(other) for whole, *other in zip(server[HANDLER], *inside, strict=True)],
+        REST: [whole - sum(other) for whole, *other in zip(server[HANDLER], *parts.values(), strict=True)],
         "round trip": client["round trip"],
         OWN: [whole - sum(other) for whole, *other in zip(client["round trip"], *model, strict=True)],
     }

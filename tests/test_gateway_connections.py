@@ -125,7 +125,7 @@ def test_half_closed_in_mid_request_is_left(gateway: GatewayThread):
 def test_idle_connections_are_kept_as_long_as_the_setting_says(echo: EchoServer, contract: Contract):
     """They end after `keep_alive_s`; by default that is longer than the minute that load balancers keep them."""
     settings = GatewaySettings(server_address=echo.address)
-    assert connection.serving(create_app(settings, contract), settings).timeout_keep_alive == 75
+    assert connection.Serving(create_app(settings, contract), settings).timeout_keep_alive == 75
     settings = GatewaySettings(server_address=echo.address, keep_alive_s=1)
     with GatewayThread(settings, contract) as gateway, connected(gateway) as client:
         for _ in range(2):
