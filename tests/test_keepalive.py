@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from conftest import run_server
 from cutout_common import channels
-from cutout_gateway import calls
+from cutout_gateway import link
 from cutout_server.settings import Settings
 from waiting import PATIENCE_S
 
@@ -99,4 +99,4 @@ def test_the_defaults_fit_together():
     assert Settings().min_ping_interval_s <= 10
     with pytest.raises(ValueError, match="min_ping_interval_s"):
         Settings(min_ping_interval_s=channels.PING_S + 1)
-    assert dict(calls._OPTIONS)["grpc.keepalive_time_ms"] == channels.PING_S * 1000
+    assert dict(link.OPTIONS)["grpc.keepalive_time_ms"] == channels.PING_S * 1000

@@ -16,6 +16,7 @@ from cutout_client import tasks
 from cutout_client.diagnosis import translated_async
 from cutout_client.generation import AsyncGenerationStream, Generation, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
+from cutout_client.link import AsyncLink
 from cutout_client.loops import Lines
 from cutout_client.prompts import (
     Boxes,
@@ -89,14 +90,7 @@ class AsyncClient:
             channel_options=channel_options,
             max_in_flight=max_in_flight,
         )
-        credentials, arguments = self._connection.credentials(), self._connection.arguments()
-
-        def channel() -> grpc.aio.Channel:
-            if credentials:
-                return grpc.aio.secure_channel(address, credentials, arguments)
-            return grpc.aio.insecure_channel(address, arguments)
-
-        self._lines = Lines(channel, max_in_flight)
+        self._lines = Lines(partial(AsyncLink, self._connection, grpc.aio), max_in_flight)
 
     async def __aenter__(self) -> Self:
         return self
@@ -385,7 +379,7 @@ class AsyncClient:
 
     @property
     def _stubs(self) -> Stubs:
-        return self._lines.here().stubs
+        return self._lines.here().link.stubs
 
     async def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """As `Client.start`."""

@@ -15,6 +15,7 @@ from cutout_client import tasks
 from cutout_client.diagnosis import translated
 from cutout_client.generation import Generation, GenerationStream, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
+from cutout_client.link import Link
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
@@ -48,7 +49,6 @@ from cutout_client.transport import (
     ChannelOptions,
     Connection,
     Pem,
-    Stubs,
 )
 from cutout_client.turns import Turns
 
@@ -107,13 +107,7 @@ class Client:
             max_in_flight=max_in_flight,
         )
         self._turns = Turns(max_in_flight)
-        credentials, arguments = self._connection.credentials(), self._connection.arguments()
-        self._channel = (
-            grpc.secure_channel(address, credentials, arguments)
-            if credentials
-            else grpc.insecure_channel(address, arguments)
-        )
-        self._stubs = Stubs(self._channel)
+        self._link = Link(self._connection, grpc)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +117,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection; calls that are under way are cancelled."""
-        self._channel.close()
+        self._link.channel.close()
 
     def segment_text(
         self,
@@ -294,7 +288,7 @@ class Client:
         `timeout_s` bounds the opening, and each prompt that brings no other.
         """
         call = self._connection.call(timeout_s, request_id)
-        return Session(self._stubs.segmentation.SegmentSession, read_picture(image), segmenter, call)
+        return Session(self._link.stubs.segmentation.SegmentSession, read_picture(image), segmenter, call)
 
     def generate(
         self,
@@ -352,7 +346,7 @@ class Client:
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
         with self._turns.turn(call), translated(call):
-            pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
+            pieces = self._link.stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data for piece in pieces])
 
     def delete(
@@ -361,7 +355,7 @@ class Client:
         """Forgets a stored picture."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
-        self._unary(self._stubs.images.DeleteImage, request, call)
+        self._unary(self._link.stubs.images.DeleteImage, request, call)
 
     def overlay(
         self,
@@ -407,21 +401,21 @@ class Client:
                     request.picture.data = content
                 else:
                     request.image_id = self._upload(content, picture, call).image_id
-            answer = self._unary(self._stubs.images.RenderOverlay, request, call)
+            answer = self._unary(self._link.stubs.images.RenderOverlay, request, call)
         return PIL.Image.open(io.BytesIO(answer.data))
 
     def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
         """The models that requests may name, sorted by name."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.ListModelsRequest()
-        answer = self._unary(self._stubs.models.ListModels, request, call)
+        answer = self._unary(self._link.stubs.models.ListModels, request, call)
         return tuple(read_model(model) for model in answer.models)
 
     def model(self, name: str, *, timeout_s: float | None = None, request_id: str = "") -> Model:
         """One model."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.GetModelRequest(name=name)
-        return read_model(self._unary(self._stubs.models.GetModel, request, call).model)
+        return read_model(self._unary(self._link.stubs.models.GetModel, request, call).model)
 
     def load_model(
         self, name: str, device: str = "", *, timeout_s: float | None = LOAD_TIMEOUT_S, request_id: str = ""
@@ -429,7 +423,7 @@ class Client:
         """Loads a model before the first request needs it, onto one device ("cpu", "cuda:0" ...) or onto all."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.LoadModelRequest(name=name, device=device)
-        return read_model(self._unary(self._stubs.models.LoadModel, request, call).model)
+        return read_model(self._unary(self._link.stubs.models.LoadModel, request, call).model)
 
     def unload_model(
         self, name: str, device: str = "", *, timeout_s: float | None = None, request_id: str = ""
@@ -437,12 +431,12 @@ class Client:
         """Gives a model's memory back, on one device or on all."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.UnloadModelRequest(name=name, device=device)
-        return read_model(self._unary(self._stubs.models.UnloadModel, request, call).model)
+        return read_model(self._unary(self._link.stubs.models.UnloadModel, request, call).model)
 
     def status(self, *, timeout_s: float | None = None, request_id: str = "") -> ServerStatus:
         """Devices, queues, caches and stored pictures at this moment."""
         call = self._connection.call(timeout_s, request_id)
-        return read_status(self._unary(self._stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call))
+        return read_status(self._unary(self._link.stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call))
 
     def health(self, service: str = "", *, timeout_s: float | None = None, request_id: str = "") -> str:
         """What the standard health check says: "serving", "not_serving" or "unknown".
@@ -456,7 +450,7 @@ class Client:
             NotFoundError: There is no such service.
         """
         call = self._connection.call(timeout_s, request_id)
-        return read_health(self._unary(self._stubs.health, StringValue(value=service), call))
+        return read_health(self._unary(self._link.stubs.health, StringValue(value=service), call))
 
     def _segment(self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str) -> Segmentation:
         call = self._connection.call(timeout_s, request_id)
@@ -465,7 +459,7 @@ class Client:
             if tasks.may_outgrow_a_message(task):
                 return self._stream(picture, task, call, nullcontext()).result()
             self._place(picture, task.image, call)
-            answer = self._unary(getattr(self._stubs.segmentation, tasks.method(task)), task, call)
+            answer = self._unary(getattr(self._link.stubs.segmentation, tasks.method(task)), task, call)
         return read_segmentation(answer.segmentation, picture, call.request_id)
 
     def _stream(self, picture: Picture, task: tasks.Task, call: Call, turn: Turn) -> ObjectStream:
@@ -473,7 +467,7 @@ class Client:
             if not task.HasField("image"):
                 self._place(picture, task.image, call)
             request, limit_s = stream_request(task), call.remaining_s()
-            return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
+            return self._link.stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
         start = partial(begun, call, turn, attempt)
         return ObjectStream(start, Assembly(picture, call.request_id), call)
@@ -481,7 +475,7 @@ class Client:
     def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> GenerationStream:
         def attempt() -> Any:
             message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
-            return self._stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
+            return self._link.stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
 
         start = partial(begun, call, self._turns.turn(call), attempt)
         return GenerationStream(start, PictureAssembly(request, call.request_id), call)
@@ -494,7 +488,7 @@ class Client:
     def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:
         def attempt() -> Any:
             requests, limit_s = upload_requests(content), call.remaining_s()
-            return self._stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
+            return self._link.stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
 
         return read_upload(retried(call, attempt), picture)
 

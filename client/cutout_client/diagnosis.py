@@ -76,6 +76,7 @@ def _message(error: errors.CutoutError, connection: Connection) -> str:
         return unanswered(connection)
     if not isinstance(error, errors.UnavailableError):
         return ""
+    connection.unanswered.set()
     found = examine(connection, LIMIT_S)
     if not re.search("failed to connect|resolv", error.message):
         return f"lost the connection to {address}: {found}" if found else ""

@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import Callable
 
-import grpc
-
-from cutout_client.transport import Stubs
+from cutout_client.link import AsyncLink
 from cutout_client.turns import AsyncTurns
 
 
 class Line:
-    """A channel, its RPCs and the turns of its calls."""
+    """A link to the server, and the turns of its calls."""
 
-    def __init__(self, channel: grpc.aio.Channel, max_in_flight: int) -> None:
-        self.channel = channel
-        self.stubs = Stubs(channel)
+    def __init__(self, link: AsyncLink, max_in_flight: int) -> None:
+        self.link = link
         self.turns = AsyncTurns(max_in_flight)
 
 
@@ -24,8 +21,8 @@ class Lines:
     So a client may be made before there is a loop, and serve one `asyncio.run` after the other.
     """
 
-    def __init__(self, make_channel: Callable[[], grpc.aio.Channel], max_in_flight: int) -> None:
-        self._make_channel = make_channel
+    def __init__(self, make_link: Callable[[], AsyncLink], max_in_flight: int) -> None:
+        self._make_link = make_link
         self._max_in_flight = max_in_flight
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
         self._closed = False
@@ -45,7 +42,7 @@ class Lines:
             raise RuntimeError("an AsyncClient is used inside of a running event loop; Client needs none") from None
         if loop not in self._lines:
             self._lines = {other: line for other, line in self._lines.items() if not other.is_closed()}
-            self._lines[loop] = Line(self._make_channel(), self._max_in_flight)
+            self._lines[loop] = Line(self._make_link(), self._max_in_flight)
         return self._lines[loop]
 
     async def close(self) -> None:
@@ -54,4 +51,4 @@ class Lines:
         line = self._lines.pop(asyncio.get_running_loop(), None)
         self._lines = {}  # a channel that nobody has any more closes itself
         if line is not None:
-            await line.channel.close()
+            await line.link.close()

@@ -2,9 +2,10 @@
 
 import json
 import random
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,11 @@ ChannelOptions = Sequence[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Connection:
-    """How to talk to a server; the fields are the arguments of `Client`."""
+    """How to talk to a server; the fields are the arguments of `Client`, but for one.
+
+    Attributes:
+        unanswered: Set when no server answered the last call.
+    """
 
     address: str = DEFAULT_ADDRESS
     api_key: str = ""
@@ -50,6 +55,7 @@ class Connection:
     client_key: Pem | None = None
     channel_options: ChannelOptions = ()
     max_in_flight: int = MAX_IN_FLIGHT
+    unanswered: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(self.address)
@@ -62,7 +68,14 @@ class Connection:
         if not self.tls and (self.root_certificates or self.client_certificate):
             raise ValueError("certificates need tls=True")
 
-    def credentials(self) -> grpc.ChannelCredentials | None:
+    def channel(self, library: Any) -> Any:
+        """A new channel of `grpc` or `grpc.aio`."""
+        credentials, arguments = self._credentials(), self._arguments()
+        if credentials:
+            return library.secure_channel(self.address, credentials, arguments)
+        return library.insecure_channel(self.address, arguments)
+
+    def _credentials(self) -> grpc.ChannelCredentials | None:
         """For a TLS channel; None for a plain one."""
         if not self.tls:
             return None
@@ -70,7 +83,7 @@ class Connection:
             read_pem(self.root_certificates), read_pem(self.client_key), read_pem(self.client_certificate)
         )
 
-    def arguments(self) -> list[tuple[str, Any]]:
+    def _arguments(self) -> list[tuple[str, Any]]:
         """The channel's arguments."""
         return [
             *self.channel_options,  # Of two values for one argument gRPC takes the first.

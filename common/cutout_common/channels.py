@@ -1,5 +1,8 @@
 """How our clients and our gateway keep their connection to a server, as gRPC channel arguments."""
 
+import asyncio
+from typing import Any
+
 PING_S = 30  # As often as we ping; the server's bound on pings is never longer.
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -20,3 +23,13 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 # Metadata by which a caller asks to be told, by the answer's headers, that it is let in before it sends what is large.
 # HTTP's own words for it: RFC 9110, section 10.1.1.
 ASK_FIRST = ("expect", "100-continue")
+
+# While no server answers, a channel is made anew so often: of a name that was not known gRPC asks less and less often,
+# every two minutes in the end, and no setting changes that.
+RENEW_S = 5.0
+
+
+async def retire(channel: Any) -> None:
+    """Closes a channel of `grpc.aio` that was replaced, behind its last call: those of a draining server go on."""
+    await asyncio.sleep(60)  # for calls that have taken it and not yet begun
+    await channel.close(3600)

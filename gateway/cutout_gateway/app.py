@@ -14,9 +14,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from cutout_gateway import docs
-from cutout_gateway.calls import credentials, open_channel
+from cutout_gateway.calls import credentials
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
+from cutout_gateway.link import linked
 from cutout_gateway.observe import Observe
 from cutout_gateway.openapi import document
 from cutout_gateway.probes import healthz, readyz
@@ -52,8 +53,8 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         del app
         try:
-            async with open_channel(settings.server_address, shown) as channel:
-                yield {"channel": channel}
+            async with linked(settings.server_address, shown) as link:
+                yield {"link": link}
         finally:
             reader.close()
 

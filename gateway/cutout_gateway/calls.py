@@ -6,17 +6,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from cutout_common import channels
 from google.protobuf.message_factory import GetMessageClass
 
 from cutout_gateway.descriptors import Rpc
 from cutout_gateway.headers import Metadata
 from cutout_gateway.settings import GatewaySettings
 
-# The gateway bounds its bodies itself.
 # Servers other than ours need not say that they have let a caller in.
 ANSWER_S = 1.0
-_OPTIONS = (*channels.OPTIONS, ("grpc.max_send_message_length", -1))
 
 
 def credentials(settings: GatewaySettings) -> grpc.ChannelCredentials | None:
@@ -29,13 +26,6 @@ def credentials(settings: GatewaySettings) -> grpc.ChannelCredentials | None:
         return None
     files = (settings.server_tls_ca, settings.server_tls_key, settings.server_tls_cert)
     return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
-
-
-def open_channel(address: str, shown: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """The one channel to the server; it connects again by itself, within seconds after any outage."""
-    if shown is None:
-        return grpc.aio.insecure_channel(address, _OPTIONS)
-    return grpc.aio.secure_channel(address, shown, _OPTIONS)
 
 
 def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: float, request: bytes | None) -> Any:

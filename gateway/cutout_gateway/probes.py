@@ -16,7 +16,7 @@ async def healthz(request: Request) -> JSONResponse:
 
 async def readyz(request: Request) -> JSONResponse:
     """200 when grpc.health.v1 of the server says SERVING, 503 with what it says otherwise."""
-    stub = health_pb2_grpc.HealthStub(request.state.channel)
+    stub = health_pb2_grpc.HealthStub(request.state.link.channel)
     try:
         timeout_s = request.app.state.settings.ready_timeout_s
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)

@@ -16,6 +16,7 @@ from cutout_gateway import calls
 from cutout_gateway.body import Body
 from cutout_gateway.errors import HttpError, from_rpc
 from cutout_gateway.headers import from_metadata, late, timeout_s, to_metadata
+from cutout_gateway.link import Link
 from cutout_gateway.multipart import is_multipart
 from cutout_gateway.reply import Reply
 from cutout_gateway.request_reader import RequestReader
@@ -58,7 +59,7 @@ class Transcoder:
         self._pool = pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; `scope["state"]` has the channel and the request id, and gets the route for the log."""
+        """Answers one request; `scope["state"]` has the link and the request id, and gets the route for the log."""
         state: dict[str, Any] = scope["state"]
         headers = Headers(scope=scope)
         body = Body(headers, receive)
@@ -70,7 +71,7 @@ class Transcoder:
             query = parse_query(scope["query_string"].decode("latin-1"))
             head = scope["method"] == "HEAD"
             exchange = Exchange(binding, variables, query, headers, body, reply, state["request_id"], head)
-            await self._serve(state["channel"], exchange)
+            await self._serve(state["link"], exchange)
         except HttpError as failure:
             if not reply.started:  # Otherwise the connection breaks, so that nobody takes the part for the whole.
                 await reply.error(failure, self._pool, state["request_id"])
@@ -80,16 +81,16 @@ class Transcoder:
             error.headers.update(from_metadata(metadata))
             await reply.error(error, self._pool, state["request_id"])
 
-    async def _serve(self, channel: grpc.aio.Channel, exchange: Exchange) -> None:
+    async def _serve(self, link: Link, exchange: Exchange) -> None:
         rpc = exchange.binding.rpc
         metadata = to_metadata(exchange.headers, exchange.request_id)
         seconds = timeout_s(exchange.headers, self._settings.default_timeout_s)
         if rpc.client_streaming or exchange.body.is_long:
-            call = calls.start(channel, rpc, [*metadata, channels.ASK_FIRST], seconds, None)
+            call = calls.start(link.channel, rpc, [*metadata, channels.ASK_FIRST], seconds, None)
             tender = self._upload(call, exchange)
         else:
             request = await self._request(exchange)
-            call = calls.start(channel, rpc, metadata, seconds, request)
+            call = calls.start(link.channel, rpc, metadata, seconds, request)
             tender = exchange.body.gone()
         async with calls.tended(call, tender):
             await (self._stream(call, exchange) if rpc.server_streaming else self._unary(call, exchange))
