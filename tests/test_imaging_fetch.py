@@ -13,7 +13,7 @@ import pytest
 from certificates import self_signed
 from cutout_server.errors import InvalidRequestError, PermissionDeniedError
 from cutout_server.imaging import fetch as fetching
-from cutout_server.imaging.fetch import FetchPolicy, fetch, is_public
+from cutout_server.imaging.fetch import FetchPolicy, fetch
 from waiting import PATIENCE_S
 
 PICTURE = bytes(range(256)) * 400
@@ -211,25 +211,6 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(server):
     """As browsers do."""
     closed = resolving(["127.0.0.9", "127.0.0.1"])
     assert await fetch(at(server, "picture", "two.example"), policy_for(server), resolve=closed) == PICTURE
-
-
-PRIVATE = """0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 127.255.255.254 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.1
-192.0.2.1 192.168.0.1 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255 ::
-::1 ::ffff:127.0.0.1 ::ffff:8.8.8.8 ::127.0.0.1 64:ff9b::7f00:1 64:ff9b::a00:1 64:ff9b:1::1 100::1 2001::1 2001:db8::1
-2002:7f00:1:: 2002:808:808:: fc00::1 fd12:3456::1 fe80::1 fe80::1%eth0 fec0::1 ff02::1 ff0e::1 nonsense"""
-PUBLIC = "8.8.8.8 1.1.1.1 93.184.215.14 2606:4700:4700::1111 2a00:1450:4001::200e 64:ff9b::808:808"
-
-
-@pytest.mark.parametrize("address", PRIVATE.split())
-def test_addresses_that_are_not_public(address):
-    """Loopback, private, link-local, carrier-grade NAT, multicast, reserved, and IPv4 in disguise."""
-    assert not is_public(address)
-
-
-@pytest.mark.parametrize("address", PUBLIC.split())
-def test_addresses_that_are_public(address):
-    """Ordinary ones, and public ones behind NAT64."""
-    assert is_public(address)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ means a moment later (DNS rebinding) no longer matters. Redirects are followed b
 
 import asyncio
 import functools
-import ipaddress
 import re
 import ssl
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 import httpx
 from cutout_common import __version__
 from cutout_server.errors import InvalidRequestError, PermissionDeniedError
+from cutout_server.imaging.addresses import is_public
 
 # Host and port to addresses, as text.
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -24,10 +24,6 @@ MAX_REDIRECTS = 3
 _MAX_URI_LENGTH = 2048
 _HOST = re.compile(r"[\w.:-]+", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
-# The only IPv6 space that is handed out for public use, and what leads from it into IPv4.
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_6TO4 = ipaddress.IPv6Network("2002::/16")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True)
@@ -86,19 +82,6 @@ async def fetch(uri: str, policy: FetchPolicy, *, resolve: Resolver = resolve_ho
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _unavailable("the connection failed") from error
     raise _unavailable(f"more than {MAX_REDIRECTS} redirects")
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody on the internet may be sent to."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False  # A scope ("fe80::1%eth0"), or no address at all.
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-        return ip in _GLOBAL_UNICAST and ip not in _6TO4 and ip.is_global
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 
 
 def _parse(uri: str, policy: FetchPolicy) -> httpx.URL:
