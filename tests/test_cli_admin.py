@@ -42,8 +42,8 @@ def test_health(server: RunningServer) -> None:
 def test_errors_are_one_line(server: RunningServer) -> None:
     """What the server refuses is one line on stderr, with the request id and without a traceback."""
     (line,) = cutout(server.address, "models", "show", "no-such-model", code=1).stderr.splitlines()
-    assert line.startswith("cutout: error: NOT_FOUND: ")
-    assert "(request " in line
+    assert line.startswith("cutout: error: no model is called 'no-such-model'")
+    assert "(NOT_FOUND, MODEL_NOT_FOUND, request " in line
 
 
 @pytest.mark.parametrize("arguments", [["list", "builtin"], ["show"], ["load"], ["frobnicate"]])

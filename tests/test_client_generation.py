@@ -13,6 +13,7 @@ from cutout.v1 import generation_service_pb2
 from cutout_client import (
     AsyncClient,
     Client,
+    FailedPreconditionError,
     GeneratedImage,
     GenerationProgress,
     InternalError,
@@ -127,7 +128,7 @@ def test_what_the_server_refuses(client: Client, server: RunningServer):
     """Wrong fields, and a server that has no generator."""
     with pytest.raises(InvalidRequestError, match=r"request\.width: expected a multiple of 8"):
         client.generate("cat", width=65)
-    with Client(server.address) as other, pytest.raises(InvalidRequestError, match="no model that can generate"):
+    with Client(server.address) as other, pytest.raises(FailedPreconditionError, match="no model that can generate"):
         other.generate("cat")
 
 
