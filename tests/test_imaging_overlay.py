@@ -66,6 +66,16 @@ def test_neighbours_never_look_alike_and_colours_stay():
     assert min(deltaE_ciede2000(a, b) for a, b in itertools.pairwise(lab)) > 20
 
 
+@pytest.mark.parametrize(
+    "box", [Box(40.6, 50.6, 40.9, 50.9), Box(100.6, 3, 101.4, 80), Box(450.6, 299.6, 451, 300), Box(0, 0, 0.2, 0.2)]
+)
+def test_prompt_boxes_of_less_than_a_pixel(box):
+    """Detectors give such boxes too: what there is of them is drawn."""
+    mask = disc(CAT.shape, (200, 150), 20)
+    drawn = draw(CAT, [OverlayItem(mask, prompt_box=box)])
+    assert changed(CAT, drawn)[disc(CAT.shape, (200, 150), 20)].all()
+
+
 def test_a_mask_is_tinted_and_outlined_and_the_rest_left_alone():
     """The tint is translucent, the outline opaque, and nothing changes far from it."""
     mask = disc(CAT.shape, (200, 150), 60)

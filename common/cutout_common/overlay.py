@@ -213,8 +213,9 @@ def _darker(color: Color) -> Color:
 
 def _draw_box(canvas: Image.Image, box: BoxLike, color: Color, scale: float) -> None:
     width = max(1, round(1.2 * scale))
-    corners = (round(box.x_min), round(box.y_min), max(round(box.x_max) - 1, 0), max(round(box.y_max) - 1, 0))
-    ImageDraw.Draw(canvas).rectangle(corners, outline=color, width=width)
+    left, top = round(box.x_min), round(box.y_min)
+    right, bottom = max(round(box.x_max) - 1, left), max(round(box.y_max) - 1, top)  # At least a line.
+    ImageDraw.Draw(canvas).rectangle((left, top, right, bottom), outline=color, width=width)
 
 
 def _draw_point(canvas: Image.Image, point: OverlayPoint, radius: float) -> None:
