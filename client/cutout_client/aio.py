@@ -16,6 +16,7 @@ from cutout_client import tasks
 from cutout_client.diagnosis import translated_async
 from cutout_client.generation import AsyncGenerationStream, Generation, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
+from cutout_client.keywords import lists_arguments
 from cutout_client.link import AsyncLink
 from cutout_client.loops import Lines
 from cutout_client.prompts import (
@@ -57,6 +58,7 @@ from cutout_client.transport import (
 Turn = AbstractAsyncContextManager[None]
 
 
+@lists_arguments
 class AsyncClient:
     """A connection to a Cutout server; close it, or use it in `async with`.
 

@@ -15,6 +15,7 @@ from cutout_client import tasks
 from cutout_client.diagnosis import translated
 from cutout_client.generation import Generation, GenerationStream, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
+from cutout_client.keywords import lists_arguments
 from cutout_client.link import Link
 from cutout_client.prompts import (
     Boxes,
@@ -55,6 +56,7 @@ from cutout_client.turns import Turns
 Turn = AbstractContextManager[None]
 
 
+@lists_arguments
 class Client:
     """A connection to a Cutout server. Threads may share it; close it, or use it in a `with` block.
 

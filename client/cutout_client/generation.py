@@ -14,6 +14,8 @@ from cutout_common.status import ErrorDetails
 
 from cutout_client.errors import InternalError
 from cutout_client.images import FilePicture
+from cutout_client.keywords import choose
+from cutout_client.messages import build, words
 from cutout_client.objects import SegmentedObject
 from cutout_client.prompts import GenerateOptions, StreamOptions
 from cutout_client.requests import field_of
@@ -114,20 +116,15 @@ def generation_request(prompts: str | Sequence[str], options: GenerateOptions) -
     """What is to be made.
 
     Raises:
-        TypeError: There is no such option.
+        TypeError: A value is of a type that its option does not take.
         ValueError: A value cannot be sent, or options of segmentation come without something to cut out.
     """
-    if unknown := options.keys() - GenerateOptions.__annotations__.keys():
-        raise TypeError(f"unknown option {', '.join(sorted(unknown))}")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     image_format = given.pop("image_format", "png")
-    if image_format not in _FORMATS:
-        raise ValueError(f"image_format must be one of {', '.join(_FORMATS)}, not {image_format!r}")
+    choose("image_format", image_format, _FORMATS)
     cut_out = {name: given.pop(name) for name in _CUT_OUT & given.keys()}
     what = {name: given.pop(name, None) for name in ("phrases", "concepts", "everything")}
-    request = Request(
-        prompts=[prompts] if isinstance(prompts, str) else prompts, format=_FORMATS[image_format], **given
-    )
+    request = build(Request, prompts=words("prompts", prompts), format=_FORMATS[image_format], **given)
     _then(request, what, cut_out)
     return request
 

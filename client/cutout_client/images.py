@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, ClassVar
@@ -18,6 +19,7 @@ import PIL.Image
 from cutout.v1 import image_pb2
 from numpy.typing import NDArray
 
+from cutout_client.keywords import nearest
 from cutout_client.pixels import eight_bits, from_pillow, on_white, read_rgb, to_pillow
 
 INLINE_BYTES = 3 * 2**20  # gRPC refuses messages over 4 MiB by default; the rest is for prompts.
@@ -240,9 +242,9 @@ def read_picture(image: ImageLike) -> Picture:
 def _read_file(image: Any) -> bytes | Path:
     if isinstance(image, str | PathLike):
         path = Path(image)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no picture file {path}")
-        return path
+        if path.is_file():
+            return path
+        raise _missing(path)
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if not hasattr(image, "read"):
@@ -252,6 +254,17 @@ def _read_file(image: Any) -> bytes | Path:
     if not isinstance(content, bytes):
         raise TypeError("the picture's file must be opened in binary mode")
     return content
+
+
+def _missing(path: Path) -> OSError:
+    if path.is_dir():
+        files = sorted(each.name for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+        held = f"it holds {', '.join(files[:3])}{' ...' if len(files) > 3 else ''}" if files else "it holds no file"
+        return IsADirectoryError(
+            f"{path} is a folder and a picture is a file; {held}. `cutout segment {path}` takes whole folders"
+        )
+    names = (each.name for each in islice(path.parent.iterdir(), 1000)) if path.parent.is_dir() else ()
+    return FileNotFoundError(f"there is no picture file {path}{nearest(path.name, names)}")
 
 
 def image_id_of(image: UploadedImage | ImageId | str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from cutout.v1 import image_service_pb2, segmentation_service_pb2
 
 from cutout_client.images import Picture, RemotePicture, chunks
+from cutout_client.messages import build, words
 from cutout_client.prompts import Boxes, Point
 from cutout_client.tasks import Task, rows
 
@@ -26,7 +27,7 @@ def session_request(task: Task) -> segmentation_service_pb2.SegmentSessionReques
 
 def session_opening(picture: Picture, segmenter: str) -> Iterator[segmentation_service_pb2.SegmentSessionRequest]:
     """The first messages of a session: its opening, and the picture in pieces when it is too large to go along."""
-    opening = segmentation_service_pb2.SessionOpen(segmenter=segmenter)
+    opening = build(segmentation_service_pb2.SessionOpen, segmenter=segmenter)
     whole = picture.fill(opening.image)
     yield segmentation_service_pb2.SegmentSessionRequest(open=opening)
     if not whole:
@@ -63,8 +64,9 @@ def overlay_request(
     """
     if isinstance(picture, RemotePicture) and picture.uri:
         raise ValueError("overlay() takes no address; use segment_...(address, ..., overlay='png').overlay()")
-    request = image_service_pb2.RenderOverlayRequest(
-        phrases=[phrases] if isinstance(phrases, str) else phrases,
+    request = build(
+        image_service_pb2.RenderOverlayRequest,
+        phrases=None if phrases is None else words("phrases", phrases),
         boxes=[number for box in rows(boxes, (4,), "boxes are x_min, y_min, x_max, y_max") for number in box],
         points=[number for point in rows(points, (2,), "points are x, y") for number in point],
         segmenter=segmenter,

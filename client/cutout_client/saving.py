@@ -12,7 +12,9 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from cutout_client.coco import CocoDataset
+from cutout_client.keywords import choose
 from cutout_client.marks import is_ours, marked
+from cutout_client.messages import words
 
 if TYPE_CHECKING:
     from cutout_client.concepts import Concepts
@@ -26,12 +28,11 @@ def save(result: "Segmentation", folder: Path, formats: Iterable[str], name: str
     Raises:
         ValueError: A format is unknown.
     """
-    formats = list(formats)
-    unknown = [form for form in formats if form not in FORMATS]
-    if unknown:
-        raise ValueError(f"unknown format {', '.join(unknown)}; the formats are {', '.join(FORMATS)}")
+    listed = words("formats", formats)
+    for form in listed:
+        choose("formats", form, FORMATS)
     folder.mkdir(parents=True, exist_ok=True)
-    return [path for form in formats for path in FORMATS[form](result, folder, name)]
+    return [path for form in listed for path in FORMATS[form](result, folder, name)]
 
 
 def _overlay(result: "Segmentation", folder: Path, name: str) -> list[Path]:

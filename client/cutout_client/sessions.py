@@ -14,6 +14,7 @@ from cutout_common.status import ErrorDetails
 from cutout_client import errors, requests, tasks
 from cutout_client.diagnosis import explain, translated_async, unanswered
 from cutout_client.images import Picture
+from cutout_client.keywords import lists_arguments
 from cutout_client.prompts import Boxes, EverythingOptions, Options, Prompts, Regions, TextOptions
 from cutout_client.responses import read_image_info, read_segmentation
 from cutout_client.results import ImageInfo, Segmentation
@@ -45,6 +46,7 @@ def _ended(request_id: str, why: str = "the server has ended the session") -> er
     return errors.CallCancelledError(grpc.StatusCode.CANCELLED, why, ErrorDetails(request_id=request_id))
 
 
+@lists_arguments
 class Session:
     """A picture whose embedding stays warm: each prompt costs the decoder alone.
 
@@ -184,6 +186,7 @@ class Session:
             timer.cancel()
 
 
+@lists_arguments
 class AsyncSession:
     """As `Session`, for asyncio: use it in an `async with` block. Tasks may share it.
 

@@ -1,13 +1,15 @@
 """Prompts turned into messages. A task is a request that lacks its picture, which comes last."""
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from cutout.v1 import mask_pb2, segmentation_pb2, segmentation_service_pb2
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
+from cutout_client.keywords import choose
+from cutout_client.messages import build, words
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
@@ -53,8 +55,9 @@ def text_task(
     """
     how, masks = _split(options, "phrases")
     exemplars = how.pop("exemplars", None)
-    return segmentation_service_pb2.SegmentByTextRequest(
-        phrases=_words(phrases),
+    return build(
+        segmentation_service_pb2.SegmentByTextRequest,
+        phrases=words("phrases", phrases),
         exemplars=() if exemplars is None else _exemplars(exemplars),
         detector=detector,
         segmenter=segmenter,
@@ -70,7 +73,8 @@ def box_task(boxes: Boxes, segmenter: str, options: Mapping[str, Any]) -> segmen
         ValueError: A box has not four numbers.
     """
     _, masks = _split(options, "boxes")
-    return segmentation_service_pb2.SegmentByBoxRequest(
+    return build(
+        segmentation_service_pb2.SegmentByBoxRequest,
         boxes=[_box(corners) for corners in rows(boxes, (4,), "boxes are x_min, y_min, x_max, y_max")],
         segmenter=segmenter,
         options=masks,
@@ -86,15 +90,18 @@ def points_task(
         ValueError: A point, a box or logits have another shape than they should.
     """
     _, masks = _split(options, "prompts")
-    return segmentation_service_pb2.SegmentByPointsRequest(
-        prompts=[_object_prompt(prompt) for prompt in _as_prompts(prompts)], segmenter=segmenter, options=masks
+    return build(
+        segmentation_service_pb2.SegmentByPointsRequest,
+        prompts=[_object_prompt(prompt) for prompt in _as_prompts(prompts)],
+        segmenter=segmenter,
+        options=masks,
     )
 
 
 def everything_task(*, segmenter: str, options: Mapping[str, Any]) -> segmentation_service_pb2.SegmentEverythingRequest:
     """Everything that looks like an object."""
     how, masks = _split(options, "everything")
-    return segmentation_service_pb2.SegmentEverythingRequest(segmenter=segmenter, options=masks, **how)
+    return build(segmentation_service_pb2.SegmentEverythingRequest, segmenter=segmenter, options=masks, **how)
 
 
 def analyze_task(
@@ -114,8 +121,9 @@ def analyze_task(
     _, masks = _split(options, "boxes")
     if regions is not None and not len(regions):
         raise ValueError("regions is empty: leave it out to look at everything")
-    return segmentation_service_pb2.AnalyzeImageRequest(
-        concepts=_words(concepts),
+    return build(
+        segmentation_service_pb2.AnalyzeImageRequest,
+        concepts=words("concepts", concepts),
         regions=[
             segmentation_service_pb2.Region(box=_box(row))
             if len(row) == 4
@@ -153,7 +161,8 @@ def any_task(
     useless = [name for name, value in options.items() if name in others and not _is_default(value)]
     useless += ["detector"] if detector and kind != "phrases" else []
     if useless:
-        raise ValueError(f"{', '.join(useless)} cannot be used with {kind}")
+        known = ", ".join(sorted(OPTIONS[kind]) + list(_MASKS))
+        raise ValueError(f"{', '.join(useless)} cannot be used with {kind}, where the options are {known}")
     wanted = {name: value for name, value in options.items() if name not in others}
     if phrases is not None:
         return text_task(phrases, detector=detector, segmenter=segmenter, options=wanted)
@@ -180,26 +189,37 @@ def may_outgrow_a_message(task: Task) -> bool:
 
 
 def rows(values: Any, lengths: tuple[int, ...], expected: str) -> list[list[float]]:
-    """Numbers, or rows of numbers, as rows; rows may differ in length."""
+    """Numbers, or rows of numbers, as rows; rows may differ in length.
+
+    Raises:
+        ValueError: They are neither, or of other lengths.
+    """
+
+    def wrong(got: Any, how: str = "") -> ValueError:
+        return ValueError(f"{expected}{how}; got {reprlib.repr(got)}")
+
     nested = values.tolist() if isinstance(values, np.ndarray) else (() if values is None else values)
-    many = [nested] if nested and not hasattr(nested[0], "__len__") else nested
+    if isinstance(nested, str) or not isinstance(nested, Iterable):
+        raise wrong(values)
+    many = list(nested)
+    if many and not hasattr(many[0], "__len__"):
+        many = [many]
     for row in many:
-        if not hasattr(row, "__len__") or len(row) not in lengths:
-            raise ValueError(f"{expected}; got {reprlib.repr(row)}")
-    return [[float(number) for number in row] for row in many]
+        if not isinstance(row, Sequence | np.ndarray) or len(row) not in lengths:
+            raise wrong(row)
+    try:
+        return [[float(number) for number in row] for row in many]
+    except (TypeError, ValueError):
+        raise wrong(values, ", in numbers") from None
 
 
 def _split(options: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], segmentation_pb2.SegmentationOptions]:
     """What was given of a kind's own options, and the message of the others.
 
     Raises:
-        TypeError: The kind has no such option.
-        ValueError: A word is none of those that an option takes.
+        TypeError: A value is of a type that its option does not take.
+        ValueError: A word is none of those that an option takes, or a number out of its range.
     """
-    unknown = sorted(options.keys() - _MASKS - OPTIONS[kind])
-    if unknown:
-        known = ", ".join(sorted(OPTIONS[kind]) + list(_MASKS))
-        raise TypeError(f"unknown option {', '.join(unknown)}; the options are {known}")
     given = {name: value for name, value in options.items() if value is not None}
     own = {name: given.pop(name) for name in OPTIONS[kind] & given.keys()}
     return own, _options(given)
@@ -208,30 +228,27 @@ def _split(options: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], segme
 def _options(given: dict[str, Any]) -> segmentation_pb2.SegmentationOptions:
     message = segmentation_pb2.SegmentationOptions
     if "strategy" in given:
-        given["strategy"] = _enum(message.Strategy, "STRATEGY_", given["strategy"])
+        given["strategy"] = _enum("strategy", message.Strategy, "STRATEGY_", given["strategy"])
     if "overlay" in given:
-        given["overlay"] = _enum(message.OverlayFormat, "OVERLAY_FORMAT_", given["overlay"])
+        given["overlay"] = _enum("overlay", message.OverlayFormat, "OVERLAY_FORMAT_", given["overlay"])
     if "tiling" in given:
         tiling = given["tiling"] if isinstance(given["tiling"], Tiling) else Tiling(given["tiling"])
-        given["tiling"] = segmentation_pb2.Tiling(tile_size=tiling.tile_size, overlap=tiling.overlap)
+        given["tiling"] = build(segmentation_pb2.Tiling, tile_size=tiling.tile_size, overlap=tiling.overlap)
     if "mask_formats" in given:
-        formats = given["mask_formats"]
-        names = [formats] if isinstance(formats, str) else formats
-        given["mask_formats"] = [_enum(mask_pb2.MaskFormat, "MASK_FORMAT_", name) for name in names]
-    return message(**given)
+        formats = words("mask_formats", given["mask_formats"])
+        given["mask_formats"] = [_enum("mask_formats", mask_pb2.MaskFormat, "MASK_FORMAT_", name) for name in formats]
+    return build(message, **given)
 
 
-def _enum(enum: EnumTypeWrapper, prefix: str, name: str) -> int:
-    names = [value.removeprefix(prefix).lower() for value, number in enum.items() if number]
-    if name not in names:
-        raise ValueError(f"{prefix.rstrip('_').lower()} must be one of {', '.join(names)}, not {name!r}")
-    return int(enum.Value(f"{prefix}{name.upper()}"))
+def _enum(option: str, enum: EnumTypeWrapper, prefix: str, word: str) -> int:
+    choose(option, word, [value.removeprefix(prefix).lower() for value, number in enum.items() if number])
+    return int(enum.Value(f"{prefix}{word.upper()}"))
 
 
 def _as_prompts(prompts: Prompts) -> Sequence[Prompt]:
     if isinstance(prompts, Prompt):
         return [prompts]
-    if not isinstance(prompts, np.ndarray) and any(isinstance(prompt, Prompt) for prompt in prompts):
+    if isinstance(prompts, Sequence) and any(isinstance(prompt, Prompt) for prompt in prompts):
         if not all(isinstance(prompt, Prompt) for prompt in prompts):
             raise ValueError("prompts are either Prompt objects or the points of one object, not both")
         return prompts  # type: ignore[return-value]  # just looked
@@ -278,7 +295,3 @@ def _exemplars(given: Exemplars) -> list[segmentation_service_pb2.Exemplar]:
 def _box(corners: Sequence[float]) -> mask_pb2.Box:
     x_min, y_min, x_max, y_max = corners
     return mask_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
-
-
-def _words(words: str | Sequence[str]) -> Sequence[str]:
-    return [words] if isinstance(words, str) else words
