@@ -1,14 +1,17 @@
 """Request bodies, read with a bound."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from cutout_gateway.errors import ClientGoneError, too_large, unsupported
+from cutout_gateway.errors import ClientGoneError, HttpError, too_large, too_slow, unsupported
 
 LINGER_S = 5.0
+# Time for a body beyond that which its length takes at the least rate.
+GRACE_S = 20.0
 LONG = 64 * 1024
 
 
@@ -20,9 +23,11 @@ class Body:
         content_type: As the client says, without being believed.
     """
 
-    def __init__(self, headers: Headers, receive: Receive) -> None:
+    def __init__(self, headers: Headers, receive: Receive, least_bytes_per_s: float = 1.0) -> None:
         self._headers = headers
         self._receive = receive
+        self._least_bytes_per_s = least_bytes_per_s
+        self._seconds_left = GRACE_S
         self._started = False
         self.ended = False
         self.content_type = headers.get("content-type", "")
@@ -92,12 +97,20 @@ class Body:
             async with asyncio.timeout(LINGER_S):
                 while not self.ended:
                     await self._next()
-        except (TimeoutError, ClientGoneError):
+        except (TimeoutError, ClientGoneError, HttpError):
             self.ended = True
 
     async def _next(self) -> bytes:
         self._started = True
-        message = await self._receive()
+        # Only the time in which nothing else is waited for counts: a slow server is not the client's fault.
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(self._seconds_left):
+                message = await self._receive()
+        except TimeoutError:
+            self.ended = True
+            raise too_slow(f"{self._least_bytes_per_s:g} bytes of the body a second, or the rest", GRACE_S) from None
+        self._seconds_left += began_s - time.monotonic() + len(message.get("body", b"")) / self._least_bytes_per_s
         if message["type"] == "http.disconnect":
             self.ended = True
             raise ClientGoneError

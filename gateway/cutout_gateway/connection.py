@@ -9,7 +9,7 @@ from cutout_common.certificates import CertificateFiles
 from cutout_common.config import ConfigError
 from starlette.types import ASGIApp
 
-from cutout_gateway.protocol import Protocol
+from cutout_gateway.bounded import Bounded, allow_files
 from cutout_gateway.settings import GatewaySettings
 
 log = structlog.get_logger("cutout_gateway")
@@ -29,6 +29,8 @@ class Serving(uvicorn.Config):
     """
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        self.settings = settings
+        allow_files(settings.max_connections)
         self._files: CertificateFiles | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._files = CertificateFiles(settings.tls_cert, settings.tls_key)
@@ -61,7 +63,7 @@ class Serving(uvicorn.Config):
         log.info("certificate read again", tls_cert=str(self._files.chain))
 
 
-class Connection(Protocol):
+class Connection(Bounded):
     """A connection whose client may end its own side after its last request, and still gets the answer.
 
     TCP does not tell such a client from one that has left, until something is sent to it: the first reads on, the other
@@ -74,6 +76,7 @@ class Connection(Protocol):
 
     def __init__(self, config: Serving, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
+        self.settings = config.settings
         config.read_certificate_again()
 
     def data_received(self, data: bytes) -> None:
@@ -98,10 +101,6 @@ class Connection(Protocol):
         super().on_response_complete()
         if self._half_closed and not self._awaits_answer():
             self.transport.close()
-
-    def _awaits_answer(self) -> bool:
-        """Whether a whole request is there, and not yet the whole answer."""
-        return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
     def _see_who_is_there(self, pause_s: float) -> None:
         if self.transport.is_closing():

@@ -107,6 +107,27 @@ def malformed(http_status: int, what: str) -> HttpError:
     return error(http_status, code, message, reason="MALFORMED_HTTP", headers={"connection": "close"})
 
 
+def too_slow(what: str, seconds: float) -> HttpError:
+    """408 for a request that does not come in time; the connection ends with it."""
+    message = f"expected {what} of a request within {seconds:g} s"
+    return error(
+        408, grpc.StatusCode.DEADLINE_EXCEEDED, message, reason="REQUEST_TOO_SLOW", headers={"connection": "close"}
+    )
+
+
+def too_many_connections(whose: str, limit: int) -> HttpError:
+    """503 for one connection too many."""
+    message = f"{whose} at most {limit} connections"
+    return error(
+        503,
+        grpc.StatusCode.UNAVAILABLE,
+        message,
+        reason="TOO_MANY_CONNECTIONS",
+        retry_after_s=RETRY_AFTER_S,
+        headers={"connection": "close"},
+    )
+
+
 def not_found(path: str) -> HttpError:
     """404 for a path that no rule has."""
     return error(404, grpc.StatusCode.NOT_FOUND, f"nothing is at {path}", reason="PATH_NOT_FOUND")

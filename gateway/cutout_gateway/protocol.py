@@ -35,11 +35,12 @@ class Protocol(H11Protocol):
             self.cycle.more_body = False
             self.cycle.message_event.set()
         elif self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            self._answer(refused)
+            self.refuse(refused)
         # Otherwise the answer to the request is on its way, and the connection ends after it.
 
-    def _answer(self, refused: HttpError) -> None:
+    def refuse(self, refused: HttpError) -> None:
         """Has the application answer a request of which no more is known than that it is none."""
+        self._broken = True
         self.cycle = RequestResponseCycle(
             scope={
                 "type": "http",

@@ -31,6 +31,12 @@ class GatewaySettings(Config):
     keep_alive_s: int = Field(
         75, ge=1, description="An idle connection is kept so long; longer than a load balancer in front keeps it."
     )
+    headers_timeout_s: float = Field(20.0, gt=0, description="Time that a client has for the headers of a request.")
+    min_body_bytes_per_s: int = Field(
+        1024, ge=1, description="A body that comes more slowly, beyond a first 20 s, is given up."
+    )
+    max_connections: int = Field(4000, ge=1, description="Bound on the connections of all clients together.")
+    max_connections_per_client: int = Field(1000, ge=1, description="Bound on the connections of one address.")
     drain_s: float = Field(30.0, gt=0, description="Time that accepted requests have to finish after SIGTERM.")
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="Bound on a request's body that is held in memory.")
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on a body that is passed on in pieces.")

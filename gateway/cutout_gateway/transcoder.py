@@ -62,7 +62,7 @@ class Transcoder:
         """Answers one request; `scope["state"]` has the link and the request id, and gets the route for the log."""
         state: dict[str, Any] = scope["state"]
         headers = Headers(scope=scope)
-        body = Body(headers, receive)
+        body = Body(headers, receive, self._settings.min_body_bytes_per_s)
         reply = Reply(send, body)
         try:
             path = scope["raw_path"].decode("latin-1")
