@@ -166,7 +166,7 @@ def test_what_callers_write_cannot_grow_a_refusal(text: str, strict: Stubs):
             assert unpack(found).reason
 
 
-@pytest.mark.parametrize("code", set(grpc.StatusCode) - {grpc.StatusCode.OK})
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_every_code_fits_at_its_largest(code: grpc.StatusCode):
     """A status is within its bound whatever it is made of, and says how much was left out."""
     for text in LONG.values():
