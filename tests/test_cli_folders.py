@@ -11,8 +11,9 @@ import PIL.ImageDraw
 import pytest
 from conftest import RunningServer, run_server
 from cutout_client import Client, Segmentation
-from cutout_client.cli import main
+from cutout_client.cli import connection, main, parser
 from cutout_client.saving import FORMATS
+from cutout_client.transport import MAX_IN_FLIGHT
 
 DISC = "15,15,85,95"
 
@@ -103,6 +104,15 @@ def test_the_folder_of_the_answers_is_no_picture(server: RunningServer, shelf: S
         main(["segment", str(shelf.path), *flags])
         told = [json.loads(line)["picture"] for line in capsys.readouterr().out.splitlines()]
         assert [Path(each).name for each in told] == sorted([*shelf.fine, *shelf.odd])
+
+
+def test_as_many_pictures_at_once_as_wanted(tmp_path: Path) -> None:
+    """--jobs is not bounded by what a client has in flight by default."""
+    flags = ["segment", str(tmp_path), "--everything", "--server", "127.0.0.1:1"]
+    for jobs, expected in ((4, MAX_IN_FLIGHT), (3 * MAX_IN_FLIGHT, 3 * MAX_IN_FLIGHT)):
+        args = parser().parse_args([*flags, "--jobs", str(jobs)])
+        with connection.connect(args) as client:
+            assert client._connection.max_in_flight == expected
 
 
 def test_no_server_is_said_once(shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import os
 from cutout_common.address import check
 
 from cutout_client.client import Client
-from cutout_client.transport import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+from cutout_client.transport import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -63,4 +63,5 @@ def connect(args: argparse.Namespace) -> Client:
         root_certificates=args.ca,
         client_certificate=args.cert,
         client_key=args.key,
+        max_in_flight=max(MAX_IN_FLIGHT, getattr(args, "jobs", 1)),  # --jobs says how many
     )
