@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from asking import Ask, detect
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
 from cutout_server.models.base import (
     DecodeQuery,
     Detector,
-    DetectQuery,
     MaskQuery,
     ModelFiles,
     ProposeQuery,
@@ -275,7 +275,7 @@ def test_everything_is_several_things(model: Builtin):
 
 
 def found_boxes(model: Builtin, pixels: np.ndarray, *phrases: str, threshold: float = 0.35) -> list[tuple[int, Box]]:
-    (detections,) = model.detect([DetectQuery(pixels, phrases, threshold, 0.25)])
+    (detections,) = detect(model, [Ask(pixels, phrases, threshold, 0.25)])
     assert all(threshold <= detection.score <= 1 for detection in detections)
     return [(detection.phrase_index, detection.box) for detection in detections]
 
@@ -342,7 +342,7 @@ def test_words_are_understood_as_people_write_them(model: Builtin, phrase: str):
 def test_unknown_words_are_told_apart_and_answered_with_the_known_ones(model: Builtin):
     """Each unknown phrase is a violation of its own field, with every word that would be understood."""
     with pytest.raises(InvalidRequestError) as refused:
-        model.detect([DetectQuery(skimage.data.coffee(), ("face", "submarine", "red car"), 0.35, 0.25)])
+        detect(model, [Ask(skimage.data.coffee(), ("face", "submarine", "red car"), 0.35, 0.25)])
     violations = refused.value.violations
     assert [violation.field for violation in violations] == ["phrases[1]", "phrases[2]"]
     assert all(word in violations[0].description for word in VOCABULARY)

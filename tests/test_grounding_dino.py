@@ -1,12 +1,14 @@
 """Grounding DINO and MM Grounding DINO: boxes, scores and phrases are those of transformers' models and processor."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cutout_server.models.base import Detection, Detector, DetectQuery, ModelFiles
+from asking import Ask, detect
+from cutout_server.models.base import Detection, Detector, ModelFiles
 from cutout_server.models.grounding_dino import GroundingDino
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT
@@ -36,13 +38,13 @@ class Reference:
         self.model = AutoModelForZeroShotObjectDetection.from_pretrained(folder).eval()
         self.processor = AutoProcessor.from_pretrained(folder)
 
-    def outputs(self, query: DetectQuery) -> tuple[object, dict]:
+    def outputs(self, query: Ask) -> tuple[object, dict]:
         image = Image.fromarray(query.pixels)
         inputs = self.processor(images=image, text=[list(query.phrases)], return_tensors="pt")
         with torch.inference_mode():
             return self.model(**inputs), inputs
 
-    def __call__(self, query: DetectQuery) -> dict:
+    def __call__(self, query: Ask) -> dict:
         """Boxes, scores and words; beside them the index of the phrase that holds each one's best token."""
         outputs, inputs = self.outputs(query)
         (answer,) = self.processor.post_process_grounded_object_detection(
@@ -92,15 +94,15 @@ def reference(folder: Path) -> Reference:
     return Reference(folder)
 
 
-def ask(pixels: np.ndarray, *phrases: str, threshold: float = 0.0, text_threshold: float = 0.0) -> DetectQuery:
-    return DetectQuery(np.ascontiguousarray(pixels), phrases or PHRASES, threshold, text_threshold)
+def ask(pixels: np.ndarray, *phrases: str, threshold: float = 0.0, text_threshold: float = 0.0) -> Ask:
+    return Ask(np.ascontiguousarray(pixels), phrases or PHRASES, threshold, text_threshold)
 
 
 def boxes_of(detections: list[Detection]) -> np.ndarray:
     return np.array([(f.box.x_min, f.box.y_min, f.box.x_max, f.box.y_max) for f in detections]).reshape(-1, 4)
 
 
-def assert_equal(detections: list[Detection], expected: dict, query: DetectQuery) -> None:
+def assert_equal(detections: list[Detection], expected: dict, query: Ask) -> None:
     """Phrases identical, scores within 1e-5, boxes within 1e-5 of the picture's sides."""
     assert [found.phrase_index for found in detections] == expected["phrases"]
     np.testing.assert_allclose([found.score for found in detections], expected["scores"], atol=1e-5)
@@ -117,7 +119,7 @@ def test_equal_to_the_reference(detector: GroundingDino, reference: Reference, n
     threshold = middle(reference(ask(image, *phrases))["scores"])
     query = ask(image, *phrases, threshold=threshold, text_threshold=threshold / 2)
     expected = reference(query)
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     assert_equal(found, expected, query)
     assert QUERIES // 4 <= len(found) <= 3 * QUERIES // 4
 
@@ -125,7 +127,7 @@ def test_equal_to_the_reference(detector: GroundingDino, reference: Reference, n
 def test_all_boxes(detector: GroundingDino, reference: Reference):
     """Thresholds of nothing keep each query's box, and several phrases have some."""
     query = ask(PICTURES["square"]())
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     assert_equal(found, reference(query), query)
     assert len(found) == QUERIES
     assert len({each.phrase_index for each in found}) >= 2
@@ -136,7 +138,7 @@ def test_text_threshold(detector: GroundingDino, reference: Reference):
     """Above the box threshold it keeps the boxes that exceed it: all, therefore, for which the reference has words."""
     query = ask(PICTURES["wide"](), "fluffhy")
     threshold = middle(reference(query)["scores"])
-    (found,) = detector.detect([dataclasses.replace(query, text_threshold=threshold)])
+    (found,) = detect(detector, [dataclasses.replace(query, text_threshold=threshold)])
     assert_equal(found, reference(dataclasses.replace(query, box_threshold=threshold)), query)
     named = [bool(words) for words in reference(dataclasses.replace(query, text_threshold=threshold))["text_labels"]]
     assert len(found) >= sum(named) > 0
@@ -149,24 +151,28 @@ def test_equal_in_a_batch(detector: GroundingDino, reference: Reference):
     queries = [ask(q.pixels, *q.phrases, threshold=middle(reference(q)["scores"])) for q in queries]
     queries.append(ask(queries[0].pixels, threshold=0.9999))
     assert isinstance(detector, Detector)
-    answers = detector.detect(queries)
+    answers = detect(detector, queries)
     for query, found in zip(queries, answers, strict=True):
         assert_equal(found, reference(query), query)
     assert all(answers[:-1])
     assert answers[-1] == []
-    assert detector.detect([]) == []
+    assert detect(detector, []) == []
 
 
 def test_pictures_as_a_gpu_takes_them(detector: GroundingDino, reference: Reference, monkeypatch: pytest.MonkeyPatch):
     """Pictures of one size share a pass, with prompts of other lengths and thresholds, and answer as alone."""
-    batches = []
+    batches, passes = [], []
 
     class Counted:
         device, mixes_prompts = torch.device("cpu"), True
 
-        def __call__(self, pixels: torch.Tensor, prompts: list) -> tuple[torch.Tensor, torch.Tensor]:
+        def look(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
             batches.append(tuple(pixels.shape))
-            return network(pixels, prompts)
+            return network.look(pixels)
+
+        def __call__(self, levels: Sequence[torch.Tensor], prompts: list) -> tuple[torch.Tensor, torch.Tensor]:
+            passes.append(len(prompts))
+            return network(levels, prompts)
 
     network = detector._network
     monkeypatch.setattr(detector, "_network", Counted())
@@ -174,8 +180,9 @@ def test_pictures_as_a_gpu_takes_them(detector: GroundingDino, reference: Refere
     square, wide = PICTURES["square"](), PICTURES["wide"]()
     turned = np.rot90(square).copy()
     queries = [ask(square), ask(wide, "cat"), ask(turned, "cat"), ask(square, *PHRASES[:3], threshold=0.5), ask(turned)]
-    answers = detector.detect(queries)
+    answers = detect(detector, queries)
     assert batches == [(4, 3, 96, 96), (1, 3, 40, 160)]
+    assert passes == [4, 1]
     for query, found in zip(queries, answers, strict=True):
         assert_equal(found, reference(query), query)
     assert all(answers)
@@ -187,7 +194,7 @@ def test_phrases_are_never_debris(reference: Reference, detector: GroundingDino)
     query = ask(query.pixels, *query.phrases, threshold=0.05, text_threshold=middle(reference(query)["scores"]) - 0.05)
     words = [text for text in reference(query)["text_labels"] if text.strip()]
     assert any(text.startswith("##") for text in words) or any("cat" in t and "remote" in t for t in words)
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     assert found
     assert {each.phrase_index for each in found} <= {0, 1, 2}
     assert all(each.score > query.text_threshold for each in found)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asking import Ask, detect
 from cutout_server.catalogue import Catalogue
-from cutout_server.models.base import DetectQuery, ModelFiles
+from cutout_server.models.base import ModelFiles
 from cutout_server.models.grounding_dino import load
 from cutout_server.models.grounding_dino.deformable import DeformableAttention, Places
 from cutout_server.models.grounding_dino.fast_network import FastNetwork, is_usual
@@ -61,6 +62,12 @@ def pair(request: pytest.FixtureRequest) -> tuple[TransformersNetwork, FastNetwo
     return TransformersNetwork(model), FastNetwork(copy.deepcopy(model))
 
 
+def answer(
+    network: TransformersNetwork | FastNetwork, pixels: torch.Tensor, prompts: list[Prompt]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return network(network.look(pixels), prompts)
+
+
 def picture(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -79,7 +86,7 @@ def picture(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_equal_to_transformers(pair: tuple, shape: tuple[int, ...], prompts: list[Prompt]):
     """Logits and boxes, whatever the size, and for several pictures and prompts at once."""
     pixels = picture(*shape)
-    (expected, expected_boxes), (logits, boxes) = (network(pixels, prompts) for network in pair)
+    (expected, expected_boxes), (logits, boxes) = (answer(network, pixels, prompts) for network in pair)
     torch.testing.assert_close(logits, expected, atol=5e-5, rtol=1e-4)
     torch.testing.assert_close(boxes, expected_boxes, atol=1e-5, rtol=0)
 
@@ -127,13 +134,13 @@ def test_words_are_read_once():
     read = []
     network._model.text_backbone.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].tolist()))
     pixels = picture(1, 3, 80, 80)
-    first, _ = network(pixels, [CAT])
-    again, _ = network(pixels, [CAT])
-    network(pixels, [MANY])
-    network(picture(2, 3, 80, 80), [MANY, CAT])
+    first, _ = answer(network, pixels, [CAT])
+    again, _ = answer(network, pixels, [CAT])
+    answer(network, pixels, [MANY])
+    answer(network, picture(2, 3, 80, 80), [MANY, CAT])
     assert read == [[list(CAT.ids)], [list(MANY.ids)]]
     assert torch.equal(first, again)
-    assert torch.equal(first, network(pixels, [CAT])[0])
+    assert torch.equal(first, answer(network, pixels, [CAT])[0])
 
 
 @torch.inference_mode()
@@ -141,15 +148,15 @@ def test_what_is_kept_is_bounded():
     """However many phrases and sizes are asked for; and they answer as they did before they were forgotten."""
     network = FastNetwork(build())
     pixels = picture(1, 3, 80, 80)
-    first = network(pixels, [CAT])
+    first = answer(network, pixels, [CAT])
     for index in range(70):
         network._text([Prompt((101, 110 + index, 1012, 102), ())])
     for side in range(80, 280, 32):
-        network(picture(1, 3, 80, side), [CAT])
+        answer(network, picture(1, 3, 80, side), [CAT])
     assert len(network._text._kept) == 64
     assert len(network._grids) == 4
     assert len(network._swin._cuts) <= 32
-    for found, expected in zip(network(pixels, [CAT]), first, strict=True):
+    for found, expected in zip(answer(network, pixels, [CAT]), first, strict=True):
         assert torch.equal(found, expected)
 
 
@@ -174,7 +181,7 @@ def test_bf16_detects_the_same():
     exact, half = FastNetwork(copy.deepcopy(model)), FastNetwork(copy.deepcopy(model), torch.bfloat16)
     assert half.nbytes < 0.9 * exact.nbytes
     pixels = torch.nn.functional.avg_pool2d(picture(1, 3, 128, 160), 5, 1, 2) * 5
-    (logits, boxes), (other_logits, other_boxes) = exact(pixels, [MANY]), half(pixels, [MANY])
+    (logits, boxes), (other_logits, other_boxes) = answer(exact, pixels, [MANY]), answer(half, pixels, [MANY])
     scores, others = logits[0].amax(-1).sigmoid(), other_logits[0].amax(-1).sigmoid()
     best = scores.topk(5).indices
     distance = (boxes[0][best, None] - other_boxes[0]).abs().amax(-1)
@@ -188,9 +195,9 @@ def test_precision_of_a_folder(grounding_dino_folder: Path):  # noqa: F811
     files = ModelFiles(grounding_dino_folder)
     exact, half = (load(files, "cpu", Runtime(precision=each)) for each in (Precision.FP32, Precision.BF16))
     assert half.nbytes < exact.nbytes
-    query = DetectQuery(PICTURES["square"](), ("cat", "red sofa"), 0.0, 0.0)
-    (found,) = half.detect([query])
-    assert len(found) == len(exact.detect([query])[0])
+    query = Ask(PICTURES["square"](), ("cat", "red sofa"), 0.0, 0.0)
+    (found,) = detect(half, [query])
+    assert len(found) == len(detect(exact, [query])[0])
     assert all(0 < each.score < 1 and np.isfinite(each.box.x_min) for each in found)
 
 
@@ -213,5 +220,5 @@ def test_other_architectures(tmp_path: Path):
     GroundingDinoProcessor(GroundingDinoImageProcessor(size=SIZE), tokenizer()).save_pretrained(tmp_path)
     detector = load(ModelFiles(tmp_path), "cpu", Runtime(precision=Precision.BF16))
     assert isinstance(detector._network, TransformersNetwork)
-    (found,) = detector.detect([DetectQuery(PICTURES["square"](), ("cat",), 0.0, 0.0)])
+    (found,) = detect(detector, [Ask(PICTURES["square"](), ("cat",), 0.0, 0.0)])
     assert len(found) == model.config.num_queries

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asking import Ask, detect
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import DetectQuery, ModelFiles
+from cutout_server.models.base import ModelFiles
 from cutout_server.models.grounding_dino import GroundingDino
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT
@@ -126,8 +127,8 @@ def test_half_precision_files(grounding_dino_folder: Path, tmp_path: Path):  # n
     _edit(copy, "config.json", "dtype", value="float16")
     whole, halved = load(grounding_dino_folder), load(copy)
     assert halved.nbytes == whole.nbytes
-    query = DetectQuery(PICTURES["square"](), ("cat", "red sofa"), 0.0, 0.0)
-    assert len(halved.detect([query])[0]) == len(whole.detect([query])[0])
+    query = Ask(PICTURES["square"](), ("cat", "red sofa"), 0.0, 0.0)
+    assert len(detect(halved, [query])[0]) == len(detect(whole, [query])[0])
 
 
 def test_the_files_of_the_hub(grounding_dino_folder: Path, tmp_path: Path):  # noqa: F811
@@ -141,8 +142,8 @@ def test_the_files_of_the_hub(grounding_dino_folder: Path, tmp_path: Path):  # n
     fewer = {name: tensor for name, tensor in weights.items() if ".swin.layernorm." not in name}
     assert len(fewer) == len(weights) - 2
     save_file(fewer, copy / "model.safetensors", {"format": "pt"})
-    query = DetectQuery(PICTURES["square"](), ("cat", "red sofa"), 0.0, 0.0)
-    assert load(copy).detect([query]) == load(grounding_dino_folder).detect([query])
+    query = Ask(PICTURES["square"](), ("cat", "red sofa"), 0.0, 0.0)
+    assert detect(load(copy), [query]) == detect(load(grounding_dino_folder), [query])
 
 
 @pytest.mark.full_size(gigabytes=3)
@@ -169,8 +170,8 @@ def test_tiny(tmp_path: Path):
     detector = load(tmp_path)
     assert 4 * parameters <= detector.nbytes < 4.02 * parameters
     image = PICTURES["wide"]()
-    query = DetectQuery(image, ("cat", "fluffhy astronaut", "remote control"), 0.0, 0.0)
-    (found,) = detector.detect([query])
+    query = Ask(image, ("cat", "fluffhy astronaut", "remote control"), 0.0, 0.0)
+    (found,) = detect(detector, [query])
     with torch.inference_mode():
         outputs = model(**processor(images=image, text=[list(query.phrases)], return_tensors="pt"))
     (expected,) = processor.post_process_grounded_object_detection(

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asking import Ask, detect
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import Detection, Detector, DetectQuery, ModelFiles
+from cutout_server.models.base import Detection, Detector, ModelFiles
 from cutout_server.models.grounding_dino import GroundingDino
 from cutout_server.models.grounding_dino_official.architecture import guess, read_config
 from cutout_server.models.grounding_dino_official.package import GroundingDINO_SwinB_cfg, GroundingDINO_SwinT_OGC
@@ -73,11 +74,11 @@ def picture(name: str) -> np.ndarray:
     return {**PICTURES, **NARROW}[name]()
 
 
-def ask(pixels: np.ndarray, *phrases: str, threshold: float = 0.3, text_threshold: float = 0.0) -> DetectQuery:
-    return DetectQuery(np.ascontiguousarray(pixels), phrases or PHRASES, threshold, text_threshold)
+def ask(pixels: np.ndarray, *phrases: str, threshold: float = 0.3, text_threshold: float = 0.0) -> Ask:
+    return Ask(np.ascontiguousarray(pixels), phrases or PHRASES, threshold, text_threshold)
 
 
-def predicted(reference: torch.nn.Module, query: DetectQuery, folder: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def predicted(reference: torch.nn.Module, query: Ask, folder: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Boxes (x_min, y_min, x_max, y_max) relative to the picture, scores and words, by the package's own functions."""
     path = folder / "picture.png"
     Image.fromarray(query.pixels).save(path)
@@ -89,20 +90,20 @@ def predicted(reference: torch.nn.Module, query: DetectQuery, folder: Path) -> t
     return inference.box_convert(boxes, "cxcywh", "xyxy").numpy(), scores.numpy(), words
 
 
-def relative(detections: list[Detection], query: DetectQuery) -> np.ndarray:
+def relative(detections: list[Detection], query: Ask) -> np.ndarray:
     height, width = query.pixels.shape[:2]
     boxes = [(f.box.x_min, f.box.y_min, f.box.x_max, f.box.y_max) for f in detections]
     return np.array(boxes).reshape(-1, 4) / [width, height, width, height]
 
 
-def assert_predicted(found: list[Detection], reference: torch.nn.Module, query: DetectQuery, folder: Path) -> None:
+def assert_predicted(found: list[Detection], reference: torch.nn.Module, query: Ask, folder: Path) -> None:
     """Boxes within 1e-5 of the picture's sides, scores within 1e-5."""
     boxes, scores, _ = predicted(reference, query, folder)
     np.testing.assert_allclose(relative(found, query), boxes, atol=1e-5)
     np.testing.assert_allclose([each.score for each in found], scores, atol=1e-5)
 
 
-def assert_alike(found: list[Detection], other: list[Detection], query: DetectQuery) -> None:
+def assert_alike(found: list[Detection], other: list[Detection], query: Ask) -> None:
     """Boxes within 1e-4 of the picture's sides, scores within 1e-4, phrases identical."""
     np.testing.assert_allclose(relative(found, query), relative(other, query), atol=1e-4)
     np.testing.assert_allclose([each.score for each in found], [each.score for each in other], atol=1e-4)
@@ -116,9 +117,9 @@ def test_equal_to_predict(
 ):
     """About half of the boxes are above the threshold."""
     query = ask(picture(name), *phrases, threshold=0.0)
-    scores = torch.tensor([each.score for each in detector.detect([query])[0]])
+    scores = torch.tensor([each.score for each in detect(detector, [query])[0]])
     query = dataclasses.replace(query, box_threshold=middle(scores))
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     assert_predicted(found, reference, query, tmp_path)
     assert QUERIES // 4 <= len(found) <= 3 * QUERIES // 4
 
@@ -157,17 +158,17 @@ def test_equal_on_whole_photographs(
 ):
     """Every box, through both runtimes."""
     query = ask(picture(name), threshold=0.0)
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     assert len(found) == QUERIES
     assert_predicted(found, reference, query, tmp_path)
     if name == "large":
-        assert_alike(found, transformed.detect([query])[0], query)
+        assert_alike(found, detect(transformed, [query])[0], query)
 
 
 def test_phrases_beside_the_packages_words(detector: GroundingDino, reference: torch.nn.Module):
     """Where the package joins words of several phrases, or gives a piece of one, each box has one phrase, whole."""
     query = ask(picture("wide"), threshold=0.0)
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     caption = inference.preprocess_caption(". ".join(PHRASES))
     with torch.inference_mode():
         answer = reference(detector._prepare(query.pixels)[None], captions=[caption])
@@ -194,7 +195,7 @@ def test_phrases_beside_the_packages_words(detector: GroundingDino, reference: t
 def test_the_same_weights_through_both_runtimes(detector: GroundingDino, transformed: GroundingDino, name: str):
     """Every box, with the same phrase."""
     query = ask(picture(name), threshold=0.0)
-    (found,), (other,) = detector.detect([query]), transformed.detect([query])
+    (found,), (other,) = detect(detector, [query]), detect(transformed, [query])
     assert len(found) == QUERIES
     assert_alike(found, other, query)
 
@@ -203,8 +204,8 @@ def test_several_in_a_call(detector: GroundingDino):
     """Each picture answers as it does alone."""
     queries = [ask(picture("wide")), ask(picture("tall"), "cat", threshold=0.5), ask(picture("tiny"), "dog")]
     assert isinstance(detector, Detector)
-    together = detector.detect(queries)
-    assert together == [detector.detect([query])[0] for query in queries]
+    together = detect(detector, queries)
+    assert together == [detect(detector, [query])[0] for query in queries]
     assert all(together)
 
 
@@ -212,12 +213,12 @@ def test_several_in_a_pass(detector: GroundingDino, monkeypatch: pytest.MonkeyPa
     """As on a GPU: pictures of one size and one prompt share a pass, others do not, and all answer as alone."""
     tiny = picture("tiny")
     queries = [ask(tiny), ask(tiny, "cat"), ask(tiny[::-1]), ask(tiny[::-1] // 2, "cat")]
-    alone = [detector.detect([query])[0] for query in queries]
+    alone = [detect(detector, [query])[0] for query in queries]
     batches = []
     monkeypatch.setattr(detector, "_per_pass", 4)
     model = detector._network._model
     hook = model.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
-    answers = detector.detect(queries)
+    answers = detect(detector, queries)
     hook.remove()
     assert batches == [2, 2]
     for query, found, expected in zip(queries, answers, alone, strict=True):
@@ -239,7 +240,7 @@ def test_pixels(detector: GroundingDino, shape: tuple[int, int], tmp_path: Path)
 def test_a_picture_that_is_too_narrow(detector: GroundingDino):
     """It is refused by name."""
     with pytest.raises(InvalidRequestError, match="less narrow"):
-        detector.detect([ask(np.zeros((1, 60_000, 3), np.uint8))])
+        detect(detector, [ask(np.zeros((1, 60_000, 3), np.uint8))])
 
 
 def _fresh(files: ModelFiles, **changes: object) -> ModelFiles:

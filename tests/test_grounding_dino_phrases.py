@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asking import Ask, detect
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import DetectQuery, ModelFiles
+from cutout_server.models.base import ModelFiles
 from cutout_server.models.grounding_dino.pixels import places
 from cutout_server.models.grounding_dino.prompts import NOBODY, Prompt, Prompter
 from cutout_server.models.registry import FAMILIES
@@ -160,14 +161,14 @@ def test_a_prompt_in_parts(grounding_dino_folder: Path):  # noqa: F811
     detector = FAMILIES["grounding-dino"].load(ModelFiles(grounding_dino_folder), "cpu", EXACT)
     image = PICTURES["tiny"]()
     phrases = [f"{number} fluffhy astronauts on a launch pad" for number in range(40)]
-    (together,) = detector.detect([DetectQuery(image, tuple(phrases), 0.0, 0.0)])
+    (together,) = detect(detector, [Ask(image, tuple(phrases), 0.0, 0.0)])
     parts = detector._prompter.prompts(phrases)
     assert len(parts) == 3
     expected = []
     for part in parts:
         own = sorted(owner for (owner,) in set(part.owners) - {NOBODY})
-        query = DetectQuery(image, tuple(phrases[index] for index in own), 0.0, 0.0)
-        expected += [(found.box, found.score, own[found.phrase_index]) for found in detector.detect([query])[0]]
+        query = Ask(image, tuple(phrases[index] for index in own), 0.0, 0.0)
+        expected += [(found.box, found.score, own[found.phrase_index]) for found in detect(detector, [query])[0]]
     assert [(found.box, found.score, found.phrase_index) for found in together] == expected
     assert len({found.phrase_index for found in together}) >= 3
 
@@ -175,11 +176,11 @@ def test_a_prompt_in_parts(grounding_dino_folder: Path):  # noqa: F811
 def test_a_picture_that_is_too_narrow(grounding_dino_folder: Path):  # noqa: F811
     """It is refused by name, where the reference breaks down."""
     detector = FAMILIES["grounding-dino"].load(ModelFiles(grounding_dino_folder), "cpu", EXACT)
-    query = DetectQuery(np.zeros((1, 60_000, 3), np.uint8), ("cat",), 0.0, 0.0)
+    query = Ask(np.zeros((1, 60_000, 3), np.uint8), ("cat",), 0.0, 0.0)
     with pytest.raises(InvalidRequestError, match=r"less narrow.* 30 places, and has 0 at 160 x 0 pixels") as error:
-        detector.detect([query])
+        detect(detector, [query])
     assert [violation.field for violation in error.value.violations] == ["image"]
-    assert detector.detect([DetectQuery(np.zeros((1, 300, 3), np.uint8), ("cat",), 0.0, 0.0)])[0]
+    assert detect(detector, [Ask(np.zeros((1, 300, 3), np.uint8), ("cat",), 0.0, 0.0)])[0]
 
 
 @pytest.mark.parametrize("size", [(33, 160), (1, 160), (96, 97), (70, 9)])

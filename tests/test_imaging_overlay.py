@@ -132,6 +132,20 @@ def test_prompts_are_drawn():
     assert (grey[0] & ~grey[1]).sum() >= 2, "the plus has an upright arm, the minus has none"
 
 
+@pytest.mark.parametrize(
+    ("box", "pixel"),
+    [(Box(44.2, 68.6, 44.4, 69.4), (44, 69)), (Box(450.8, 299.7, 451, 300), (450, 299)), (Box(0, 0, 0.1, 0.1), (0, 0))],
+    ids=str,
+)
+def test_a_box_narrower_than_a_pixel_is_drawn(box, pixel):
+    """On the pixel where it is, the last one of the picture too; Pillow may draw its neighbour as well."""
+    nothing = np.zeros(CAT.shape[:2], np.bool_)
+    drawn = changed(CAT, draw(CAT, [OverlayItem(nothing, prompt_box=box)]))
+    places = [(x, y) for y, x in np.argwhere(drawn)]
+    assert pixel in places
+    assert len(places) <= 2
+
+
 def test_nothing_to_draw_is_the_picture_itself():
     """No items, empty masks, and pictures too small for a label."""
     assert np.array_equal(draw(CAT, []), CAT)

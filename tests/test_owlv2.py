@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asking import Ask, detect
 from clip_checkpoints import (  # noqa: F401 - fixtures
     OWL_SIDE,
     clip_tokenizer,
@@ -51,7 +52,7 @@ def reference(owlv2_folder: Path) -> Callable:  # noqa: F811
     return partial(called, model, Owlv2Processor.from_pretrained(owlv2_folder))
 
 
-def called(model: Owlv2ForObjectDetection, processor: Owlv2Processor, query: DetectQuery) -> dict:
+def called(model: Owlv2ForObjectDetection, processor: Owlv2Processor, query: Ask) -> dict:
     inputs = processor(text=[list(query.phrases)], images=Image.fromarray(query.pixels), return_tensors="pt")
     with torch.no_grad():
         outputs = model(**inputs)
@@ -59,11 +60,11 @@ def called(model: Owlv2ForObjectDetection, processor: Owlv2Processor, query: Det
     return processor.post_process_grounded_object_detection(outputs, query.box_threshold, target_sizes=sizes)[0]
 
 
-def ask(pixels: np.ndarray, *phrases: str, threshold: float = THRESHOLD, text_threshold: float = 0.25) -> DetectQuery:
-    return DetectQuery(np.ascontiguousarray(pixels), phrases or PHRASES, threshold, text_threshold)
+def ask(pixels: np.ndarray, *phrases: str, threshold: float = THRESHOLD, text_threshold: float = 0.25) -> Ask:
+    return Ask(np.ascontiguousarray(pixels), phrases or PHRASES, threshold, text_threshold)
 
 
-def assert_equal(detections: list[Detection], expected: dict, query: DetectQuery) -> None:
+def assert_equal(detections: list[Detection], expected: dict, query: Ask) -> None:
     """Phrases identical, scores within 1e-5, boxes within 1e-5 of the picture's longer side."""
     assert [found.phrase_index for found in detections] == expected["labels"].tolist()
     np.testing.assert_allclose([found.score for found in detections], expected["scores"], atol=1e-5)
@@ -82,7 +83,7 @@ def test_equal_to_the_reference(detector: Owlv2, reference: Callable, name: str)
     middle = scores[PATCHES // 4 : 3 * PATCHES // 4]
     gap = int(middle.diff().argmax())  # Rounding puts no box on the other side of the widest.
     query = ask(image, threshold=float(middle[gap : gap + 2].mean()))
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     assert_equal(found, reference(query), query)
     assert PATCHES // 4 <= len(found) <= 3 * PATCHES // 4
 
@@ -93,22 +94,23 @@ def test_equal_in_a_batch(detector: Owlv2, reference: Callable):
     queries = [ask(image, *PHRASES[: index + 1], threshold=0.11 + 0.01 * index) for index, image in enumerate(images)]
     queries += [ask(images[0], "coffee"), ask(images[0], "coffee", threshold=0.999)]
     assert isinstance(detector, Detector)
-    answers = detector.detect(queries)
+    answers = detect(detector, queries)
     assert len(answers) == len(queries)
     for query, found in zip(queries, answers, strict=True):
         assert_equal(found, reference(query), query)
     assert all(answers[:-1])
     assert len({each.phrase_index for found in answers for each in found}) >= 3
     assert answers[-1] == []
-    assert detector.detect([]) == []
+    assert detect(detector, []) == []
 
 
 def test_pictures_as_a_gpu_takes_them(detector: Owlv2):
     """Several pictures in one pass of the image tower, as on a GPU, give what they give alone."""
     queries = [ask(PICTURES[name]()) for name in ("tall", "wide", "tiny")]
     with torch.inference_mode():
-        together = detector._detect(queries, detector._embed(PHRASES))
-    for found, alone in zip(together, detector.detect(queries), strict=True):
+        seen = detector._look([query.pixels for query in queries])
+    together = detector.detect([DetectQuery(each, PHRASES, THRESHOLD, 0.25) for each in seen])
+    for found, alone in zip(together, detect(detector, queries), strict=True):
         assert [each.phrase_index for each in found] == [each.phrase_index for each in alone]
         np.testing.assert_allclose([each.score for each in found], [each.score for each in alone], atol=1e-5)
 
@@ -116,7 +118,7 @@ def test_pictures_as_a_gpu_takes_them(detector: Owlv2):
 def test_more_phrases_than_one_pass_takes(detector: Owlv2, reference: Callable):
     """The index of each find is that of the caller's phrase, however many there are."""
     query = ask(PICTURES["square"](), *(f"{phrase} {number}" for number in range(30) for phrase in PHRASES[:3]))
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     assert_equal(found, reference(query), query)
     assert max(each.phrase_index for each in found) >= 64
 
@@ -124,7 +126,7 @@ def test_more_phrases_than_one_pass_takes(detector: Owlv2, reference: Callable):
 def test_phrases_that_the_model_reads_the_same(detector: Owlv2):
     """Each find is one of all of them, with one box and one score."""
     image = PICTURES["tall"]()
-    one, several = detector.detect([ask(image, "Red sofa!", "cat"), ask(image, "Red sofa!", "cat", "red  sofa !")])
+    one, several = detect(detector, [ask(image, "Red sofa!", "cat"), ask(image, "Red sofa!", "cat", "red  sofa !")])
     assert {each.phrase_index for each in several} == {0, 1, 2}
     sofas = [each for each in several if each.phrase_index == 2]
     assert [replace(each, phrase_index=0) for each in sofas] == [each for each in one if each.phrase_index == 0]
@@ -134,19 +136,19 @@ def test_phrases_that_the_model_reads_the_same(detector: Owlv2):
 def test_text_threshold_means_nothing(detector: Owlv2):
     """A box has one score."""
     image = PICTURES["square"]()
-    assert detector.detect([ask(image, text_threshold=0.99)]) == detector.detect([ask(image, text_threshold=0.0)])
+    assert detect(detector, [ask(image, text_threshold=0.99)]) == detect(detector, [ask(image, text_threshold=0.0)])
 
 
 def test_a_phrase_at_the_limit(detector: Owlv2, reference: Callable):
     """Sixteen tokens are read to the end; one more is refused by name, and so is the mark of the end."""
     image, longest = PICTURES["tiny"](), " ".join("a" * 14)
     query = ask(image, "cat", longest, longest[:-2])
-    assert_equal(detector.detect([query])[0], reference(query), query)
+    assert_equal(detect(detector, [query])[0], reference(query), query)
     with pytest.raises(InvalidRequestError, match="at most 16 tokens, start and end included, got 17") as long:
-        detector.detect([ask(image, "cat", f"{longest} a")])
+        detect(detector, [ask(image, "cat", f"{longest} a")])
     assert [violation.field for violation in long.value.violations] == ["phrases[1]"]
     with pytest.raises(InvalidRequestError, match="mark of the end"):
-        detector.detect([ask(image, "cat<|endoftext|>dog")])
+        detect(detector, [ask(image, "cat<|endoftext|>dog")])
 
 
 @pytest.mark.parametrize("side", [96, 960])
@@ -220,7 +222,7 @@ def test_base_patch_16(tmp_path: Path):
     detector = load(tmp_path)
     assert 4 * parameters <= detector.nbytes < 4.01 * parameters
     query = ask(PICTURES["wide"](), threshold=0.0)
-    (found,) = detector.detect([query])
+    (found,) = detect(detector, [query])
     assert len(found) == 3600
     assert np.ptp([each.score for each in found]) > 0.1
     assert_equal(found, called(model, processor, query), query)

@@ -9,12 +9,13 @@ import grpc
 import numpy as np
 import pytest
 import torch
+from asking import Ask, detect
 from checkpoints import Sam2Files, official_model, official_predictor, sam2_files  # noqa: F401
 from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, mask_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import unpack
-from cutout_server.models.base import Detection, DetectQuery, ModelFiles
+from cutout_server.models.base import Detection, ModelFiles
 from cutout_server.models.grounding_dino import load
 from grounding_dino_checkpoints import grounding_dino_folder, one_thread  # noqa: F401
 from grpc_status import rpc_status
@@ -46,8 +47,8 @@ def words(finding: RunningServer) -> Iterator[Stubs]:
 @pytest.fixture(scope="module")
 def detected(grounding_dino_folder: Path, photos: dict[str, Photo]) -> list[Detection]:
     """What the detector alone finds; it is held equal to its own reference elsewhere."""
-    query = DetectQuery(photos["chelsea"].pixels, PHRASES, BOX_THRESHOLD, TEXT_THRESHOLD)
-    (found,) = load(ModelFiles(grounding_dino_folder), "cpu").detect([query])
+    query = Ask(photos["chelsea"].pixels, PHRASES, BOX_THRESHOLD, TEXT_THRESHOLD)
+    (found,) = detect(load(ModelFiles(grounding_dino_folder), "cpu"), [query])
     assert len(found) > 5
     assert len({each.phrase_index for each in found}) > 1
     return list(found)

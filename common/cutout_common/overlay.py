@@ -213,7 +213,7 @@ def _darker(color: Color) -> Color:
 
 def _draw_box(canvas: Image.Image, box: BoxLike, color: Color, scale: float) -> None:
     width = max(1, round(1.2 * scale))
-    left, top = round(box.x_min), round(box.y_min)
+    left, top = min(round(box.x_min), canvas.width - 1), min(round(box.y_min), canvas.height - 1)
     right, bottom = max(round(box.x_max) - 1, left), max(round(box.y_max) - 1, top)  # At least a line.
     ImageDraw.Draw(canvas).rectangle((left, top, right, bottom), outline=color, width=width)
 

@@ -161,13 +161,13 @@ class DetectQuery:
     """Words to be found in a picture.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
+        embedding: From `image_features` of the same model.
         phrases: As the caller wrote them.
         box_threshold: Least score of a detection, in [0, 1].
         text_threshold: Least match of a phrase, in [0, 1].
     """
 
-    pixels: RgbImage = field(repr=False)
+    embedding: Embedding = field(repr=False)
     phrases: tuple[str, ...]
     box_threshold: float
     text_threshold: float
@@ -305,6 +305,10 @@ class Detector(Protocol):
     @property
     def nbytes(self) -> int:
         """Memory of the weights, in bytes."""
+        ...
+
+    def image_features(self, images: Sequence[RgbImage]) -> Sequence[Embedding]:
+        """What pictures of any sizes, (H, W, 3) uint8 RGB each, show before there are words."""
         ...
 
     def detect(self, queries: Sequence[DetectQuery]) -> Sequence[Sequence[Detection]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.base import DecodeQuery, Embedding
 from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.models.rows import own_rows
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
 
@@ -52,14 +53,8 @@ class Sam2Like(PromptedSegmenter):
 
     def _embed(self, images: Sequence[RgbImage]) -> Sequence[Sam2LikeEmbedding]:
         levels = self._model.get_image_embeddings(pixels_of(images, self._images).to(self._device))
-        # Each embedding gets storage of its own, or one of them would keep the whole batch in memory.
-        return [
-            Sam2LikeEmbedding(
-                image_size=(image.shape[0], image.shape[1]),
-                levels=tuple(level[i : i + 1].clone(memory_format=torch.contiguous_format) for level in levels),
-            )
-            for i, image in enumerate(images)
-        ]
+        rows = zip(images, zip(*map(own_rows, levels), strict=True), strict=True)
+        return [Sam2LikeEmbedding((image.shape[0], image.shape[1]), own) for image, own in rows]
 
     def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
         embedding, prompts = _own(queries[0].embedding), [query.prompt for query in queries]

@@ -67,7 +67,7 @@ async def detect(
     """Boxes of what the phrases name, the best first."""
     family = detector.family
     query = DetectQuery(
-        picture.pixels,
+        await seat.image_features(detector, picture),
         tuple(each.phrase for each in sought),
         family.box_threshold if request.box_threshold is None else request.box_threshold,
         family.text_threshold if request.text_threshold is None else request.text_threshold,

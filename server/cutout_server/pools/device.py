@@ -21,8 +21,10 @@ from cutout_server.pools.turns import Turn, Turns
 
 log = structlog.get_logger()
 
-# Operations that look into embeddings. To bring logits to the picture's size, `masks` needs no more than its size.
-EXPANDING = frozenset({"decode", "propose", "sift", "segment_text"})
+# Operations that make embeddings of pictures, and those that look into them. To bring logits to the picture's size,
+# `masks` needs no more than its size.
+ENCODING = frozenset({"encode", "image_features"})
+EXPANDING = frozenset({"decode", "propose", "sift", "segment_text", "detect"})
 
 # An operation answers a sequence of questions in one pass through the model.
 Operation = Callable[[Any, Sequence[Any]], Sequence[Any]]
@@ -100,7 +102,7 @@ class DevicePool:
         self.on_unload: list[Callable[[str], None]] = [self.embeddings.drop_model]
         self.models = LoadedModels(device, memory_budget_bytes, self._unloaded)
         self._compact_embeddings = compact_embeddings
-        self._max_batch = {"encode": max_encode_batch}
+        self._max_batch = dict.fromkeys(ENCODING, max_encode_batch)
         self._default_max_batch = max_batch
         self._observer = observer
         self.turns = Turns()
@@ -274,7 +276,7 @@ class DevicePool:
         if self._compact_embeddings and batch[0].operation in EXPANDING:
             questions = expand(questions)
         answers = operation(model, questions)
-        if self._compact_embeddings and batch[0].operation == "encode":
+        if self._compact_embeddings and batch[0].operation in ENCODING:
             answers = compact(answers)
         if len(answers) != len(batch):
             raise RuntimeError(

@@ -10,10 +10,15 @@ from cutout_server.pools.flights import Flights
 
 @dataclass(frozen=True)
 class EmbeddingKey:
-    """What an embedding depends on; preprocessing is the model's own, so its name stands for both."""
+    """What an embedding depends on; preprocessing is the model's own, so its name stands for both.
+
+    Attributes:
+        operation: The model's method that makes it.
+    """
 
     model: str
     picture: str
+    operation: str = "encode"
 
 
 class EmbeddingsCache:

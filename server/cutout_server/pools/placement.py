@@ -37,23 +37,30 @@ class Seat:
 
     async def embed(self, spec: ModelSpec, picture: Picture) -> Embedding:
         """The picture's embedding, from the cache, from another's encode, or from one of its own."""
+        embedding, calls.current().stages.embedding_cached = await self._look(spec, picture, "encode", stage="encode")
+        return embedding
+
+    async def image_features(self, spec: ModelSpec, picture: Picture) -> Embedding:
+        """What a detector makes of the picture before there are words, likewise."""
+        return (await self._look(spec, picture, "image_features", stage="detect"))[0]
+
+    async def _look(self, spec: ModelSpec, picture: Picture, operation: str, *, stage: str) -> tuple[Embedding, bool]:
+        """The embedding that an operation makes of a picture, and whether it was at hand or on its way."""
         started_s = time.monotonic()
 
         async def encode() -> Embedding:
             # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
             forever = float("inf")
             pixels = picture.pixels if picture.is_decoded else await asyncio.to_thread(lambda: picture.pixels)
-            asked = self.pool.ask(self.turn, spec, "encode", [pixels], stage="encode", deadline_s=forever)
+            asked = self.pool.ask(self.turn, spec, operation, [pixels], stage=stage, deadline_s=forever)
             embedding: Embedding = (await asked)[0]
             return embedding
 
-        key = EmbeddingKey(spec.name, picture.key)
+        key = EmbeddingKey(spec.name, picture.key, operation)
         embedding, cached = await self.pool.embeddings.get(key, encode)
-        stages = calls.current().stages
-        stages.embedding_cached = cached
         if cached:
-            stages.add("encode", time.monotonic() - started_s)
-        return embedding
+            calls.current().stages.add(stage, time.monotonic() - started_s)
+        return embedding, cached
 
     def step_back(self) -> None:
         """Lets those go first who came meanwhile: what work of many long passes owes to the others."""

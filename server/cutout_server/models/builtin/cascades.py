@@ -14,7 +14,6 @@ Grey = NDArray[np.uint8]  # (h, w)
 Find = tuple[Box, float]
 
 _FOLDER = Path(cv2.__file__).parent / "data"
-_TILTS = (0.0, -10.0, 10.0, -20.0, 20.0)  # Degrees; cats seldom hold their heads upright.
 _PEOPLE_BIAS, _PEOPLE_SLOPE = 1.35, 2.5  # Margin of the people detector at which it is right half of the time.
 _SAME = 0.4
 _WITHIN = 0.7
@@ -43,7 +42,6 @@ EYES = (Cascade("eye_tree_eyeglasses", 4, 4.0, 0.6), Cascade("eye", 4, 4.0, 0.5)
 SMILES = (Cascade("smile", 15, 4.0, 0.8),)
 BODIES = (Cascade("upperbody", 4, 3.0, 0.6),)
 PLATES = (Cascade("russian_plate_number", 4, 3.0, 0.7), Cascade("license_plate_rus_16stages", 4, 3.0, 0.6))
-CATS = (Cascade("frontalcatface_extended", 2, 2.0, 0.33), Cascade("frontalcatface", 2, 2.0, 0.33))
 
 
 class Cascades:
@@ -52,44 +50,32 @@ class Cascades:
     def __init__(self) -> None:
         self._own = threading.local()
 
-    def find(self, grey: Grey, cascades: tuple[Cascade, ...], smallest: int, step: float = 1.1) -> list[Find]:
+    def find(
+        self, grey: Grey, cascades: tuple[Cascade, ...], smallest: int, largest: int = 0, step: float = 1.1
+    ) -> list[Find]:
         """What any of the cascades sees; where several see the same, their scores add up.
 
         Args:
             grey: (h, w) uint8.
             cascades: All for one thing.
             smallest: Least side of a find, in pixels.
+            largest: Greatest side of one; 0 for the picture's own.
             step: Factor from one window size to the next.
         """
         found: list[Find] = []
         for cascade in cascades:
-            classifier = self._classifier(cascade.file)
-            boxes, _, margins = classifier.detectMultiScale3(
-                grey, step, cascade.least, minSize=(smallest, smallest), outputRejectLevels=True
+            boxes, _, margins = self._classifier(cascade.file).detectMultiScale3(
+                grey,
+                step,
+                cascade.least,
+                minSize=(smallest, smallest),
+                maxSize=(largest, largest),
+                outputRejectLevels=True,
             )
             for (x, y, width, height), margin in zip(boxes, margins, strict=True):
                 score = cascade.most * (1 - np.exp(-max(float(margin), 0) / cascade.scale))
                 found.append((Box(float(x), float(y), float(x + width), float(y + height)), float(score)))
         return merge(found)
-
-    def cat_faces(self, grey: Grey) -> list[Find]:
-        """The same for cats' faces at several tilts of the head, with and without equalised contrast."""
-        height, width = grey.shape
-        pad = max(height, width) // 5  # A face may be cut by the picture's edge.
-        padded = cv2.copyMakeBorder(grey, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-        centre = (padded.shape[1] / 2, padded.shape[0] / 2)
-        smallest = max(24, min(height, width) // 7)
-        found: list[Find] = []
-        for seen in (padded, cv2.equalizeHist(padded)):
-            for tilt in _TILTS:
-                turn = cv2.getRotationMatrix2D(centre, tilt, 1.0)
-                turned = cv2.warpAffine(seen, turn, padded.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-                back = cv2.invertAffineTransform(turn)
-                for box, score in self.find(np.asarray(turned, np.uint8), CATS, smallest, 1.05):
-                    side = box.x_max - box.x_min
-                    x, y = back @ ((box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2, 1.0) - pad
-                    found.append((_square(float(x), float(y), side, width, height), score))
-        return merge([(box, score) for box, score in found if box.x_max > box.x_min and box.y_max > box.y_min])
 
     def people(self, grey: Grey) -> list[Find]:
         """Standing people, by histograms of oriented gradients (Dalal and Triggs 2005)."""
@@ -164,8 +150,3 @@ def _mean_box(group: list[Find]) -> Box:
     sides = np.array([[box.x_min, box.y_min, box.x_max, box.y_max] for box, _ in group])
     weights = np.array([score + 1e-3 for _, score in group])
     return Box(*(sides * weights[:, None] / weights.sum()).sum(0).tolist())
-
-
-def _square(x: float, y: float, side: float, width: int, height: int) -> Box:
-    half = side / 2
-    return Box(max(x - half, 0.0), max(y - half, 0.0), min(x + half, float(width)), min(y + half, float(height)))

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
 from cutout_common.status import FieldViolation
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import Detection, DetectQuery
+from cutout_server.models.base import Detection, DetectQuery, Embedding
 from cutout_server.models.builtin import cascades, colours
 from cutout_server.models.builtin.cascades import Cascade, Cascades, Find, Grey
+from cutout_server.models.builtin.cats import cat_faces
 from cutout_server.models.builtin.embedding import embed
 from cutout_server.models.builtin.found import around_face, salient
 from cutout_server.models.builtin.network import Network
@@ -27,11 +29,16 @@ class Detectors:
     def __init__(self, network: Network) -> None:
         self._cascades, self._network = Cascades(), network
 
+    def looks(self, pixels: RgbImage) -> "Looks":
+        """A (H, W, 3) uint8 RGB picture at which nobody has looked yet."""
+        return Looks(pixels, self._cascades, self._network)
+
     def find(self, query: DetectQuery) -> list[Detection]:
         """Finds the phrases, the best first for each.
 
         Raises:
             InvalidRequestError: A phrase is outside the vocabulary.
+            TypeError: The embedding is another model's.
         """
         concepts = [concept_of(phrase) for phrase in query.phrases]
         unknown = [
@@ -41,7 +48,7 @@ class Detectors:
         ]
         if unknown:
             raise InvalidRequestError(*unknown)
-        looks = _Looks(query.pixels, self._cascades, self._network)
+        looks = _own(query.embedding)
         return [
             Detection(box, score, index)
             for index, concept in enumerate(concepts)
@@ -57,20 +64,38 @@ def _unknown(phrase: str) -> str:
     )
 
 
-@dataclass
-class _Looks:
-    """One picture; what was found once is not looked for again."""
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """One picture; what was found once is not looked for again, whoever asks.
 
-    pixels: RgbImage
-    cascades: Cascades
-    network: Network
-    _found: dict[str, list[Find]] = field(default_factory=dict)
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        cascades: What looks for most things,
+        network: and for what stands out, and for all of a cat.
+        found: What was found by now, by concept; the same for everybody, so it does not matter who asked first.
+    """
+
+    pixels: RgbImage = field(repr=False)
+    cascades: Cascades = field(repr=False)
+    network: Network = field(repr=False)
+    found: dict[str, list[Find]] = field(default_factory=dict, repr=False)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the picture, in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes; finds are a few numbers."""
+        return self.pixels.nbytes
 
     def at(self, concept: str) -> list[Find]:
-        if concept not in self._found:
+        """Where a concept is, with scores in [0, 1]."""
+        if concept not in self.found:
             look = self._by_concept()[concept]
-            self._found[concept] = look()
-        return self._found[concept]
+            self.found[concept] = look()
+        return self.found[concept]
 
     def _by_concept(self) -> dict[str, Callable[[], list[Find]]]:
         return {
@@ -79,7 +104,7 @@ class _Looks:
             "upper body": self._upper_bodies,
             "eye": self._eyes,
             "smile": self._smiles,
-            "cat face": lambda: self._scaled(self.cascades.cat_faces, _CAT_SIDE),
+            "cat face": lambda: self._scaled(partial(cat_faces, self.cascades), _CAT_SIDE),
             "cat": self._cats,
             "plate": lambda: self._seen(cascades.PLATES),
             "object": lambda: salient(self.network, embed(self.pixels)),
@@ -162,6 +187,12 @@ class _Looks:
                 for b, score in self.cascades.find(grey, kinds, _SMALLEST)
             ]
         return cascades.suppress(found)
+
+
+def _own(embedding: Embedding) -> Looks:
+    if not isinstance(embedding, Looks):
+        raise TypeError(f"expected image features of the built-in model, got {type(embedding).__name__}")
+    return embedding
 
 
 def _beneath(face: Box, wide: float, high: float, width: int, height: int) -> Box:

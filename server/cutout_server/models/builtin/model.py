@@ -16,7 +16,7 @@ from cutout_server.models.base import (
     ProposeQuery,
 )
 from cutout_server.models.builtin.decode import decode
-from cutout_server.models.builtin.detect import Detectors
+from cutout_server.models.builtin.detect import Detectors, Looks
 from cutout_server.models.builtin.embedding import BuiltinEmbedding, embed
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.propose import propose
@@ -25,7 +25,10 @@ from cutout_server.types import MaskPatch, RgbImage
 
 
 class Builtin:
-    """Segmenter, Proposer and Detector with weights of its own. It keeps nothing between calls."""
+    """Segmenter, Proposer and Detector with weights of its own.
+
+    It keeps nothing between calls but what it found in a picture, with the picture.
+    """
 
     @classmethod
     def load(cls, files: ModelFiles) -> "Builtin":
@@ -69,6 +72,10 @@ class Builtin:
     def propose(self, queries: Sequence[ProposeQuery]) -> list[Candidates]:
         """Proposes everything in each picture, the likeliest first."""
         return [propose(self._network, _own(query.embedding), query.points_per_side) for query in queries]
+
+    def image_features(self, images: Sequence[RgbImage]) -> list[Looks]:
+        """Nothing yet: what a word needs is looked for when it is first asked for, and kept with the picture."""
+        return [self._detectors.looks(image) for image in images]
 
     def detect(self, queries: Sequence[DetectQuery]) -> list[list[Detection]]:
         """Finds the words of `words.VOCABULARY`; see `Detector.detect`."""

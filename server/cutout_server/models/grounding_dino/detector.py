@@ -1,17 +1,20 @@
 """The model at work: pictures of one size together, each with its own phrases. Both runtimes answer through this."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert  # type: ignore[import-untyped]
 
-from cutout_server.models.base import Detection, DetectQuery
+from cutout_server.models.base import Detection, DetectQuery, Embedding
 from cutout_server.models.grounding_dino.prompts import NOBODY, Prompt, Prompter
+from cutout_server.models.rows import own_rows
 from cutout_server.types import Box, RgbImage
+
+T = TypeVar("T")
 
 _PER_PASS = 4  # Pictures; bounds the memory.
 
@@ -34,11 +37,22 @@ class Network(Protocol):
         """Whether a pass may hold other prompts for other pictures."""
         ...
 
-    def __call__(self, pixels: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
-        """Looks for what the prompts say.
+    def look(self, pixels: Tensor) -> Sequence[Tensor]:
+        """What can be made of pictures before there are prompts; all of it, or nothing and so the pixels themselves.
 
         Args:
             pixels: (N, 3, h, w) float32 on its device.
+
+        Returns:
+            (N, ...) each.
+        """
+        ...
+
+    def __call__(self, levels: Sequence[Tensor], prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        """Looks for what the prompts say.
+
+        Args:
+            levels: Of N pictures, from `look`.
             prompts: N of them.
 
         Returns:
@@ -48,13 +62,31 @@ class Network(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class PictureLevels:
+    """A picture before there are words, on the network's device.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        levels: (1, ...) each, from the network's `look`.
+    """
+
+    image_size: tuple[int, int]
+    levels: tuple[Tensor, ...] = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes."""
+        return sum(level.untyped_storage().nbytes() for level in self.levels)
+
+
 @dataclass(frozen=True)
 class _Pass:
     """One prompt on one picture: which query's, and which of its prompts."""
 
     query: int
     part: int
-    pixels: Tensor
+    levels: tuple[Tensor, ...]
     prompt: Prompt
 
 
@@ -96,40 +128,60 @@ class GroundingDino:
         return self._network.nbytes
 
     @torch.inference_mode()
+    def image_features(self, images: Sequence[RgbImage]) -> list[PictureLevels]:
+        """Pictures before there are words; those of one size together.
+
+        Raises:
+            InvalidRequestError: A picture is too narrow.
+        """
+        prepared = [self._prepare(image) for image in images]
+        seen: list[tuple[Tensor, ...]] = [()] * len(images)
+        for group in self._joined((index, each.shape) for index, each in enumerate(prepared)):
+            levels = self._network.look(torch.stack([prepared[index] for index in group]).to(self._network.device))
+            for index, own in zip(group, zip(*map(own_rows, levels), strict=True), strict=True):
+                seen[index] = own
+        return [PictureLevels((image.shape[0], image.shape[1]), own) for image, own in zip(images, seen, strict=True)]
+
+    @torch.inference_mode()
     def detect(self, queries: Sequence[DetectQuery]) -> list[list[Detection]]:
         """Finds the phrases; nothing found is an empty list.
 
         Raises:
-            InvalidRequestError: A phrase holds no word that the model knows or more than it can read, or a picture is
-                too narrow.
+            InvalidRequestError: A phrase holds no word that the model knows or more than it can read.
+            TypeError: An embedding is of another family.
         """
         prompts = [self._prompter.prompts(query.phrases) for query in queries]
         answers: list[list[list[Detection]]] = [[[] for _ in own] for own in prompts]
-        for passes in self._joined(queries, prompts):
-            pixels = torch.stack([each.pixels for each in passes]).to(self._network.device)
-            logits, boxes = self._network(pixels, [each.prompt for each in passes])
+        asked = [
+            _Pass(index, part, _own(query.embedding).levels, prompt)
+            for index, query in enumerate(queries)
+            for part, prompt in enumerate(prompts[index])
+        ]
+        for passes in self._joined((each, self._form(each)) for each in asked):
+            levels = [torch.cat(of_all) for of_all in zip(*(each.levels for each in passes), strict=True)]
+            logits, boxes = self._network(levels, [each.prompt for each in passes])
             for each, own_logits, own_boxes in zip(passes, logits.float().cpu(), boxes.float().cpu(), strict=True):
                 found = _detections(own_logits, own_boxes, each.prompt, queries[each.query])
                 answers[each.query][each.part] = found
         return [list(chain.from_iterable(parts)) for parts in answers]
 
-    def _joined(self, queries: Sequence[DetectQuery], prompts: Sequence[Sequence[Prompt]]) -> Iterator[list[_Pass]]:
-        waiting: dict[object, list[_Pass]] = {}
-        for index, query in enumerate(queries):
-            if not prompts[index]:
-                continue
-            pixels = self._prepare(query.pixels)
-            for part, prompt in enumerate(prompts[index]):
-                key = (pixels.shape, None if self._network.mixes_prompts else prompt.ids)
-                together = waiting.setdefault(key, [])
-                together.append(_Pass(index, part, pixels, prompt))
-                if len(together) == self._per_pass:
-                    yield waiting.pop(key)
+    def _form(self, each: _Pass) -> Hashable:
+        """What those that share a pass have in common."""
+        return (*(level.shape for level in each.levels), None if self._network.mixes_prompts else each.prompt.ids)
+
+    def _joined(self, each_with_form: Iterable[tuple[T, Hashable]]) -> Iterator[list[T]]:
+        """Those of one form together, as many as a pass takes."""
+        waiting: dict[Hashable, list[T]] = {}
+        for each, form in each_with_form:
+            together = waiting.setdefault(form, [])
+            together.append(each)
+            if len(together) == self._per_pass:
+                yield waiting.pop(form)
         yield from waiting.values()
 
 
 def _detections(logits: Tensor, boxes: Tensor, prompt: Prompt, query: DetectQuery) -> list[Detection]:
-    height, width = query.pixels.shape[:2]
+    height, width = query.embedding.image_size
     logits = logits[:, : len(prompt.ids)]
     scores = logits.amax(dim=-1).sigmoid()
     kept = scores > max(query.box_threshold, query.text_threshold)
@@ -141,6 +193,12 @@ def _detections(logits: Tensor, boxes: Tensor, prompt: Prompt, query: DetectQuer
         for box, score, token in zip(corners.tolist(), scores[kept].tolist(), best.tolist(), strict=True)
         for phrase in prompt.owners[owned[token]]
     ]
+
+
+def _own(embedding: Embedding) -> PictureLevels:
+    if not isinstance(embedding, PictureLevels):
+        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
+    return embedding
 
 
 def padded(prompts: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -65,18 +65,17 @@ class FastNetwork:
         device: torch.device = self._detector.device
         return device
 
-    def __call__(self, pixels: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    def __call__(self, levels: Sequence[Tensor], prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """See `Network`."""
-        maps = self._maps(pixels)
-        sized = self._grids(tuple((each.shape[2], each.shape[3]) for each in maps))
+        sized = self._grids(tuple((each.shape[2], each.shape[3]) for each in levels))
         words = self._text(prompts)
-        picture, text = torch.cat([each.flatten(2).mT for each in maps], dim=1), words.features
+        picture, text = torch.cat([each.flatten(2).mT for each in levels], dim=1), words.features
         for layer in self._encoder:
             picture, text = layer(picture, text, words, sized)
         return self._decoder(picture, text, words, sized)
 
-    def _maps(self, pixels: Tensor) -> list[Tensor]:
-        """(N, C, height, width) of each level, the places of which lie one after the other."""
+    def look(self, pixels: Tensor) -> list[Tensor]:
+        """(N, C, height, width) of each level; the backbone's work, and the projection's."""
         tokens = self._swin(pixels)
         # Contiguous, as torch's GroupNorm is less exact with channels last.
         sources = [torch.unflatten(each.mT, 2, size).contiguous() for each, size in tokens]

@@ -35,8 +35,13 @@ class TransformersNetwork:
         device: torch.device = self._model.device
         return device
 
-    def __call__(self, pixels: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    def look(self, pixels: Tensor) -> list[Tensor]:
+        """The pixels themselves: the model looks at pictures and prompts in one go."""
+        return [pixels]
+
+    def __call__(self, levels: Sequence[Tensor], prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """See `Network`."""
+        (pixels,) = levels
         ids, mask = padded(prompts, pixels.device)
         answer = self._model(pixel_values=pixels, input_ids=ids, attention_mask=mask)
         return answer.logits, answer.pred_boxes

@@ -74,7 +74,12 @@ class OfficialNetwork:
         """Memory of the weights, in bytes."""
         return nbytes(self._model)
 
-    def __call__(self, pixels: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    def look(self, pixels: Tensor) -> list[Tensor]:
+        """The pixels themselves: the package looks at pictures and prompts in one go."""
+        return [pixels]
+
+    def __call__(self, levels: Sequence[Tensor], prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """See `Network`."""
+        (pixels,) = levels
         answer = self._model(pixels, captions=prompts)
         return answer["pred_logits"], answer["pred_boxes"]

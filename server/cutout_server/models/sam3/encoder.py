@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
@@ -63,8 +62,3 @@ def own(embedding: Embedding) -> Sam3Embedding:
     if not isinstance(embedding, Sam3Embedding):
         raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
     return embedding
-
-
-def copies(batch: Tensor) -> list[Tensor]:
-    """The rows of a batch, (1, ...) each, with storage of their own, or one of them would keep the whole in memory."""
-    return [row.clone(memory_format=torch.contiguous_format) for row in torch.split(batch, 1)]

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from cutout_server.models.base import Embedding, TextFind, TextQuery
 from cutout_server.models.pretrained import nbytes
+from cutout_server.models.rows import own_rows
 from cutout_server.models.sam2_like import Sam2Like, pixels_of
 from cutout_server.models.sam3.concepts import ConceptFrame, Concepts
-from cutout_server.models.sam3.encoder import Sam3Embedding, copies, features_of
+from cutout_server.models.sam3.encoder import Sam3Embedding, features_of
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import MaskPatch, RgbImage
 
@@ -55,7 +56,7 @@ class Sam3(Sam2Like):
     def _embed(self, images: Sequence[RgbImage]) -> list[Sam3Embedding]:
         features = features_of(self._backbone, pixels_of(images, self._images).to(self._device))
         levels = self._model.get_image_embeddings(features)
-        rows = zip(images, copies(features), zip(*map(copies, levels), strict=True), strict=True)
+        rows = zip(images, own_rows(features), zip(*map(own_rows, levels), strict=True), strict=True)
         return [Sam3Embedding((image.shape[0], image.shape[1]), levels, features) for image, features, levels in rows]
 
     def _masks(self, logits: Tensor, embedding: Embedding, threshold: float) -> list[MaskPatch]:
