@@ -16,11 +16,11 @@ from cutout_server.models.builtin.network import Network
 from cutout_server.types import ObjectPrompt
 
 _CLICKED_SIZE = 64  # Of the crops that are clicked, in pixels.
-_SIDE = 7.0  # Of such a crop, in mean sides of the grid's cells.
+_SIDE = 7.0  # Of such a crop, in cells of the grid.
 _GRIDS = 3
 _SHARE = 0.75  # Clicks a side, of those asked for: each is answered by three masks of its crop, and time is short.
 _AT_ONCE = 64
-_LIKELY = 0.45  # Expected IoU from which a mask is looked at again.
+_LIKELY = 0.4  # Expected IoU from which a mask is looked at again.
 _MOST = 80  # Masks that are.
 _LARGEST = 0.9  # Share of the picture.
 _SAME = 0.7  # IoU from which two masks are one.
@@ -40,7 +40,7 @@ def propose(network: Network, embedding: BuiltinEmbedding, points_per_side: int)
     Args:
         network: Trained.
         embedding: Of the picture.
-        points_per_side: Of the finest grid, which has three quarters as many.
+        points_per_side: Of the finest grid in a square picture, which has three quarters as many.
     """
     height, width = embedding.image_size
     scale = min(1.0, _SIZE / max(height, width))
@@ -68,11 +68,13 @@ def _clicked(network: Network, embedding: BuiltinEmbedding, points_per_side: int
     height, width = embedding.image_size
     questions: list[tuple[Window, ObjectPrompt, Look | None]] = []
     for grid in range(_GRIDS):
-        count = max(round(_SHARE * points_per_side) // 2**grid, 1)
-        side = min(_SIDE * (height * width) ** 0.5 / count, 1.2 * max(height, width))
-        centres = (np.arange(count) + 0.5) / count
-        for y in (centres * height).tolist():
-            for x in (centres * width).tolist():
+        # Cells are square; but of a very slender picture there would be too many.
+        mean = max((height * width) ** 0.5, max(height, width) / 2)
+        cell = mean / max(_SHARE * points_per_side / 2**grid, 1)
+        side = min(_SIDE * cell, 1.2 * max(height, width))
+        rows, columns = (max(round(length / cell), 1) for length in (height, width))
+        for y in ((np.arange(rows) + 0.5) * height / rows).tolist():
+            for x in ((np.arange(columns) + 0.5) * width / columns).tolist():
                 click = ObjectPrompt(points=np.array([[x, y]], np.float32), labels=np.ones(1, np.int32))
                 questions.append((Window.at(x, y, side), click, None))
     found = []
