@@ -169,9 +169,11 @@ def test_command(painter: RunningServer, tmp_path: Path):  # noqa: F811
 
 def test_command_for_machines(painter: RunningServer, tmp_path: Path):  # noqa: F811
     """One document for each picture."""
-    flags = ["--steps", "1", "--width", "64", "--image-format", "jpeg", "--text", "red", "--json", "--out", tmp_path]
-    done = cutout(painter.address, "generate", "the cat", *flags)
+    flags = ["--steps", "1", "--width", "64", "--image-format", "jpeg", "--json", "--out", tmp_path]
+    done = cutout(painter.address, "generate", "the cat", "--text", "red", "Red", *flags)
     (described,) = map(json.loads, done.stdout.splitlines())
+    told = described["omissions"][-1]
+    assert (told["reason"], told["prompt_indices"], told["same_as"]) == ("same_phrase", [1], 0)
     assert (described["prompt"], described["width"], described["height"]) == ("the cat", 64, 96)
     assert isinstance(described["seed"], int)
     assert isinstance(described["objects"], list)

@@ -162,6 +162,18 @@ def test_rest(case: tuple):
     told(json_format.ParseDict(answer.json(), Status()), begins, cure)
 
 
+def test_overlays_over_rest(scorer_url: str):
+    """A file in, and the same refusal out."""
+    for query, begins in (
+        ("?phrases=cat", "detector: "),
+        ("?boxes=1&boxes=1&boxes=9&boxes=9", "segmenter: "),
+        ("", "segmenter: "),
+    ):
+        answer = httpx.post(f"{scorer_url}/v1/overlay{query}", content=b"\x89PNG\r\n\x1a\n")
+        assert answer.status_code == 400
+        told(json_format.ParseDict(answer.json(), Status()), f"{begins}this server has no model that can ", SMALL)
+
+
 def _listed(value: object) -> list[object]:
     return [value] if isinstance(value, str | bool) else list(value)
 

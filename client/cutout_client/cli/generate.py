@@ -120,6 +120,7 @@ def _describe(image: GeneratedImage, paths: list[Path]) -> dict[str, Any]:
         described["objects"] = [
             {"label": each.label, "score": each.score, "box": each.box, "area": each.area} for each in found
         ]
+        described["omissions"] = [asdict(each) for each in found.omissions]
         described["models"] = found.models
         if found.concepts is not None:
             described["concepts"] = [asdict(each) for each in found.concepts]
