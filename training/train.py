@@ -112,6 +112,8 @@ class Run:
                 if training.step % LOOK == 0 or training.step == last:
                     print(f"step {training.step}", validate(training.mean, self._pictures, self._size), flush=True)
         if training.step == last:
+            # The rate has come to nothing, so that the weights are as calm as their mean, and newer.
+            training.mean.load_state_dict(training.network.state_dict())
             training.save(self._out / "finished.pt")
         elif not self._decay:
             training.save()
