@@ -80,12 +80,18 @@ def test_serve_runs_and_stops_everything(number: signal.Signals) -> None:
         f"--port={grpc_port}",
         f"--metrics-port={metrics_port}",
         f"--gateway-port={http_port}",
+        *("--gateway-cors-origins", "https://a.example"),
         "--log-level=error",
     ]
     with serving(*flags) as process, Client(f"127.0.0.1:{grpc_port}", retries=0) as client:
         until(lambda: client.health() == "serving")
         until(lambda: status_of(f"http://127.0.0.1:{http_port}/v1/models") == 200)
         assert status_of(f"http://127.0.0.1:{metrics_port}/metrics") == 200
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{http_port}/v1/models", headers={"Origin": "https://a.example"}
+        )
+        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as allowed:  # noqa: S310  # our own
+            assert allowed.headers["access-control-allow-origin"] == "https://a.example"
         children = children_of(process)
         assert set(children) == {"cutout_server", "cutout_gateway"}
         process.send_signal(number)

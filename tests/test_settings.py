@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cutout_common.config import ConfigError
+from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
 from cutout_server.catalogue import Catalogue
 from cutout_server.settings import Settings
@@ -143,3 +144,29 @@ def test_every_setting_is_used():
     sources = "".join(path.read_text() for path in SERVER.rglob("*.py") if path.name != "settings.py")
     unused = [name for name in Settings.model_fields if not re.search(rf"settings\.{name}\b", sources)]
     assert unused == ["profile"]  # It becomes models while the settings are read.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://a.example,https://b.example",
+        " http://a.example , https://b.example,",
+        '["http://a.example", "https://b.example"]',
+    ],
+)
+def test_lists_in_the_environment_are_written_with_commas_or_as_json(text: str, monkeypatch: pytest.MonkeyPatch):
+    """Both forms mean the same, for the gateway and the server."""
+    monkeypatch.setenv("CUTOUT_GATEWAY_CORS_ORIGINS", text)
+    assert GatewaySettings.load([]).cors_origins == ("http://a.example", "https://b.example")
+    monkeypatch.setenv("CUTOUT_ALLOW_URIS", "true")
+    monkeypatch.setenv("CUTOUT_URI_HOSTS", text)
+    assert Settings.load([]).uri_hosts == ("http://a.example", "https://b.example")
+
+
+def test_keys_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch):
+    """What is no list of plain values is JSON; what is neither is refused by its name with what it takes."""
+    monkeypatch.setenv("CUTOUT_API_KEYS", f'[{{"caller": "me", "key": "{KEY}"}}]')
+    assert [key.caller for key in Settings.load([]).api_keys] == ["me"]
+    monkeypatch.setenv("CUTOUT_API_KEYS", "[{caller: me}]")
+    with pytest.raises(ConfigError, match="CUTOUT_API_KEYS: expected values with commas between them, or JSON"):
+        Settings.load([])

@@ -1,6 +1,7 @@
 """Settings with one stated precedence: flag > environment > YAML file > default."""
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -23,6 +25,21 @@ from cutout_common.distribution import PrintVersion
 
 class ConfigError(Exception):
     """The settings cannot be used; the text says which and why."""
+
+
+class _Environment(EnvSettingsSource):
+    """Environment variables; a list is written with commas, or as JSON."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 - pydantic's own signature
+        """Reads a variable that is not one plain value."""
+        text = str(value).strip()
+        if not text.startswith(("[", "{")):
+            return [item.strip() for item in text.split(",") if item.strip()]
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            name = f"{self.env_prefix}{field_name}".upper()
+            raise ConfigError(f"{name}: expected values with commas between them, or JSON ({error})") from error
 
 
 class Config(BaseSettings):
@@ -56,7 +73,7 @@ class Config(BaseSettings):
         try:
             sources: list[PydanticBaseSettingsSource] = [
                 CliSettingsSource(cls, root_parser=parser, cli_parse_args=flags),
-                EnvSettingsSource(cls),
+                _Environment(cls),
             ]
             if known.config:
                 sources.append(YamlConfigSettingsSource(cls, Path(known.config)))

@@ -18,6 +18,7 @@ from cutout_gateway.calls import credentials
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
 from cutout_gateway.link import linked
+from cutout_gateway.metrics import PATH, Metrics
 from cutout_gateway.observe import Observe
 from cutout_gateway.openapi import document
 from cutout_gateway.probes import healthz, readyz
@@ -70,14 +71,18 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         body = status_json(answer.status, pool, request.state.request_id)
         return JSONResponse(body, answer.http_status, answer.headers)
 
+    metrics = Metrics()
+    pages = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/openapi.json", openapi),
+        *([Route(PATH, metrics.page)] if settings.metrics else []),
+        *docs.routes(TITLE),
+    ]
+    observe = Middleware(Observe, pool=pool, pages=pages, metrics=metrics)
     app = Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/openapi.json", openapi),
-            *docs.routes(TITLE),
-        ],
-        middleware=[Middleware(Observe, pool=pool), Middleware(WellFormed, pool=pool), *_cors(settings)],
+        routes=pages,
+        middleware=[observe, Middleware(WellFormed, pool=pool), *_cors(settings)],
         exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )

@@ -1,29 +1,39 @@
-"""Around every request: its id, its line in the log, and an answer when everything else failed."""
+"""Around every request: its id, its line in the log, its metrics, and an answer when everything else failed."""
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import structlog
 from cutout_common import request_ids
 from google.protobuf.descriptor_pool import DescriptorPool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cutout_gateway import metrics
 from cutout_gateway.body import Body
 from cutout_gateway.errors import ClientGoneError, internal
 from cutout_gateway.headers import request_id
+from cutout_gateway.metrics import Metrics
 from cutout_gateway.reply import Reply
 
 log = structlog.get_logger("cutout_gateway")
+OK = 200
 CLIENT_CLOSED_REQUEST = 499
+# Asked every few seconds, for as long as all is well.
+PROBES = frozenset({"/healthz", "/readyz", metrics.PATH})
 
 
 class Observe:
-    """Middleware; puts `request_id` into `scope["state"]` and reads `route` from there."""
+    """Middleware; puts `request_id` into `scope["state"]` and reads `route` from there, if it is not one of `pages`."""
 
-    def __init__(self, app: ASGIApp, pool: DescriptorPool) -> None:
+    def __init__(self, app: ASGIApp, pool: DescriptorPool, pages: Sequence[BaseRoute], metrics: Metrics) -> None:
         self._app = app
         self._pool = pool
+        self._metrics = metrics
+        self._paths = frozenset(page.path for page in pages if isinstance(page, Route))
+        self._folders = tuple(page.path for page in pages if isinstance(page, Mount))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on."""
@@ -35,17 +45,25 @@ class Observe:
         state = scope.setdefault("state", {})
         state["request_id"] = call_id
         began = time.perf_counter()
-        status = 0
+        status = received = sent = 0
+
+        async def receive_noted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
 
         async def send_noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[request_ids.HEADER] = call_id
+            sent += len(message.get("body", b""))
             await send(message)
 
+        self._metrics.in_hand.inc()
         try:
-            await self._app(scope, receive, send_noted)
+            await self._app(scope, receive_noted, send_noted)
         except ClientGoneError:
             status = CLIENT_CLOSED_REQUEST
         except asyncio.CancelledError:
@@ -56,11 +74,22 @@ class Observe:
             if status == 0:
                 await Reply(send_noted, Body(headers, receive)).error(internal(call_id), self._pool, call_id)
         finally:
-            log.info(
+            seconds = time.perf_counter() - began
+            route = state.get("route") or self._page(scope["path"])
+            self._metrics.in_hand.dec()
+            self._metrics.finished(scope["method"], route, status, seconds, received, sent)
+            write = log.debug if route in PROBES and status == OK else log.info
+            write(
                 "request",
                 request_id=call_id,
                 method=scope["method"],
-                route=state.get("route", ""),
+                route=route,
                 status=status,
-                ms=round((time.perf_counter() - began) * 1000, 1),
+                ms=round(seconds * 1000, 1),
             )
+
+    def _page(self, path: str) -> str:
+        """The route of a page of the gateway's own; empty when it is none."""
+        if path in self._paths:
+            return path
+        return next((f"{folder}/*" for folder in self._folders if path.startswith(f"{folder}/")), "")

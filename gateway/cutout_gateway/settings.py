@@ -42,6 +42,7 @@ class GatewaySettings(Config):
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on a body that is passed on in pieces.")
     cors_origins: tuple[str, ...] = Field((), description="Origins whose pages may call; '*' is every one. None: off.")
 
+    metrics: bool = Field(True, description="Answer Prometheus at /metrics.")
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 

@@ -21,6 +21,8 @@ PROGRAMS = {"server": "cutout_server", "gateway": "cutout_gateway"}
 EXTRAS = {"server": "builtin", "gateway": "gateway"}
 NEEDED = {"server": ("cv2", "prometheus_client", "structlog", "yaml"), "gateway": ("starlette", "structlog", "uvicorn")}
 
+GATEWAY_PREFIX = "--gateway-"
+
 PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
 ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # where to find what listens everywhere
@@ -32,16 +34,13 @@ def add_to(commands: Any) -> None:
         "serve",
         help="run the server with its metrics, and the REST gateway",
         allow_abbrev=False,
-        usage="cutout serve [--only server|gateway] [--gateway-host HOST] [--gateway-port PORT] [FLAG ...]",
+        usage="cutout serve [--only server|gateway] [--gateway-FLAG VALUE ...] [FLAG ...]",
         description="Runs the gRPC server with its metrics, and the REST gateway, until SIGTERM or Ctrl-C; a second "
         "one does not wait for accepted work. Every other FLAG is the server's (the gateway's with --only gateway), "
-        "such as --port 50051 or --config FILE; `cutout config` shows what there is to set. The gateway's own settings "
-        "come from --gateway-config and from CUTOUT_GATEWAY_* in the environment.",
+        "such as --port 50051 or --config FILE; `cutout config` shows what there is to set. With --gateway- before "
+        "it, a FLAG is the gateway's, such as --gateway-port 8081 or --gateway-config FILE: `cutout config gateway`.",
     )
     serve.add_argument("--only", choices=PROGRAMS, help="run one of the two")
-    serve.add_argument("--gateway-host", metavar="HOST", help="address that the gateway binds")
-    serve.add_argument("--gateway-port", metavar="PORT", help="its port; 0 takes a free one")
-    serve.add_argument("--gateway-config", metavar="FILE", help="its settings file")
     serve.add_argument("--log-format", metavar="FORMAT", help="json or console, of both")
     serve.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error, of both")
     serve.set_defaults(run=run_serve, takes_others=True)
@@ -68,22 +67,34 @@ def run_config(args: argparse.Namespace) -> int:
 def run_serve(args: argparse.Namespace) -> int:
     """Runs the programs until a signal or until one of them ends; 0 only after a signal and a clean end."""
     logs = _flags(args, log_format="log-format", log_level="log-level")
-    gateway = _flags(args, gateway_host="host", gateway_port="port", gateway_config="config")
+    gateway, others = _split(args.others)
     if args.only == "server" and gateway:
         args.parser.error("--gateway-... has no use with --only server")
     for program in [args.only] if args.only else PROGRAMS:
         _require(program)
     if args.only == "server":
-        commands = {"server": _command("server", *logs, *args.others)}
+        commands = {"server": _command("server", *logs, *others)}
     elif args.only == "gateway":
-        commands = {"gateway": _command("gateway", *logs, *gateway, *args.others)}
+        commands = {"gateway": _command("gateway", *logs, *gateway, *others)}
     else:
-        flags, address = _settle_address(args.others)
+        flags, address = _settle_address(others)
         commands = {
             "server": _command("server", *logs, *flags),
             "gateway": _command("gateway", *logs, *gateway, f"--server-address={address}"),
         }
     return asyncio.run(_supervise(commands))
+
+
+def _split(flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The gateway's flags, without the prefix that says so, and all others. A flag's value may be the next word."""
+    gateway: list[str] = []
+    others: list[str] = []
+    of_gateway = False
+    for word in flags:
+        if word.startswith("-"):
+            of_gateway = word.startswith(GATEWAY_PREFIX)
+        (gateway if of_gateway else others).append(word.replace(GATEWAY_PREFIX, "--", 1) if of_gateway else word)
+    return gateway, others
 
 
 def _flags(args: argparse.Namespace, **names: str) -> list[str]:
