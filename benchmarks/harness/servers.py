@@ -54,11 +54,15 @@ def serving(subject: Subject, **settings: object) -> Iterator[Running]:
     Raises:
         RuntimeError: It did not come up; the text is its log.
     """
-    flags = {"port": 0, "metrics_port": 0, "offline": "true", "weights_dir": CACHE, **settings}
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    command = [sys.executable, "-m", "cutout_server", "--models", json.dumps(subject.settings()), *arguments]
-    with _process(command, "serving") as (event, pid, ready_s):
-        yield Running(event["address"], pid, ready_s, f"http://127.0.0.1:{event['metrics_port']}/metrics")
+    with _serving(subject.settings(), settings) as running:
+        yield running
+
+
+@contextmanager
+def serving_builtin(**settings: object) -> Iterator[Running]:
+    """The same with the built-in model."""
+    with _serving({"name": "builtin", "family": "builtin"}, settings) as running:
+        yield running
 
 
 @contextmanager
@@ -71,6 +75,15 @@ def gateway(server: Running) -> Iterator[Running]:
     command = [sys.executable, "-m", "cutout_gateway", "--port=0", f"--server-address={server.address}"]
     with _process(command, "gateway listening") as (event, pid, ready_s):
         yield Running(f"http://{event['host']}:{event['port']}", pid, ready_s)
+
+
+@contextmanager
+def _serving(model: dict[str, Any], settings: dict[str, object]) -> Iterator[Running]:
+    flags = {"port": 0, "metrics_port": 0, "offline": "true", "weights_dir": CACHE, **settings}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    command = [sys.executable, "-m", "cutout_server", "--models", json.dumps(model), *arguments]
+    with _process(command, "serving") as (event, pid, ready_s):
+        yield Running(event["address"], pid, ready_s, f"http://127.0.0.1:{event['metrics_port']}/metrics")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.words import COLOURS, VOCABULARY, concept_of
 from cutout_server.types import Box, RgbImage
 
-_SIDE, _CAT_SIDE = 640, 256  # Longer side of the picture in which to look.
+_SIDE, _PROFILE_SIDE, _CAT_SIDE = 640, 400, 256  # Longer side of the picture in which to look.
 _SMALLEST = 24
 
 
@@ -113,12 +113,13 @@ class Looks:
 
     def _faces(self) -> list[Find]:
         def profiles(grey: Grey) -> list[Find]:
-            mirrored = self.cascades.find(np.asarray(cv2.flip(grey, 1), np.uint8), cascades.PROFILES, _SMALLEST)
+            mirrored = np.asarray(cv2.flip(grey, 1), np.uint8)
+            of_each = [self.cascades.find(way, cascades.PROFILES, _SMALLEST, step=1.15) for way in (grey, mirrored)]
             width = grey.shape[1]
-            other = [(Box(width - b.x_max, b.y_min, width - b.x_min, b.y_max), score) for b, score in mirrored]
-            return self.cascades.find(grey, cascades.PROFILES, _SMALLEST) + other
+            other = [(Box(width - b.x_max, b.y_min, width - b.x_min, b.y_max), score) for b, score in of_each[1]]
+            return of_each[0] + other
 
-        return cascades.merge(self._seen(cascades.FACES) + self._scaled(profiles))
+        return cascades.merge(self._seen(cascades.FACES) + self._scaled(profiles, _PROFILE_SIDE))
 
     def _people(self) -> list[Find]:
         height, width = self.pixels.shape[:2]
