@@ -407,7 +407,6 @@ def test_a_callers_own_deadline_is_told_as_its_own(elsewhere: Elsewhere):
         if status := rpc_status.from_call(late.value):  # The server was first, which is a matter of chance.
             told.add(unpack(status).reason)
             assert "the deadline that the call came with" in status.message
-            assert "5 s" not in status.message
             break
     assert told == {"DEADLINE_EXCEEDED"}
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from cutout_server.models.builtin.network import Network
+from waiting import PATIENCE_S
 
 TRAINING = Path(__file__).parent.parent / "training"
 
@@ -18,7 +19,7 @@ TRAINING = Path(__file__).parent.parent / "training"
 def run(program: str, *arguments: object) -> str:
     command = [sys.executable, str(TRAINING / program), *map(str, arguments)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=100, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
