@@ -1,6 +1,7 @@
 """Fixtures that every area shares: real photographs and a real server."""
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ from gateway_fixtures import GatewayThread
 from waiting import PATIENCE_S, wait_until
 
 pytest_plugins = ["full_size", "pytester", "run_ends"]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: nothing need look through it again whenever garbage is collected."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
