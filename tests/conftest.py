@@ -17,6 +17,7 @@ import pytest
 import skimage.data
 import structlog
 from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
+from cutout_client import AsyncClient, Client, sessions
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
 from cutout_server.settings import Settings
@@ -38,6 +39,18 @@ def quiet_logs() -> Iterator[None]:
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere), cache_logger_on_first_use=False)
         yield
         structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """Where a test sets no deadline, servers, gateways and clients wait as long as tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUTOUT_DEFAULT_DEADLINE_S", str(PATIENCE_S))
+        patch.setenv("CUTOUT_GATEWAY_DEFAULT_TIMEOUT_S", str(PATIENCE_S))
+        patch.setattr(sessions, "_CLOSE_S", PATIENCE_S)
+        for client in (Client, AsyncClient):
+            patch.setitem(client.__init__.__kwdefaults__, "timeout_s", PATIENCE_S)
+        yield
 
 
 def encode(pixels: np.ndarray, suffix: str = ".jpg") -> bytes:
@@ -99,7 +112,7 @@ def run_server(*, wait_until_serving: bool = True, **settings: object) -> Iterat
     thread.start()
 
     async def start() -> App:
-        defaults = {"port": 0, "metrics_port": 0, "log_level": "warning", "drain_s": 5.0}
+        defaults = {"port": 0, "metrics_port": 0, "log_level": "warning", "drain_s": 60.0}
         defaults |= {"engine": "eager", "precision": "fp32"}  # As the references compute.
         app = App(Settings(**defaults | settings))
         await app.start()

@@ -54,12 +54,14 @@ class EchoServer:
 
     Attributes:
         address: Where it is.
+        sleeping: Set when a call of Sleep has begun.
         cancelled: Set when a call of Sleep or Stream has ended, as it does when the caller has left.
         sent: Messages that Stream has handed to gRPC.
         deadline_s: Time that the last call of Metadata had.
     """
 
     def __init__(self, contract: Contract) -> None:
+        self.sleeping = threading.Event()
         self.cancelled = threading.Event()
         self.health = health.HealthServicer()
         self.reset()
@@ -107,6 +109,7 @@ class EchoServer:
 
     def reset(self) -> None:
         """Makes it as new, for the next test."""
+        self.sleeping.clear()
         self.cancelled.clear()
         self.sent = 0
         self.deadline_s: float | None = None
@@ -154,6 +157,7 @@ class EchoServer:
 
     def _sleep(self, request: Any, context: grpc.ServicerContext) -> Any:
         context.add_callback(self.cancelled.set)
+        self.sleeping.set()
         self.cancelled.wait(PATIENCE_S)
         return request
 

@@ -23,6 +23,7 @@ class Hub:
         plain: Files at addresses of their own.
         gets: (path, Range header) of every GET, in order.
         cut_after: The next plain GET ends after so many bytes, once.
+        gate: Every GET waits for it.
     """
 
     url: str = ""
@@ -31,7 +32,7 @@ class Hub:
     plain: dict[str, bytes] = field(default_factory=dict)
     gets: list[tuple[str, str | None]] = field(default_factory=list)
     cut_after: int | None = None
-    slow_s: float = 0.0
+    gate: threading.Event = field(default_factory=threading.Event)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -46,8 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.hub.gets.append((self.path, self.headers.get("Range")))
-        if self.hub.slow_s:
-            threading.Event().wait(self.hub.slow_s)
+        self.hub.gate.wait()
         self._answer(with_body=True)
 
     def _answer(self, *, with_body: bool) -> None:
@@ -115,6 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
 def run_hub() -> Iterator[Hub]:
     """Serves on a free loopback port."""
     hub = Hub()
+    hub.gate.set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"

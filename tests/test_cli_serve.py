@@ -1,14 +1,13 @@
 """`cutout serve` and `cutout config`: real processes on free ports."""
 
+import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +15,9 @@ import pytest
 import yaml
 from cutout_client import Client, CutoutError
 from cutout_client.cli import main, serve
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_until
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tools import free_port
 
 
 @contextmanager
@@ -50,17 +45,20 @@ def children_of(process: subprocess.Popen[str]) -> dict[str, int]:
     return found
 
 
-def until(what: object, timeout_s: float = 60) -> object:
-    """Waits until it is true, or does not raise."""
-    end = time.monotonic() + timeout_s
-    while True:
-        try:
-            if result := what():
-                return result
-        except (OSError, CutoutError):
-            pass
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
+def answers(what: Callable[[], bool]) -> bool:
+    """Whether it is true; what is not there yet is not."""
+    with contextlib.suppress(OSError, CutoutError):
+        return what()
+    return False
+
+
+def read_until(process: subprocess.Popen[str], *texts: str) -> None:
+    """Returns when each of the texts has been logged."""
+    missing = set(texts)
+    while missing:
+        line = process.stderr.readline()
+        assert line, f"ended without {missing}"
+        missing = {text for text in missing if text not in line}
 
 
 def status_of(url: str) -> int:
@@ -84,8 +82,8 @@ def test_serve_runs_and_stops_everything(number: signal.Signals) -> None:
         "--log-level=error",
     ]
     with serving(*flags) as process, Client(f"127.0.0.1:{grpc_port}", retries=0) as client:
-        until(lambda: client.health() == "serving")
-        until(lambda: status_of(f"http://127.0.0.1:{http_port}/v1/models") == 200)
+        wait_until(lambda: answers(lambda: client.health() == "serving"))
+        wait_until(lambda: answers(lambda: status_of(f"http://127.0.0.1:{http_port}/v1/models") == 200))
         assert status_of(f"http://127.0.0.1:{metrics_port}/metrics") == 200
         asked = urllib.request.Request(
             f"http://127.0.0.1:{http_port}/v1/models", headers={"Origin": "https://a.example"}
@@ -103,9 +101,10 @@ def test_serve_runs_and_stops_everything(number: signal.Signals) -> None:
 @pytest.mark.parametrize("victim", ["cutout_server", "cutout_gateway"])
 def test_serve_ends_when_one_ends(victim: str) -> None:
     """When one program dies the other is stopped, the dead one is named, and the status is not 0."""
-    with serving("--port=0", "--metrics-port=-1", "--gateway-port=0", "--log-level=error") as process:
-        children = until(lambda: len(found := children_of(process)) == 2 and found)
-        time.sleep(1.0)  # a program that is still being imported ends differently
+    with serving("--port=0", "--metrics-port=-1", "--gateway-port=0") as process:
+        # A program that is still being imported ends differently.
+        read_until(process, '"serving"', "gateway listening")
+        children = children_of(process)
         os.kill(children[victim], signal.SIGKILL)
         assert process.wait(PATIENCE_S) == 1
         assert f"the {victim.removeprefix('cutout_')} has ended with exit status -9" in process.stderr.read()
@@ -117,9 +116,9 @@ def test_serve_ends_when_one_ends(victim: str) -> None:
 def test_serve_leaves_nothing_behind() -> None:
     """When `serve` itself is killed without a word, its programs end too."""
     with serving("--port=0", "--metrics-port=-1", "--gateway-port=0", "--log-level=error") as process:
-        children = until(lambda: len(found := children_of(process)) == 2 and found)
+        children = wait_until(lambda: len(found := children_of(process)) == 2 and found)
         process.kill()
-        until(lambda: not any(Path(f"/proc/{child}").exists() for child in children.values()), 30)
+        wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children.values()))
 
 
 @pytest.mark.slow
@@ -128,7 +127,7 @@ def test_serve_only_the_server() -> None:
     port = free_port()
     with serving("--only", "server", f"--port={port}", "--metrics-port=-1", "--log-level=error") as process:
         with Client(f"127.0.0.1:{port}", retries=0) as client:
-            until(lambda: client.health() == "serving")
+            wait_until(lambda: answers(lambda: client.health() == "serving"))
         assert set(children_of(process)) == {"cutout_server"}
 
 

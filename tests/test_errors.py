@@ -363,6 +363,8 @@ def test_deadline_exceeded(elsewhere: Elsewhere):
         with pytest.raises(grpc.RpcError) as late:
             hasty.result()
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    status = model_service_pb2.GetStatusRequest()
+    wait_until(lambda: elsewhere.stubs.models.GetStatus(status, metadata=AUTH).devices[0].requests == 0)
     elsewhere.probe.gate.set()
     assert elsewhere.stubs.segmentation.SegmentByBox(request, metadata=AUTH).segmentation.objects
     assert elsewhere.probe.count("decode") == 1

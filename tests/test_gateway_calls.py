@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import MIB, GatewaySettings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from grpc_health.v1 import health_pb2
-from waiting import PATIENCE_S, wait_until
+from waiting import PATIENCE_S, settled, wait_until
 
 from tools import free_port
 
@@ -188,11 +187,9 @@ def test_bad_headers_are_named(rest: httpx.Client, name: str, value: str | bytes
 
 def test_grpc_timeout_is_a_deadline(rest: httpx.Client):
     """The call ends with 504 when the time is up."""
-    began = time.monotonic()
     answer = rest.get("/v1/sleep", headers={"grpc-timeout": "200m"})
     assert answer.status_code == 504
     assert answer.json()["code"] == 4
-    assert 0.1 < time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(("given", "status"), [("0S", 504), ("0n", 504), ("99999999H", 200), ("99999999u", 200)])
@@ -263,17 +260,25 @@ def test_a_client_that_asks_first_need_not_send(gateway: GatewayThread):
         client.sendall(
             b"POST /v1/things HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
         )
-        began = time.monotonic()
         assert client.recv(1000).startswith(b"HTTP/1.1 413")
-        assert time.monotonic() - began < 2
 
 
-def test_an_early_answer_to_an_upload(rest: httpx.Client):
+def test_an_early_answer_to_an_upload(rest: httpx.Client, gateway: GatewayThread, echo: EchoServer):
     """A server that refuses after the first message is heard, though the client goes on sending."""
+    refused, refuse = threading.Event(), echo.special["Upload"]
+
+    def watched(requests, context):
+        context.add_callback(refused.set)
+        return refuse(requests, context)
+
+    echo.replace("Upload", watched)
 
     def body() -> Iterator[bytes]:
         yield b"x" * MIB
-        time.sleep(0.5)  # grpc.aio forgets a refusal that crosses a message on its way (it says INTERNAL then).
+        # grpc.aio forgets a refusal that crosses a message on its way (it says INTERNAL then). On the gateway's one
+        # connection to the server, the answer to a later call comes behind the refusal.
+        assert refused.wait(PATIENCE_S)
+        httpx.get(f"{gateway.url}/v1/things/a", timeout=PATIENCE_S)
         yield b"x" * MIB
 
     answer = rest.post("/v1/upload/n?note=refuse", content=body())
@@ -284,28 +289,30 @@ def test_a_client_that_leaves_cancels_the_call(gateway: GatewayThread, echo: Ech
     """The server is told when the client of a unary call closes its connection."""
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall(b"GET /v1/sleep HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert not echo.cancelled.wait(0.3)
+        assert echo.sleeping.wait(PATIENCE_S)
+        assert not echo.cancelled.is_set()
     assert echo.cancelled.wait(PATIENCE_S)
 
 
 def test_a_client_that_leaves_in_mid_upload_cancels_the_call(gateway: GatewayThread, echo: EchoServer):
     """An upload that breaks off is a cancelled call, not a short one."""
-    ended, completed = threading.Event(), threading.Event()
+    arrived, ended, completed = threading.Event(), threading.Event(), threading.Event()
 
     def watched(requests, context):
         context.add_callback(ended.set)
         try:
             for _ in requests:
-                pass
+                arrived.set()
         except grpc.RpcError:  # It heard of the cancellation before the end of the messages.
             return
-        if not ended.wait(2):  # In the other order the messages just end, and the call next.
+        if not ended.wait(PATIENCE_S):  # In the other order the messages just end, and the call next.
             completed.set()
 
     echo.replace("Upload", watched)
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall(b"POST /v1/upload/n HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 1_500_000)
-        assert not ended.wait(0.5)
+        assert arrived.wait(PATIENCE_S)
+        assert not ended.is_set()
     assert ended.wait(PATIENCE_S)
     assert not completed.is_set()
 
@@ -320,10 +327,8 @@ def test_slow_readers_do_not_make_memory_grow(gateway: GatewayThread, echo: Echo
         client.connect(("127.0.0.1", gateway.port))
         client.sendall(request.encode())
         wait_until(lambda: echo.sent > 0)
-        time.sleep(1)
-        held = echo.sent
-        time.sleep(0.5)
-        assert echo.sent == held < 300  # 30 MB at the very most of 200 MB: socket and HTTP/2 buffers
+        held = settled(lambda: echo.sent)
+        assert held < 300  # 30 MB at the very most of 200 MB: socket and HTTP/2 buffers
         assert resident_bytes() - before < 100 * MIB
         received = 0
         client.settimeout(PATIENCE_S)
@@ -338,14 +343,12 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def test_answers_are_not_held_back(rest: httpx.Client):
-    """A request on an open connection takes a few milliseconds, not the 40 of a delayed acknowledgement."""
-    seconds = []
-    for _ in range(21):
-        began = time.perf_counter()
-        rest.get("/v1/things/a")
-        seconds.append(time.perf_counter() - began)
-    assert sorted(seconds)[10] < 0.03
+def test_answers_are_not_held_back(rest: httpx.Client, gateway: GatewayThread):
+    """What is written goes out at once, not with the 40 milliseconds of a delayed acknowledgement."""
+    rest.get("/v1/things/a")
+    sockets = [each.transport.get_extra_info("socket") for each in gateway.server.server_state.connections]
+    assert sockets
+    assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
 
 
 def test_a_server_that_is_not_there(contract: Contract):

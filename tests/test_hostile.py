@@ -10,9 +10,9 @@ from cutout.v1 import image_pb2, image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from probe_family import Probe, probe_family
 from test_imaging_malformed import FILES, HOSTILE
+from waiting import PATIENCE_S
 
 BOX = mask_pb2.Box(x_min=2, y_min=2, x_max=30, y_max=30)
-DEADLINE_S = 20  # Nothing may hang; how fast it is, is not asserted.
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
@@ -40,8 +40,8 @@ def codes(stubs: Stubs, content: bytes) -> tuple[grpc.StatusCode, grpc.StatusCod
     """How a picture is answered inline, where it is decoded, and as an upload, where its header is read."""
     request = pb2.SegmentByBoxRequest(image=image_pb2.Image(content=content), boxes=[BOX])
     upload = iter([image_service_pb2.UploadImageRequest(chunk={"data": content})])
-    inline = stubs.segmentation.SegmentByBox.future(request, timeout=DEADLINE_S)
-    uploaded = stubs.images.UploadImage.future(upload, timeout=DEADLINE_S)
+    inline = stubs.segmentation.SegmentByBox.future(request, timeout=PATIENCE_S)
+    uploaded = stubs.images.UploadImage.future(upload, timeout=PATIENCE_S)
     return inline.code(), uploaded.code()
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import grpc
@@ -14,7 +13,7 @@ from cutout.v1 import image_pb2, mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.commit import commit
 from prometheus_client.parser import text_string_to_metric_families
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_until
 
 from tools import free_port, require
 
@@ -153,9 +152,7 @@ def test_a_real_prometheus_scrapes_them(server: RunningServer, stubs: Stubs, pho
 
     try:
         query = 'sum(grpc_server_handled_total{grpc_method="SegmentByBox",grpc_code="OK"})'
-        deadline = time.monotonic() + 30
-        while not (found := ask(query)) and time.monotonic() < deadline:
-            time.sleep(0.3)
+        found = wait_until(lambda: ask(query))
         assert float(found[0]["value"][1]) >= 1
         assert ask("up")[0]["value"][1] == "1"
     finally:

@@ -52,9 +52,12 @@ class Process:
         return str(self.events("serving")[0]["address"])
 
 
+GATED = str(Path(__file__).parent / "gated_server.py")
+
+
 @contextmanager
-def start(*flags: str, **environment: str) -> Iterator[Process]:
-    command = [sys.executable, "-m", "cutout_server", "--port", "0", "--metrics-port", "-1", *flags]
+def start(*flags: str, program: tuple[str, ...] = ("-m", "cutout_server"), **environment: str) -> Iterator[Process]:
+    command = [sys.executable, *program, "--port", "0", "--metrics-port", "-1", *flags]
     popen = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
     process = Process(popen)
     reader = threading.Thread(target=lambda: process.lines.extend(iter(popen.stderr.readline, "")))
@@ -73,17 +76,24 @@ def health_of(channel: grpc.Channel, service: str) -> int:
 
 
 @pytest.mark.slow
-def test_sigterm_drains(photos: dict[str, Photo]):
+def test_sigterm_drains(photos: dict[str, Photo], tmp_path: Path):
     """Work that was accepted before SIGTERM is answered, the process ends with 0, and every call was logged."""
     boxes = [mask_pb2.Box(x_min=x, y_min=10, x_max=x + 300, y_max=290) for x in range(0, 120, 6)]
     request = pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=boxes)
-    with start() as process, grpc.insecure_channel(process.address) as channel, ThreadPoolExecutor(1) as pool:
+    gate = tmp_path / "gate"
+    with (
+        start("--drain-s", str(PATIENCE_S), program=(GATED, str(gate))) as process,
+        grpc.insecure_channel(process.address) as channel,
+        ThreadPoolExecutor(1) as pool,
+    ):
         accepted = pool.submit(
             Stubs.over(channel).segmentation.SegmentByBox, request, metadata=(("x-request-id", "last"),)
         )
         models = Stubs.over(channel).models
         wait_until(lambda: models.GetStatus(model_service_pb2.GetStatusRequest()).devices[0].requests == 1)
         process.popen.send_signal(signal.SIGTERM)
+        wait_until(lambda: process.events("draining"))
+        gate.touch()
         assert len(accepted.result().segmentation.objects) == len(boxes)
         assert process.popen.wait(PATIENCE_S) == 0
         (call,) = [event for event in process.events("call") if event["request_id"] == "last"]
@@ -92,11 +102,12 @@ def test_sigterm_drains(photos: dict[str, Photo]):
 
 
 @pytest.mark.slow
-def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo]):
+def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo], tmp_path: Path):
     """What is not done within the drain time is cut off."""
-    boxes = [mask_pb2.Box(x_min=x, y_min=10, x_max=x + 200, y_max=290) for x in range(250)]
-    request = pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=boxes)
-    with start("--drain-s", "0.2") as process, grpc.insecure_channel(process.address) as channel:
+    box = mask_pb2.Box(x_min=10, y_min=10, x_max=200, y_max=290)
+    request = pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=[box])
+    program = (GATED, str(tmp_path / "never"))
+    with start("--drain-s", "0.2", program=program) as process, grpc.insecure_channel(process.address) as channel:
         call = Stubs.over(channel).segmentation.SegmentByBox.future(request)
         models = Stubs.over(channel).models
         wait_until(lambda: models.GetStatus(model_service_pb2.GetStatusRequest()).devices[0].requests == 1)

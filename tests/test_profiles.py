@@ -72,7 +72,7 @@ def test_every_known_model_can_be_configured():
 def test_a_server_fetches_what_it_serves_before_it_says_ready(sam2_files: Sam2Files, tmp_path: Path):  # noqa: F811
     """Health is NOT_SERVING while the download lasts; then the model answers, and it stays when offline."""
     with run_hub() as hub:
-        hub.slow_s = 1.0
+        hub.gate.clear()
         hub.repos = {"models/me/sam": {"sam.pt": sam2_files.checkpoint.read_bytes()}}
         options = {
             "models": [
@@ -86,6 +86,7 @@ def test_a_server_fetches_what_it_serves_before_it_says_ready(sam2_files: Sam2Fi
             status = model_service_pb2_grpc.ModelServiceStub(channel).GetStatus(model_service_pb2.GetStatusRequest())
             assert check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert status.state == model_service_pb2.GetStatusResponse.STATE_STARTING
+            hub.gate.set()
             assert _until_serving(channel)
     with run_server(**options | {"offline": True}) as server:
         assert server.app.status().devices[0].models["sam"] > 0
@@ -113,14 +114,14 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch):
 def test_sigterm_ends_a_download(tmp_path: Path):
     """A server that still downloads stops at once."""
     with run_hub() as hub:
-        hub.slow_s = 3.0
+        hub.gate.clear()
         hub.plain = {"/sam.pth": b"x" * 1000}
         source = f"{hub.url}/sam.pth#sha256={'0' * 64}"
         model = json.dumps({"name": "sam", "family": "sam2", "checkpoint": source})
         with start("--models", model, "--weights-dir", str(tmp_path)) as process:
             wait_until(lambda: process.events("downloading"))
             process.popen.send_signal(signal.SIGTERM)
-            assert process.popen.wait(2.5) == 0
+            assert process.popen.wait(PATIENCE_S) == 0
 
 
 class _Malicious:

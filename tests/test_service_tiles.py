@@ -20,7 +20,7 @@ from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import GatewayThread
 from google.protobuf import json_format
 from grpc_status import rpc_status
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_until
 
 # Pieces of the sky behind a rocket, on grass: (x, y, side). They are too small to be seen in the whole picture. Tiles
 # of 768 pixels share strips of 57; the last piece lies over one and is wider than it.
@@ -223,7 +223,7 @@ def test_the_deadline_holds_between_tiles(stubs: Stubs, server: RunningServer, i
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     text_answer = stubs.segmentation.SegmentByText(text(image_id), timeout=PATIENCE_S)
     assert len(text_answer.segmentation.objects) == len(PIECES)
-    assert all(device.requests == 0 for device in server.app.status().devices)
+    wait_until(lambda: all(device.requests == 0 for device in server.app.status().devices))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from cutout_server.settings import ModelSettings
 from cutout_server.weights import Wanted, Weights, parse
 from cutout_server.zoo import HubFile, HubFolder, WebFile
 from hub_server import Hub, run_hub
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_until
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -110,13 +110,16 @@ def test_another_checksum_is_refused_and_not_kept(hub: Hub, tmp_path: Path):
 
 def test_two_processes_fetch_once(hub: Hub, tmp_path: Path):
     """The second one waits for the first and takes what it fetched."""
-    hub.slow_s = 0.5
+    hub.gate.clear()
     code = (
-        "import sys; from pathlib import Path; from cutout_server import web_files;"
+        "import sys; from pathlib import Path; from cutout_server import web_files; print('ready', flush=True);"
         "print(web_files.fetch(sys.argv[1], sys.argv[2], Path(sys.argv[3]), progress=False))"
     )
     command = [sys.executable, "-c", code, f"{hub.url}/files/sam.pth", SHA256, str(tmp_path / "sam.pth")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    wait_until(lambda: hub.gets)
+    hub.gate.set()
     assert [process.communicate(timeout=PATIENCE_S)[0].strip() for process in both] == [str(tmp_path / "sam.pth")] * 2
     assert len(hub.gets) == 1
 

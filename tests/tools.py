@@ -1,6 +1,8 @@
 """System tools that some tests need: skipped with the reason where they are missing, never in CI."""
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 from typing import NoReturn
@@ -21,6 +23,8 @@ def require(tool: str, hint: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A loopback port that nothing listens on, from a range out of which the system itself gives none away."""
+    while True:
+        port = random.randrange(10_000, 32_000)  # noqa: S311 - no secret
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -9,6 +9,8 @@ from typing import TypeVar
 # Given to whatever takes a timeout in a test that is not about that timeout. Well below pytest's own limit for a test.
 PATIENCE_S = 300.0
 
+# What has not changed for so long is taken for the end of it, which can hide a fault but never make one.
+SETTLED_S = 1.0
 # What should be done in a moment never computes for so long, on any processor.
 CPU_SECONDS = 30.0
 
@@ -21,6 +23,17 @@ def wait_until(probe: Callable[[], Found]) -> Found:
     while not (found := probe()):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
+    return found
+
+
+def settled(probe: Callable[[], Found]) -> Found:
+    """What the probe gives once it has given the same for a while."""
+    found, since, end = probe(), time.monotonic(), time.monotonic() + PATIENCE_S
+    while time.monotonic() - since < SETTLED_S:
+        assert time.monotonic() < end, "it never settled"
+        time.sleep(0.02)
+        if (now := probe()) != found:
+            found, since = now, time.monotonic()
     return found
 
 
