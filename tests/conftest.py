@@ -32,6 +32,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Else packages complain at the end that their objects are still there."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quiet_logs() -> Iterator[None]:
     """Servers on threads log at any time, between tests too; that has no place in pytest's report."""

@@ -4,7 +4,6 @@
 the test took more. What was taken is printed at the end of the run.
 """
 
-import gc
 import getpass
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cutout_server.models.memory import give_back
 from filelock import FileLock
 
 from tools import unmet
@@ -28,7 +28,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if _gigabytes(item) is None:
         return (yield)
     with FileLock(LOCK):
-        return (yield)
+        give_back("cpu")  # What other tests have left,
+        try:
+            return (yield)
+        finally:
+            give_back("cpu")  # and what the next in line needs.
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,7 +42,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if (free := psutil.virtual_memory().available / 1e9) < needed:
         unmet(f"takes {needed} GB of memory, and {free:.1f} are free")
-    gc.collect()  # What the last one left is not counted for this one.
     if CLEAR_REFS.exists():
         CLEAR_REFS.write_text("5")
         item.stash[START] = _status("VmRSS")

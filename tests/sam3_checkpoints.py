@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from clip_checkpoints import clip_tokenizer
+from random_weights import scattered
 from safetensors.torch import load_file, save_file
 from sam2_like_weights import tame_decoder
 from transformers import (
@@ -110,9 +111,11 @@ def rename(file: Path, old: str, new: str) -> None:
 def write_sam3(folder: Path, config: Sam3VideoConfig, seed: int = 15, *, tamed: bool = True) -> Path:
     """Writes a folder as the released one is laid out."""
     torch.manual_seed(seed)
-    model = Sam3VideoModel(config)
     if tamed:
+        model = Sam3VideoModel(config)
         tame(model)
+    else:
+        model = scattered(lambda: Sam3VideoModel(config))
     model.save_pretrained(folder)
     del model
     # The transformers of the release wrote the tracker's prefix once, those of today write it twice.

@@ -14,6 +14,7 @@ import torch
 from checkpoints import Sam2Files, sam2_files  # noqa: F401 - a fixture
 from conftest import run_server
 from cutout.v1 import model_service_pb2, model_service_pb2_grpc
+from cutout_client.cli import main
 from cutout_common.config import ConfigError
 from cutout_server.catalogue import Catalogue
 from cutout_server.errors import FailedPreconditionError
@@ -172,27 +173,29 @@ def test_a_checkpoint_that_is_none_is_refused(
 
 
 @pytest.mark.slow
-def test_pulling_from_the_command_line(tmp_path: Path):
+def test_pulling_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """A configured model is downloaded, its path printed; a second pull finds it; `--known` says that it is there."""
     with run_hub() as hub:
         hub.repos = {"models/facebook/sam2-hiera-tiny": {"sam2_hiera_tiny.pt": b"weights"}}
-        environment = {**os.environ, "CUTOUT_HUB_ENDPOINT": hub.url, "CUTOUT_WEIGHTS_DIR": str(tmp_path)}
+        monkeypatch.setenv("CUTOUT_HUB_ENDPOINT", hub.url)
+        monkeypatch.setenv("CUTOUT_WEIGHTS_DIR", str(tmp_path))
+        command = [sys.executable, "-m", "cutout_client", "models", "pull", "sam2-tiny", "--json"]
+        first = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S).stdout
+        assert Path(json.loads(first)[0]["checkpoint"]).read_bytes() == b"weights"
 
-        def cutout(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-m", "cutout_client", "models", *arguments]
-            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+        def cutout(*arguments: str) -> tuple[int, str, str]:
+            return main(["models", *arguments]), *capsys.readouterr()
 
-        first, second = cutout("pull", "sam2-tiny", "--json"), cutout("pull", "sam2-tiny", "--json")
-        assert Path(json.loads(first.stdout)[0]["checkpoint"]).read_bytes() == b"weights"
-        assert first.stdout == second.stdout
+        assert cutout("pull", "sam2-tiny", "--json") == (0, first, "")
         assert len(hub.gets) == 1
-        (shown,) = json.loads(cutout("show", "sam2-tiny", "--known", "--json").stdout)
+        (shown,) = json.loads(cutout("show", "sam2-tiny", "--known", "--json")[1])
         assert (shown["on_disk"], shown["licence"]) == (True, "Apache-2.0")
-        known = cutout("list", "--known").stdout
+        known = cutout("list", "--known")[1]
         assert max(map(len, known.splitlines())) <= 80
         assert "paligemma2-3b-224" in known
-        missing = cutout("pull", "clip-vit-b-32")
-        assert missing.returncode == 1
-        assert "does not exist, or is private" in missing.stderr
-        unknown = cutout("pull", "sam2-tyni")
-        assert "did you mean sam2-tiny" in unknown.stderr
+        code, _, missing = cutout("pull", "clip-vit-b-32")
+        assert code == 1
+        assert "does not exist, or is private" in missing
+        assert "did you mean sam2-tiny" in cutout("pull", "sam2-tyni")[2]

@@ -90,18 +90,18 @@ def test_a_folder_that_cannot_be_used_says_why(copy: Path, spoil: Callable[[Path
 @pytest.mark.slow
 @pytest.mark.full_size(gigabytes=6)
 def test_the_full_size_has_its_parameters_and_form(tmp_path):
-    """The published architecture with random weights, at half of its side, which takes a minute on two cores."""
+    """The published architecture with random weights, at a quarter of its side."""
     config = Sam3VideoConfig()
-    config.image_size = 504
+    config.image_size = 252
     ours = load(ModelFiles(write_sam3(tmp_path, config, tamed=False)), "cpu")
     assert ours.nbytes == pytest.approx(3.41e9, rel=0.01)  # The backbone of 1.8 GB counts once.
     image = PICTURES["wide"]()
     (embedding,) = ours.encode([image])
     (finds,) = ours.segment_text([TextQuery(embedding, ("cat",), 0.0)])
     assert len(finds) == 200
-    assert all(find.logits.shape == (144, 144) and np.isfinite(find.logits).all() for find in finds)
-    assert embedding.nbytes == 4 * (144 * 144 * 32 + 72 * 72 * 64 + 36 * 36 * (256 + 1024))
+    assert all(find.logits.shape == (72, 72) and np.isfinite(find.logits).all() for find in finds)
+    assert embedding.nbytes == 4 * (72 * 72 * 32 + 36 * 36 * 64 + 18 * 18 * (256 + 1024))
     (answer,) = ours.decode([DecodeQuery(embedding, ObjectPrompt(box=Box(10, 10, 300, 100)), multimask=True)])
-    assert answer.logits.shape == (3, 144, 144)
+    assert answer.logits.shape == (3, 72, 72)
     assert np.isfinite(answer.logits).all()
     assert np.isfinite(answer.predicted_iou).all()

