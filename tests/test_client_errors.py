@@ -178,7 +178,7 @@ def test_full_server_is_given_up(scripted: ScriptedServer, kind: str) -> None:
     with pytest.raises(cutout_client.OverloadedError) as caught:
         ask(scripted, kind, timeout_s=5)
     assert caught.value.retry_after_s == 2
-    assert 2 <= len(scripted.calls) <= 3
+    assert 1 <= len(scripted.calls) <= 3
     scripted.calls.clear()
     with pytest.raises(cutout_client.OverloadedError):
         ask(scripted, kind, retries=0)
