@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import threading
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def patience() -> Iterator[None]:
         patch.setenv("CUTOUT_GATEWAY_DEFAULT_TIMEOUT_S", str(PATIENCE_S))
         patch.setattr(sessions, "_CLOSE_S", PATIENCE_S)
         for client in (Client, AsyncClient):
-            patch.setitem(client.__init__.__kwdefaults__, "timeout_s", PATIENCE_S)
+            patch.setitem(inspect.unwrap(client.__init__).__kwdefaults__, "timeout_s", PATIENCE_S)
         yield
 
 

@@ -14,6 +14,7 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import unpack
 from grpc_status import rpc_status
 from PIL import Image
+from waiting import PATIENCE_S
 
 BOX = mask_pb2.Box(x_max=9, y_max=9)
 
@@ -117,7 +118,7 @@ def test_forms_and_bodies_blame_their_parts(gateway_url: str) -> None:
     part = ("a.png", half, "image/png")
 
     def field(path: str, **sent: object) -> str:
-        answer = httpx.post(f"{gateway_url}{path}", timeout=30, **sent)  # type: ignore[arg-type]
+        answer = httpx.post(f"{gateway_url}{path}", timeout=PATIENCE_S, **sent)  # type: ignore[arg-type]
         assert answer.status_code == 400
         (bad,) = (detail for detail in answer.json()["details"] if detail["@type"].endswith("BadRequest"))
         (violation,) = bad["fieldViolations"]

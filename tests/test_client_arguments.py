@@ -66,7 +66,7 @@ CALLS: dict[str, tuple[Call, type[Exception], str]] = {
         TypeError,
         r"point_per_side \(did you mean points_per_side\?\).*stability_offset",
     ),
-    "a misspelt timeout": (lambda c: c.models(timeout=4), TypeError, r"timeout \(did you mean timeout_s\?\)"),
+    "a misspelt timeout": (lambda c: c.models(timeout=0.5), TypeError, r"timeout \(did you mean timeout_s\?\)"),
     "an option of nothing": (lambda c: c.segment_points(PIXELS, (1, 2), zebra=1), TypeError, "zebra; segment_points"),
     "an option of another kind": (
         lambda c: c.stream(PIXELS, boxes=BOX, crop_layers=1),

@@ -19,6 +19,7 @@ from gateway_fixtures import GatewayThread
 from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+from waiting import PATIENCE_S
 
 SMALL = [("grpc.max_metadata_size", 8192), ("grpc.absolute_max_metadata_size", 8192)]
 ID = "i" * 128
@@ -206,7 +207,7 @@ def test_every_class_of_error_arrives(error: errors.CutoutError, monkeypatch, st
     details = unpack(found)
     assert (code, details.reason, details.retry_after_s) == (error.code, error.reason, error.retry_after_s)
     with GatewayThread(GatewaySettings(server_address=server.address)) as gateway:
-        answer = httpx.get(f"{gateway.url}/v1/status", headers={"x-request-id": ID})
+        answer = httpx.get(f"{gateway.url}/v1/status", headers={"x-request-id": ID}, timeout=PATIENCE_S)
     assert json_format.ParseDict(answer.json(), Status()) == found
     assert ("retry-after" in answer.headers) == (error.retry_after_s is not None)
 

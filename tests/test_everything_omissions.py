@@ -18,6 +18,7 @@ from cutout_client.results import Omission
 from cutout_server.pipelines.grid import crops
 from everything_fixtures import Everything, everything, sam_checkpoint  # noqa: F401
 from test_everything_official import PICTURES, generate
+from waiting import PATIENCE_S
 
 Reason = segmentation_pb2.Omission
 SIDE = 4
@@ -166,7 +167,7 @@ def test_over_rest(gateway_url: str, photos: dict[str, Photo]):
     """Under the contract's names."""
     picture = {"image.content": photos["chelsea"].jpeg}
     fields = {"predictedIouThreshold": "1"}
-    answer = httpx.post(f"{gateway_url}/v1/segment:everything", files=picture, data=fields, timeout=60).json()
+    answer = httpx.post(f"{gateway_url}/v1/segment:everything", files=picture, data=fields, timeout=PATIENCE_S).json()
     (omission,) = answer["omissions"]
     assert answer["objects"] == []
     assert (omission["reason"], omission["threshold"]) == ("REASON_BELOW_PREDICTED_IOU", 1)

@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
 from probe_family import Probe, probe_family
 from structlog.testing import capture_logs
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 GET = b"GET /v1/models HTTP/1.1\r\n"
 POST = b"POST /v1/segment:box HTTP/1.1\r\nHost: x\r\n"
@@ -68,7 +68,7 @@ def gateway(server: RunningServer) -> Iterator[GatewayThread]:
 
 @pytest.fixture
 def client(gateway: GatewayThread) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connected:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_S) as connected:
         yield connected
 
 
@@ -185,8 +185,10 @@ def test_head_of_what_is_not_there(client: socket.socket):
 
 def test_head_of_a_stored_picture(gateway: GatewayThread, photos):
     """A stream's headers come without the stream."""
-    stored = httpx.post(f"{gateway.url}/v1/images", content=photos["chelsea"].jpeg).json()["imageId"]
-    answer = httpx.head(f"{gateway.url}/v1/images/{stored}")
+    stored = httpx.post(f"{gateway.url}/v1/images", content=photos["chelsea"].jpeg, timeout=PATIENCE_S).json()[
+        "imageId"
+    ]
+    answer = httpx.head(f"{gateway.url}/v1/images/{stored}", timeout=PATIENCE_S)
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, "image/jpeg", b"")
 
 
@@ -226,7 +228,7 @@ def test_whose_deadline_it_was():
         settings = GatewaySettings(server_address=server.address, default_timeout_s=0.3)
         with GatewayThread(settings) as gateway:
             for headers, ours in (({}, "within 0.3 s"), ({"grpc-timeout": "200m"}, "within the 200m of Grpc-Timeout")):
-                answer = httpx.post(f"{gateway.url}/v1/segment:box", json=request, headers=headers)
+                answer = httpx.post(f"{gateway.url}/v1/segment:box", json=request, headers=headers, timeout=PATIENCE_S)
                 assert answer.status_code == 504
                 details = unpack(json_format.ParseDict(answer.json(), Status()))
                 assert (details.reason, details.request_id) == ("DEADLINE_EXCEEDED", answer.headers["x-request-id"])
@@ -250,12 +252,12 @@ def test_what_can_never_fit_is_no_invitation_to_come_back():
         run_server(models=[model], max_message_bytes=2 * 2**20) as server,
         GatewayThread(GatewaySettings(server_address=server.address)) as gateway,
     ):
-        answer = httpx.post(f"{gateway.url}/v1/segment:box", json=request)
+        answer = httpx.post(f"{gateway.url}/v1/segment:box", json=request, timeout=PATIENCE_S)
         assert (answer.status_code, answer.json()["details"][0]["reason"]) == (413, "ANSWER_TOO_LARGE")
         assert "/v1/segment:stream" in answer.json()["message"]
         assert "retry-after" not in answer.headers
-        streamed = httpx.post(f"{gateway.url}/v1/segment:stream", json={"box": request}, timeout=60)
+        streamed = httpx.post(f"{gateway.url}/v1/segment:stream", json={"box": request}, timeout=PATIENCE_S)
         assert sum('"object":' in line for line in streamed.text.splitlines()) == 64
         request["image"] = {"content": "A" * 4 * 2**20}
-        answer = httpx.post(f"{gateway.url}/v1/segment:box", json=request)
+        answer = httpx.post(f"{gateway.url}/v1/segment:box", json=request, timeout=PATIENCE_S)
         assert (answer.status_code, answer.json()["details"][0]["reason"]) == (413, "TOO_LARGE")

@@ -14,6 +14,7 @@ from cutout_common.status import unpack
 from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+from waiting import PATIENCE_S
 
 USABLE = ["a", "user@host", "A-Z.a_z:0/9+=@-", "x" * 128]
 UNUSABLE = ["x" * 129, "a b", "a,b", "<a>", "~"]
@@ -30,7 +31,7 @@ def by_grpc(stubs: Stubs, given: str) -> set[str]:
 
 def by_rest(url: str, given: str) -> set[str]:
     """The ids that a refusal of the server carries over REST."""
-    answer = httpx.get(f"{url}/v1/models/nobody", headers={"x-request-id": given})
+    answer = httpx.get(f"{url}/v1/models/nobody", headers={"x-request-id": given}, timeout=PATIENCE_S)
     return {answer.headers["x-request-id"], unpack(json_format.ParseDict(answer.json(), Status())).request_id}
 
 

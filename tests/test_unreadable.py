@@ -9,6 +9,7 @@ from cutout_common.status import unpack
 from grpc_status import rpc_status
 from structlog.testing import capture_logs
 from test_metrics import scrape
+from waiting import PATIENCE_S
 
 KEY = "0123456789abcdef"
 AUTH = (("x-api-key", KEY), ("x-request-id", "mine"))
@@ -47,7 +48,7 @@ def ask(channel: grpc.Channel, method: tuple[str, str], *sent: bytes, metadata: 
     """How a call fails that is given these bytes as its messages."""
     call = channel.stream_stream("/" + "/".join(method))
     with pytest.raises(grpc.RpcError) as refused:
-        list(call(iter(sent), metadata=metadata, timeout=30))
+        list(call(iter(sent), metadata=metadata, timeout=PATIENCE_S))
     return refused.value
 
 

@@ -22,6 +22,7 @@ from gateway_fixtures import GatewayThread
 from hypothesis import given
 from hypothesis import strategies as st
 from language_model import KEY, MODEL, LanguageModel, run_language_model
+from waiting import PATIENCE_S
 
 PIXELS = np.random.default_rng(5).integers(0, 255, (64, 64, 3), np.uint8)
 PICTURE = encode(PIXELS, ".png")
@@ -176,12 +177,16 @@ def test_dots_over_grpc(finding: Finding):
 def test_dots_over_rest(finding: Finding):
     """In JSON, in forms and in the query alike."""
     body = {"image": {"tensor": {"height": 1, "width": 1, "channels": 3, "data": "AAAA"}}, "phrases": DOTTED}
-    httpx.post(f"{finding.url}/v1/segment:text", json=body).raise_for_status()
+    httpx.post(f"{finding.url}/v1/segment:text", json=body, timeout=PATIENCE_S).raise_for_status()
     form = {"phrases": DOTTED}
-    httpx.post(f"{finding.url}/v1/segment:text", data=form, files={"image.content": PICTURE}).raise_for_status()
-    httpx.post(f"{finding.url}/v1/overlay", params=form, content=PICTURE).raise_for_status()
+    httpx.post(
+        f"{finding.url}/v1/segment:text", data=form, files={"image.content": PICTURE}, timeout=PATIENCE_S
+    ).raise_for_status()
+    httpx.post(f"{finding.url}/v1/overlay", params=form, content=PICTURE, timeout=PATIENCE_S).raise_for_status()
     stream = {"text.phrases": DOTTED}
-    httpx.post(f"{finding.url}/v1/segment:stream", data=stream, files={"text.image.content": PICTURE})
+    httpx.post(
+        f"{finding.url}/v1/segment:stream", data=stream, files={"text.image.content": PICTURE}, timeout=PATIENCE_S
+    )
     assert finding.finder.asked == [tuple(DOTTED)] * 4
 
 
@@ -227,7 +232,9 @@ def test_alike_over_grpc(finding: Finding, names: dict[str, str]):
 def test_alike_over_rest(finding: Finding):
     """Under the contract's names."""
     form = {"phrases": ["cat", "Cat"]}
-    answer = httpx.post(f"{finding.url}/v1/segment:text", data=form, files={"image.content": PICTURE}).json()
+    answer = httpx.post(
+        f"{finding.url}/v1/segment:text", data=form, files={"image.content": PICTURE}, timeout=PATIENCE_S
+    ).json()
     omission = {"reason": "REASON_SAME_PHRASE", "count": 1, "promptIndices": [1], "sameAs": 0}
     assert answer["omissions"] == [omission]
 
