@@ -139,6 +139,14 @@ def test_secrets_are_not_printed_even_when_they_are_wrong(tmp_path: Path):
     assert "hush" not in str(refused.value)
 
 
+def test_a_key_that_is_written_as_a_plain_word_is_not_repeated(monkeypatch: pytest.MonkeyPatch):
+    """Lists are written with commas, but a key needs its caller beside it: the error names the setting alone."""
+    monkeypatch.setenv("CUTOUT_API_KEYS", "hush-hush-hush-hush,hush-hush-hush-again")
+    with pytest.raises(ConfigError, match=r"api_keys\.0: .*; api_keys\.1: ") as refused:
+        Settings.load([])
+    assert "hush" not in str(refused.value)
+
+
 def test_every_setting_is_used():
     """No setting is parsed and then forgotten."""
     sources = "".join(path.read_text() for path in SERVER.rglob("*.py") if path.name != "settings.py")

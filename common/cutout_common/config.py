@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -109,7 +110,7 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for each in error.errors():
         name = ".".join(map(str, each["loc"]))
-        told = isinstance(each["input"], str | int | float) and not name.endswith("key")
+        told = isinstance(each["input"], str | int | float) and not re.search("key|token", name)
         got = f" (got {each['input']!r})" if name and told else ""
         lines.append(f"{name or 'settings'}: {each['msg']}{got}")
     return "; ".join(lines)
