@@ -123,7 +123,10 @@ def test_pictures_of_many_sizes_share_a_batch(bench):
         for one, other in zip(embedding.levels, alone.levels, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
         assert [level.shape[-1] for level in embedding.levels] == list(sides)
-        assert embedding.nbytes == alone.nbytes == sum(4 * level.numel() for level in embedding.levels)
+        # SAM 3 keeps the backbone's features beside the tracker's levels, for words.
+        features = getattr(embedding, "features", torch.empty(0))
+        kept = [*embedding.levels, features]
+        assert embedding.nbytes == alone.nbytes == sum(4 * part.numel() for part in kept)
         assert embedding.image_size == picture.shape[:2]
 
 

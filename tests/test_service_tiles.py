@@ -233,5 +233,5 @@ def test_everything_in_tiles(client: Client, field: np.ndarray) -> None:
     x, y, side = PIECES[-1]
     piece = box_mask((x, y, x + side, y + side), field)
     whole = max((each.mask for each in client.segment_everything(field)), key=lambda mask: iou(mask, piece))
-    (over,) = (each for each in found if iou(each.mask, piece) > 0.5)
+    (over,) = (each for each in found if iou(each.mask, piece) > 0.8)
     assert iou(over.mask, whole) > 0.95
