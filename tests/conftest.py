@@ -21,6 +21,7 @@ from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentati
 from cutout_client import AsyncClient, Client, sessions
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
+from cutout_server.models.memory import give_back
 from cutout_server.settings import Settings
 from gateway_fixtures import GatewayThread
 from waiting import PATIENCE_S, wait_until
@@ -45,6 +46,13 @@ def quiet_logs() -> Iterator[None]:
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere), cache_logger_on_first_use=False)
         yield
         structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tidy() -> Iterator[None]:
+    """What the tests of a file took is there for other files and processes."""
+    yield
+    give_back("cpu")
 
 
 @pytest.fixture(scope="session", autouse=True)
