@@ -169,7 +169,7 @@ def test_overlays_over_rest(scorer_url: str):
         ("?boxes=1&boxes=1&boxes=9&boxes=9", "segmenter: "),
         ("", "segmenter: "),
     ):
-        answer = httpx.post(f"{scorer_url}/v1/overlay{query}", content=b"\x89PNG\r\n\x1a\n")
+        answer = httpx.post(f"{scorer_url}/v1/overlay{query}", content=b"\x89PNG\r\n\x1a\n", timeout=PATIENCE_S)
         assert answer.status_code == 400
         told(json_format.ParseDict(answer.json(), Status()), f"{begins}this server has no model that can ", SMALL)
 

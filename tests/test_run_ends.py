@@ -17,6 +17,15 @@ HANGS = """
         pathlib.Path("hangs").touch()
         time.sleep(1e6)
 """
+# The process that the others report to hears of a test later than it begins.
+TELLS = """
+    import os, pathlib, pytest
+    pytest_plugins = ["run_ends", "full_size"]
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logstart():
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            pathlib.Path("told").touch()
+"""
 DIES = """
     import os, pathlib, signal, time
     def test_dies():
@@ -78,8 +87,9 @@ def test_a_process_that_dies_ends_the_run(pytester: pytest.Pytester, run: list[s
 def test_a_run_that_is_ended_says_what_was_running(pytester: pytest.Pytester, run: list[str | Path]):
     """By SIGTERM, as a watchdog would."""
     pytester.makepyfile(test_b=HANGS)
+    pytester.makeconftest(TELLS)
     with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as process:
-        wait_until((pytester.path / "hangs").exists)
+        wait_until((pytester.path / "told").exists)
         process.send_signal(signal.SIGTERM)
         text = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 1
