@@ -34,7 +34,7 @@ class Served(nn.Module):
 def load(path: Path) -> Network:
     """The mean weights of a checkpoint."""
     network = Network()
-    network.load_state_dict(torch.load(path, map_location="cpu")["mean"])
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["mean"])
     return network.eval()
 
 

@@ -52,7 +52,7 @@ class Training:
     def resume(self) -> None:
         """From the last checkpoint, where there is one."""
         if self._path.exists():
-            saved = torch.load(self._path, map_location=self.device)
+            saved = torch.load(self._path, map_location=self.device, weights_only=True)
             self.network.load_state_dict(saved["network"])
             self.mean.load_state_dict(saved["mean"])
             self.optimizer.load_state_dict(saved["optimizer"])
