@@ -128,8 +128,8 @@ def test_full_stops_within_a_phrase(detector: GroundingDino, transformed: Ground
     """Through both runtimes they change nothing: the phrase is read as the one of its words, and found as one."""
     pixels = picture("tiny")
     for runtime in (detector, transformed):
-        dotted, plain = runtime.detect(
-            [ask(pixels, *each) for each in (("St. Astronaut", "cat"), ("st astronaut", "cat"))]
+        dotted, plain = detect(
+            runtime, [ask(pixels, *each) for each in (("St. Astronaut", "cat"), ("st astronaut", "cat"))]
         )
         assert dotted == plain
         assert {each.phrase_index for each in dotted} == {0, 1}
@@ -139,8 +139,8 @@ def test_phrases_that_the_model_reads_the_same(detector: GroundingDino, transfor
     """Each find is one of all of them, with one box and one score."""
     pixels = picture("tiny")
     for runtime in (detector, transformed):
-        several, one = runtime.detect(
-            [ask(pixels, *each) for each in (("c\u00e1t", "st astronaut", "cat"), ("cat", "st astronaut"))]
+        several, one = detect(
+            runtime, [ask(pixels, *each) for each in (("c\u00e1t", "st astronaut", "cat"), ("cat", "st astronaut"))]
         )
         expected = [replaced for each in one for replaced in _for_each(each)]
         assert several == expected

@@ -99,6 +99,8 @@ class Finder:
     def encode(self, images: Sequence[np.ndarray]) -> list[Frame]:
         return [Frame(image.shape[:2]) for image in images]
 
+    image_features = encode
+
     def segment_text(self, queries: Sequence[TextQuery]) -> list[list[TextFind]]:
         self.asked += [query.phrases for query in queries]
         return [[_find(query, i) for i in range(len(query.phrases))] for query in queries]
