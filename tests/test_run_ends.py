@@ -63,7 +63,9 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("TMPDIR", str(pytester.path))  # So that its lock is not the one of the run that it is in.
-    monkeypatch.delenv("CI", raising=False)
+    # Nothing of a run over several processes that it may itself be in.
+    for name in ("CI", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\nmarkers = full_size\n")
     pytester.makeconftest('pytest_plugins = ["run_ends", "full_size"]')
     flags = "-p xdist.plugin --max-worker-restart=0 -n 2 --dist loadfile"
@@ -89,9 +91,11 @@ def test_a_run_that_is_ended_says_what_was_running(pytester: pytest.Pytester, ru
     pytester.makepyfile(test_b=HANGS)
     pytester.makeconftest(TELLS)
     with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as process:
-        wait_until((pytester.path / "told").exists)
-        process.send_signal(signal.SIGTERM)
-        text = process.communicate(timeout=PATIENCE_S)[0]
+        try:
+            wait_until((pytester.path / "told").exists)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            text = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 1
     assert "ended while running test_b.py::test_hangs" in text
 
