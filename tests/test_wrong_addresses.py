@@ -1,25 +1,31 @@
 """Wrong addresses: what the clients, the command line and the gateway say of them."""
 
 import asyncio
+import re
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import pytest
+import structlog
 from client_fixtures import cutout, scripted_server
 from conftest import RunningServer, run_server
-from cutout_client import AsyncClient, Client, CutoutError, DeadlineError, UnavailableError, diagnosis, probe
+from cutout_client import AsyncClient, Client, CutoutError, DeadlineError, UnavailableError, diagnosis
 from cutout_client.cli import main
+from cutout_common import probe
 from cutout_common.config import ConfigError
+from cutout_gateway import link
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import GatewayThread
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_until
 
 from tools import require
 
@@ -127,7 +133,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch):
     """A busy machine has all the time to look at an address."""
-    for module, name in ((probe, "STEP_S"), (diagnosis, "LIMIT_S"), (diagnosis, "LATE_LIMIT_S")):
+    for module, name in ((probe, "STEP_S"), (diagnosis, "LIMIT_S"), (diagnosis, "LATE_LIMIT_S"), (link, "EXAMINE_S")):
         monkeypatch.setattr(module, name, PATIENCE_S)
 
 
@@ -227,6 +233,44 @@ def test_health_says_why(places: Places):
     done = cutout(places.gateway, "health", "--retries", "0", code=1)
     assert done.stdout == "unreachable\n"
     assert done.stderr.startswith(f"cutout: error: cannot reach {places.gateway}: a web server answers there")
+
+
+GATEWAY_FINDS = {
+    "another gateway": ("gateway", False, WEB),
+    "refused": ("127.0.0.1:1", False, "nothing listens on port 1; start the server"),
+    "plain to TLS": ("tls_server", False, "talks TLS; turn it on by server_tls_ca"),
+    "TLS to plain": ("server", True, "talks gRPC without TLS; leave server_tls_ca out"),
+    "no certificate": ("asking_server", True, "wants a client's certificate; give server_tls_cert and server_tls_key"),
+}
+
+
+@pytest.mark.parametrize(("place", "tls", "found"), GATEWAY_FINDS.values(), ids=GATEWAY_FINDS)
+@pytest.mark.usefixtures("patient")
+def test_the_gateway_logs_it(places: Places, tmp_path: Path, place: str, tls: bool, found: str):
+    """Once, for whoever runs it; its own callers are told no address."""
+    (tmp_path / "cert.pem").write_bytes(places.certificate)
+    address = getattr(places, place, place)
+    ca = tmp_path / "cert.pem" if tls else None
+    settings = GatewaySettings(server_address=address, server_tls_ca=ca)
+    with structlog.testing.capture_logs() as lines, GatewayThread(settings) as gateway:
+        wait_until(lambda: [line for line in lines if line.get("server") == address])
+        answer = httpx.get(f"{gateway.url}/v1/models", timeout=PATIENCE_S)
+    (line,) = (line for line in lines if line.get("server") == address)
+    assert line["log_level"] == "warning"
+    assert re.fullmatch(f"cannot reach the server at {address}: .*{found}.*", line["event"])
+    assert (answer.status_code, answer.json()["message"]) == (503, "the server cannot be reached")
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_gateway_logs_that_the_server_answers_again():
+    """So that the log says how long an outage was."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    settings = GatewaySettings(server_address=f"127.0.0.1:{port}")
+    with structlog.testing.capture_logs() as lines, GatewayThread(settings):
+        wait_until(lambda: [line for line in lines if "nothing listens" in line["event"]])
+        with run_server(port=port):
+            wait_until(lambda: [line for line in lines if line["event"].endswith("answers again")])
 
 
 @contextmanager

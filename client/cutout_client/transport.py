@@ -18,7 +18,7 @@ from cutout.v1 import (
     model_service_pb2_grpc,
     segmentation_service_pb2_grpc,
 )
-from cutout_common import channels, request_ids
+from cutout_common import channels, reach, request_ids
 from cutout_common.address import check
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
@@ -74,6 +74,12 @@ class Connection:
         if credentials:
             return library.secure_channel(self.address, credentials, arguments)
         return library.insecure_channel(self.address, arguments)
+
+    def identity(self) -> reach.Tls | None:
+        """How the server is known; None without TLS."""
+        if not self.tls:
+            return None
+        return reach.Tls(read_pem(self.root_certificates), self.client_certificate is not None)
 
     def _credentials(self) -> grpc.ChannelCredentials | None:
         """For a TLS channel; None for a plain one."""

@@ -14,10 +14,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from cutout_gateway import docs
-from cutout_gateway.calls import credentials
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
-from cutout_gateway.link import linked
+from cutout_gateway.link import Server, linked
 from cutout_gateway.metrics import PATH, Metrics
 from cutout_gateway.observe import Observe
 from cutout_gateway.openapi import document
@@ -48,13 +47,13 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     routes = Routes(contract)
     reader = RequestReader(contract, routes)
     described = document(contract, routes, TITLE)
-    shown = credentials(settings)
+    server = Server.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         del app
         try:
-            async with linked(settings.server_address, shown) as link:
+            async with linked(server) as link:
                 yield {"link": link}
         finally:
             reader.close()

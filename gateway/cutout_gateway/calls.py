@@ -10,22 +10,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from cutout_gateway.descriptors import Rpc
 from cutout_gateway.headers import Metadata
-from cutout_gateway.settings import GatewaySettings
 
 # Servers other than ours need not say that they have let a caller in.
 ANSWER_S = 1.0
-
-
-def credentials(settings: GatewaySettings) -> grpc.ChannelCredentials | None:
-    """What to show to the server, and how to know it; None without TLS.
-
-    Raises:
-        OSError: A TLS file cannot be read.
-    """
-    if settings.server_tls_ca is None:
-        return None
-    files = (settings.server_tls_ca, settings.server_tls_key, settings.server_tls_cert)
-    return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
 
 
 def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: float, request: bytes | None) -> Any:
