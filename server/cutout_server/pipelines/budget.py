@@ -1,15 +1,19 @@
 """How many decoded pixels there may be at once: large pictures wait their turn instead of filling the memory."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+
+from cutout_common.pace import Pace
 
 from cutout_server.errors import OverloadedError
 
 # A session may keep its picture for minutes, so sessions never get more than this share.
 SESSIONS_SHARE = 0.5
-SESSION_RETRY_S = 10.0
+# Before one has ended: how long a session is taken to hold each of its pixels, if they are all in use.
+FIRST_SESSION_S = 10.0
 
 
 def _nothing() -> None:
@@ -26,7 +30,8 @@ class PixelBudget:
     def __init__(self, pixels: int) -> None:
         self.on_short: Callable[[], None] = _nothing
         self._free = pixels
-        self._free_for_sessions = int(pixels * SESSIONS_SHARE)
+        self._free_for_sessions = self._for_sessions = int(pixels * SESSIONS_SHARE)
+        self._pace = Pace(FIRST_SESSION_S / pixels, pixels)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
@@ -46,12 +51,17 @@ class PixelBudget:
             OverloadedError: Other sessions have taken what sessions may take.
         """
         if pixels > self._free_for_sessions:
-            raise OverloadedError("open sessions hold too many pixels", retry_after_s=SESSION_RETRY_S)
+            delay_s = self._pace.delay_s(pixels - self._free_for_sessions)
+            raise OverloadedError("open sessions hold too many pixels", retry_after_s=delay_s)
+        if self._free_for_sessions == self._for_sessions:
+            self._pace.began()
         self._free_for_sessions -= pixels
+        began_s = time.monotonic()
         try:
             async with self.hold(pixels):
                 yield
         finally:
+            self._pace.given_back(time.monotonic() - began_s, self._for_sessions - self._free_for_sessions, pixels)
             self._free_for_sessions += pixels
 
     @contextmanager

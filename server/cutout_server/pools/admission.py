@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cutout_common.pace import MIN_DELAY_S, Pace
+
 from cutout_server.errors import OverloadedError
 
-MIN_DELAY_S, MAX_DELAY_S = 0.1, 60.0
 # Whoever was told a delay may be late by as much again and by so many seconds.
 GRACE_S = 1.0
-# Weight of the newest request in the mean.
-NEWEST = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Admission:
         self._device = device
         self._clock = clock
         self._promises: dict[str, _Promise] = {}  # In the order in which they were made.
-        self._seconds_per_request = 0.1
+        self._pace = Pace(0.1, clock=clock)
 
     def expects(self, caller: str) -> bool:
         """Whether a seat is held for a caller by now."""
@@ -76,13 +75,14 @@ class Admission:
             )
         if self.expects(caller):
             del self._promises[caller]
+        if not self.requests:
+            self._pace.began()
         self.requests += 1
 
     def leave(self, worked_s: float) -> None:
         """Gives a seat back after `worked_s` seconds of holding it."""
-        share = worked_s / self.requests  # The others were served in the same time.
+        self._pace.given_back(worked_s, self.requests)
         self.requests -= 1
-        self._seconds_per_request += NEWEST * (share - self._seconds_per_request)
 
     def _promise(self, caller: str) -> float:
         """How long to wait until a seat is free for a caller: one becomes free for each request that is done."""
@@ -92,8 +92,7 @@ class Admission:
             return max(MIN_DELAY_S, known.due_s - now_s)
         ahead = sum(key != caller for key in self._promises)
         # One whose seat was not free in time is the next.
-        delay_s = self._seconds_per_request * (1 if known else ahead + 1)
-        delay_s = min(MAX_DELAY_S, max(MIN_DELAY_S, delay_s))
+        delay_s = self._pace.delay_s(1 if known else ahead + 1)
         if known is not None or len(self._promises) < self.capacity:
             due_s = known.due_s if known else now_s + delay_s
             self._promises[caller] = _Promise(due_s, now_s + 2 * delay_s + GRACE_S)
