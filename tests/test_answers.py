@@ -25,7 +25,7 @@ from cutout_server.types import Box, MaskFormat, ObjectPrompt, Options, PromptsR
 from probe_family import Probe, probe_family
 from waiting import PATIENCE_S, until, wait_until
 
-KEYS = {"api_keys": [{"caller": caller, "key": caller * 16} for caller in ("a", "b")]}
+KEYS = {"api_keys": [{"caller": caller, "key": caller * 16, "roles": ["operator"]} for caller in ("a", "b")]}
 KEY = AnswerKey("a", ("one", "two"), b"sha")
 
 

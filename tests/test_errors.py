@@ -223,7 +223,7 @@ def elsewhere() -> Iterator[Elsewhere]:
     settings = {
         "max_requests_per_device": 1,
         "default_deadline_s": PATIENCE_S,
-        "api_keys": [{"caller": "one", "key": KEY}, {"caller": "two", "key": KEY[::-1]}],
+        "api_keys": [{"caller": "one", "key": KEY, "roles": ["operator"]}, {"caller": "two", "key": KEY[::-1]}],
         "image_store_bytes": 2_000_000,
         "max_upload_bytes": 1_000_000,
         "session_idle_s": 0.3,

@@ -3,7 +3,7 @@
 CutoutError
 ├── InvalidRequestError      a field is wrong; `violations` lists every one
 ├── UnauthenticatedError     no API key, or an unknown one
-├── PermissionDeniedError    the operator turned it off
+├── PermissionDeniedError    the operator turned it off, or the key lacks the role
 ├── NotFoundError            no such image or model
 ├── FailedPreconditionError  it cannot work until something else changes
 ├── AbortedError             the work was overtaken by another
@@ -76,7 +76,7 @@ class UnauthenticatedError(CutoutError):
 
 
 class PermissionDeniedError(CutoutError):
-    """The operator turned it off."""
+    """The operator turned it off, or the key lacks the role."""
 
 
 class NotFoundError(CutoutError):

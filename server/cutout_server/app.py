@@ -51,7 +51,7 @@ from cutout_server.services.images import ImageServicer
 from cutout_server.services.models import ModelServicer
 from cutout_server.services.segmentation import SegmentationServicer
 from cutout_server.services.session import Sessions
-from cutout_server.settings import Settings
+from cutout_server.settings import Role, Settings
 from cutout_server.status import ServerStatus, State, StatusBoard
 from cutout_server.zoo import KNOWN, PROFILES
 
@@ -126,6 +126,8 @@ class App:
         for spec in self._catalogue.specs.values():
             tasks = [f"{task.value}{' (default)' if task in spec.default_for else ''}" for task in spec.family.tasks]
             log.info("model", name=spec.name, what=spec.description or spec.family.name, does=", ".join(sorted(tasks)))
+        if self._settings.api_keys and not self._gate.has(Role.OPERATOR):
+            log.info("no key has the role operator: nobody can load or unload models, or see the status, by calls")
         if not any(spec.family.needs_checkpoint for spec in self._catalogue.specs.values()):
             for profile in ("small", "quality"):
                 size = sum(KNOWN[name].size_bytes for name in PROFILES[profile]) / 1e9

@@ -4,7 +4,7 @@ CutoutError
 ├── InvalidRequestError      INVALID_ARGUMENT     a field is wrong whatever the server's state
 ├── MalformedMessageError    INVALID_ARGUMENT     bytes that are no message of the method
 ├── UnauthenticatedError     UNAUTHENTICATED      no key, or an unknown one
-├── PermissionDeniedError    PERMISSION_DENIED    the operator turned it off
+├── PermissionDeniedError    PERMISSION_DENIED    the operator turned it off, or the key lacks the role
 ├── NotFoundError            NOT_FOUND            no such image or model
 ├── FailedPreconditionError  FAILED_PRECONDITION  it cannot work until something else changes
 ├── OverloadedError          RESOURCE_EXHAUSTED   full; try again after `retry_after_s`
@@ -75,7 +75,7 @@ class UnauthenticatedError(CutoutError):
 
 
 class PermissionDeniedError(CutoutError):
-    """The operator turned it off."""
+    """The operator turned it off, or the key lacks the role."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     default_reason = "DISABLED_BY_OPERATOR"

@@ -4,12 +4,40 @@ import asyncio
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 
-from cutout_server.errors import UnauthenticatedError, UnavailableError
-from cutout_server.settings import ApiKey
+from cutout_server.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
+from cutout_server.settings import ApiKey, Role
 
-ANONYMOUS = "anonymous"
+# What a method takes beyond a key.
+ROLES = dict.fromkeys(("LoadModel", "UnloadModel", "GetStatus"), Role.OPERATOR)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose call it is, and what it may do."""
+
+    name: str
+    roles: frozenset[Role] = frozenset()
+
+    def check(self, method: str) -> None:
+        """Makes sure that the caller may call a method of the contract.
+
+        Raises:
+            PermissionDeniedError: It takes a role that the caller's key lacks.
+        """
+        role = ROLES.get(method)
+        if role is not None and role not in self.roles:
+            raise PermissionDeniedError(
+                f"{method} is for keys with the role {role}, which the key of {self.name} does not have",
+                reason="ROLE_MISSING",
+            )
+
+
+ANONYMOUS = Caller("anonymous")
+# Where there are no keys, whoever can connect may do everything.
+ANYONE = Caller(ANONYMOUS.name, frozenset(Role))
 
 
 class Gate:
@@ -24,16 +52,24 @@ class Gate:
 
     def admit(self, api_keys: Sequence[ApiKey]) -> None:
         """From now on these keys are let in, and no others; calls inside go on."""
-        self._callers = {key.digest: key.caller for key in api_keys}
+        alone = len({key.caller for key in api_keys}) == 1
+        default = frozenset(Role) if alone else frozenset[Role]()
+        self._callers = {
+            key.digest: Caller(key.caller, default if key.roles is None else frozenset(key.roles)) for key in api_keys
+        }
 
-    def identify(self, metadata: Mapping[str, str]) -> str:
-        """The caller's name.
+    def has(self, role: Role) -> bool:
+        """Whether a key has a role."""
+        return any(role in caller.roles for caller in self._callers.values())
+
+    def identify(self, metadata: Mapping[str, str]) -> Caller:
+        """Whose key it is.
 
         Raises:
             UnauthenticatedError: Keys are configured and the call has none of them.
         """
         if not self._callers:
-            return ANONYMOUS
+            return ANYONE
         scheme, _, bearer = metadata.get("authorization", "").partition(" ")
         offered = metadata.get("x-api-key") or (bearer if scheme.lower() == "bearer" else "")
         digest = sha256(offered.strip().encode()).digest()

@@ -1,4 +1,4 @@
-"""Around every call: request id, key, deadline, draining; then one record of it for logs and metrics.
+"""Around every call: request id, key, role, deadline, draining; then one record of it for logs and metrics.
 
 This is the one place that turns errors into status. Messages are read and parsed inside, once the key is known, so that
 one that cannot be parsed is refused and recorded as all else is; and answers are serialized inside, so that what is
@@ -196,13 +196,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             observer.started(rpc)
         counts = _Counts()
         own_s = context.time_remaining()
-        call = calls.Call(request_id, ANONYMOUS, started_s + self._seconds(rpc, own_s), peer=context.peer())
+        call = calls.Call(request_id, ANONYMOUS.name, started_s + self._seconds(rpc, own_s), peer=context.peer())
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None
         try:
             caller = self._gate.identify(metadata)
-            call = replace(call, caller=caller)
+            call = replace(call, caller=caller.name)
             calls.begin(call)
+            caller.check(rpc.method)
             with self._gate.inside():
                 if metadata.get(channels.ASK_FIRST[0]) == channels.ASK_FIRST[1]:
                     await context.send_initial_metadata(())

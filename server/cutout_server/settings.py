@@ -1,6 +1,7 @@
 """Every setting of the server; each is used. Flag > environment (`CUTOUT_*`) > YAML file > default."""
 
 import re
+from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -18,6 +19,12 @@ from cutout_server.zoo import PROFILES
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+
+
+class Role(StrEnum):
+    """What a key may do beyond work on pictures."""
+
+    OPERATOR = "operator"
 
 
 class ModelSettings(BaseModel):
@@ -73,6 +80,11 @@ class ApiKey(BaseModel):
     key: SecretStr | None = Field(None, description="The secret itself: 16 or more printable ASCII characters.")
     sha256: str = Field(
         "", pattern=r"^([0-9a-f]{64})?$", description="Instead of the key: its SHA-256, as 64 hexadecimal digits."
+    )
+    roles: tuple[Role, ...] | None = Field(
+        None,
+        description="What it may do beyond work on pictures; `operator`: load and unload models, see the status. "
+        "Default: nothing, but the keys of the only caller are an operator's.",
     )
 
     @model_validator(mode="after")
