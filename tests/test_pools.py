@@ -286,7 +286,7 @@ async def test_several_who_ask_for_one_picture_share_its_encode():
         await finish.wait()
         return ProbeEmbedding((1, 1), 0)
 
-    key = EmbeddingKey("m", "sha")
+    key = EmbeddingKey("caller", "m", "sha")
     both = [asyncio.ensure_future(cache.get(key, encode)) for _ in range(2)]
     await started.wait()
     finish.set()
@@ -311,7 +311,7 @@ async def test_the_first_to_ask_may_leave_without_harm():
             raise
         return ProbeEmbedding((1, 1), 0)
 
-    key = EmbeddingKey("m", "sha")
+    key = EmbeddingKey("caller", "m", "sha")
     first, second = (asyncio.ensure_future(cache.get(key, encode)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
@@ -334,7 +334,7 @@ async def test_the_embeddings_cache_is_bounded_in_bytes():
         async def encode() -> ProbeEmbedding:
             return ProbeEmbedding((1, 1), 0, nbytes)
 
-        return (await cache.get(EmbeddingKey("m", sha), encode))[1]
+        return (await cache.get(EmbeddingKey("caller", "m", sha), encode))[1]
 
     assert [await get("a"), await get("b"), await get("a")] == [False, False, True]
     await get("c")
@@ -357,7 +357,7 @@ async def test_models_leave_to_make_room_and_take_their_embeddings_along():
         async def encode() -> ProbeEmbedding:
             return ProbeEmbedding((1, 1), 0)
 
-        await pool.embeddings.get(EmbeddingKey("b", "sha"), encode)
+        await pool.embeddings.get(EmbeddingKey("caller", "b", "sha"), encode)
         await pool.load(specs["a"])
         await pool.load(specs["c"])
         await asyncio.sleep(0)

@@ -55,8 +55,9 @@ class Pictures:
         self._uploaded = uploaded
         self._fetching = fetching
         self._observer = observer
-        self._keys: dict[bytes, str] = {}
-        self._digests: dict[str, Future[str]] = {}
+        # By caller, so that times tell nobody which pictures others have sent.
+        self._keys: dict[tuple[str, bytes], str] = {}
+        self._digests: dict[tuple[str, str], Future[str]] = {}
 
     @asynccontextmanager
     async def open(
@@ -133,21 +134,23 @@ class Pictures:
     async def _read(
         self, file: OpenedFile, name: bytes, path: Path | None, embedded: Callable[[str], bool] | None
     ) -> Picture:
-        """Equal files have equal pixels, so that only the first of them needs its picture's key made."""
-        key = self._keys.get(name, "")
-        if embedded and key in self._digests and embedded(key):
+        """Equal files have equal pixels, so that only a caller's first of them needs its picture's key made."""
+        caller = calls.current().caller
+        key = self._keys.get((caller, name), "")
+        if embedded and (caller, key) in self._digests and embedded(key):
             return file.later(key)
         stored = await self._arrivals.take(path) if path else None
         picture = await self._run(partial(file.picture, key, stored))
-        _remember(self._keys, name, picture.key)
+        _remember(self._keys, (caller, name), picture.key)
         return picture
 
     def _digest(self, picture: Picture) -> Future[str]:
-        """Made once for equal pictures, and by the executor."""
-        known = self._digests.get(picture.key)
+        """Made once for equal pictures of a caller, and by the executor."""
+        whose = (calls.current().caller, picture.key)
+        known = self._digests.get(whose)
         if known is None or known.cancelled():
             known = self._executor.submit(lambda: digest(picture.pixels))  # Which may have to be decoded.
-            _remember(self._digests, picture.key, known)
+            _remember(self._digests, whose, known)
         return known
 
     async def _file(self, source: FileImage | StoredImage | UriImage) -> "_Found":

@@ -13,9 +13,11 @@ class EmbeddingKey:
     """What an embedding depends on; preprocessing is the model's own, so its name stands for both.
 
     Attributes:
+        caller: Who asks: what is at hand, and what takes time, tells nobody which pictures others have sent.
         operation: The model's method that makes it.
     """
 
+    caller: str
     model: str
     picture: str
     operation: str = "encode"

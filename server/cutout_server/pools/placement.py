@@ -56,7 +56,7 @@ class Seat:
             embedding: Embedding = (await asked)[0]
             return embedding
 
-        key = EmbeddingKey(spec.name, picture.key, operation)
+        key = _key(spec, picture.key, operation)
         embedding, cached = await self.pool.embeddings.get(key, encode)
         if cached:
             calls.current().stages.add(stage, time.monotonic() - started_s)
@@ -102,7 +102,7 @@ class Pools:
 
     def has_embedded(self, spec: ModelSpec, picture_key: str) -> bool:
         """Whether a device has a picture's embedding, or will have it soon."""
-        key = EmbeddingKey(spec.name, picture_key)
+        key = _key(spec, picture_key)
         return any(self.by_device[device].embeddings.holds(key) for device in spec.devices)
 
     def settle(self, seat: Seat, picture: Picture, spec: ModelSpec, *others: ModelSpec) -> None:
@@ -111,7 +111,7 @@ class Pools:
         `others` are the models that the request uses beside the one that embeds; those that can run where it sits now
         must be able to run there too.
         """
-        key = EmbeddingKey(spec.name, picture.key)
+        key = _key(spec, picture.key)
         if seat.pool.embeddings.holds(key):
             return
         sharing = [other for other in others if seat.pool.device in other.devices]
@@ -159,3 +159,7 @@ class Pools:
                 reason="DEVICE_NOT_FOUND",
             )
         return (device,) if device else spec.devices
+
+
+def _key(spec: ModelSpec, picture_key: str, operation: str = "encode") -> EmbeddingKey:
+    return EmbeddingKey(calls.current().caller, spec.name, picture_key, operation)
