@@ -19,11 +19,12 @@ import skimage.data
 import structlog
 from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
 from cutout_client import AsyncClient, Client, sessions
+from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
 from cutout_server.models.memory import give_back
 from cutout_server.settings import Settings
-from gateway_fixtures import GatewayThread
+from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from waiting import PATIENCE_S, wait_until
 
 pytest_plugins = ["full_size", "pytester", "run_ends"]
@@ -185,3 +186,25 @@ def gateway_url(server: RunningServer) -> Iterator[str]:
     """A gateway over `server`."""
     with GatewayThread(GatewaySettings(server_address=server.address)) as gateway:
         yield gateway.url
+
+
+@pytest.fixture(scope="session")
+def echo_contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
+    """Of gateway_echo.proto, which has every kind of field, rule and call."""
+    return Contract(compile_protos(tmp_path_factory.mktemp("echo"), HERE / "gateway_echo.proto"))
+
+
+@pytest.fixture(scope="module")
+def shared_echo(echo_contract: Contract) -> Iterator[EchoServer]:
+    """A gRPC server of that contract."""
+    server = EchoServer(echo_contract)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def echo(shared_echo: EchoServer) -> Iterator[EchoServer]:
+    """The same, with nothing left of the test before."""
+    shared_echo.reset()
+    yield shared_echo
+    shared_echo.cancelled.set()

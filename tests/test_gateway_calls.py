@@ -13,7 +13,7 @@ import httpx
 import pytest
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import MIB, GatewaySettings
-from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
+from gateway_fixtures import EchoServer, GatewayThread
 from grpc_health.v1 import health_pb2
 from waiting import PATIENCE_S, settled, wait_until
 
@@ -42,28 +42,8 @@ LIMITS = {"max_body_bytes": MIB, "max_upload_bytes": 2 * MIB}
 
 
 @pytest.fixture(scope="module")
-def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
-    return Contract(compile_protos(tmp_path_factory.mktemp("echo"), HERE / "gateway_echo.proto"))
-
-
-@pytest.fixture(scope="module")
-def shared_echo(contract: Contract) -> Iterator[EchoServer]:
-    server = EchoServer(contract)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def echo(shared_echo: EchoServer) -> Iterator[EchoServer]:
-    """The server, with nothing left of the test before."""
-    shared_echo.reset()
-    yield shared_echo
-    shared_echo.cancelled.set()
-
-
-@pytest.fixture(scope="module")
-def gateway(shared_echo: EchoServer, contract: Contract) -> Iterator[GatewayThread]:
-    with GatewayThread(GatewaySettings(server_address=shared_echo.address, **LIMITS), contract) as running:
+def gateway(shared_echo: EchoServer, echo_contract: Contract) -> Iterator[GatewayThread]:
+    with GatewayThread(GatewaySettings(server_address=shared_echo.address, **LIMITS), echo_contract) as running:
         yield running
 
 
@@ -198,10 +178,10 @@ def test_deadlines_at_the_ends_of_the_range(rest: httpx.Client, given: str, stat
     assert rest.get("/v1/things/a", headers={"grpc-timeout": given}).status_code == status
 
 
-def test_the_default_timeout_is_a_deadline(echo: EchoServer, contract: Contract):
+def test_the_default_timeout_is_a_deadline(echo: EchoServer, echo_contract: Contract):
     """A call that brings no deadline gets the setting's."""
     settings = GatewaySettings(server_address=echo.address, default_timeout_s=0.2)
-    with GatewayThread(settings, contract) as gateway:
+    with GatewayThread(settings, echo_contract) as gateway:
         assert httpx.get(f"{gateway.url}/v1/sleep", timeout=PATIENCE_S).status_code == 504
 
 
@@ -351,10 +331,13 @@ def test_answers_are_not_held_back(rest: httpx.Client, gateway: GatewayThread):
     assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
 
 
-def test_a_server_that_is_not_there(contract: Contract):
+def test_a_server_that_is_not_there(echo_contract: Contract):
     """503 with a retry delay, and no word of addresses; the gateway itself lives, and is not ready."""
     settings = GatewaySettings(server_address=f"127.0.0.1:{free_port()}", ready_timeout_s=0.5)
-    with GatewayThread(settings, contract) as gateway, httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as rest:
+    with (
+        GatewayThread(settings, echo_contract) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as rest,
+    ):
         answer = rest.get("/v1/things/a")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
@@ -389,10 +372,13 @@ def test_cors_is_off_by_default(rest: httpx.Client):
 
 
 @pytest.mark.parametrize("origins", [("https://a.example",), ("*",)])
-def test_cors_lets_in_whom_the_setting_names(echo: EchoServer, contract: Contract, origins: tuple[str, ...]):
+def test_cors_lets_in_whom_the_setting_names(echo: EchoServer, echo_contract: Contract, origins: tuple[str, ...]):
     """Named origins may call and read the request id, and never with credentials."""
     settings = GatewaySettings(server_address=echo.address, cors_origins=origins)
-    with GatewayThread(settings, contract) as gateway, httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as rest:
+    with (
+        GatewayThread(settings, echo_contract) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as rest,
+    ):
         preflight = {
             "origin": "https://a.example",
             "access-control-request-method": "POST",

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from cutout_gateway import connection
+from cutout_gateway import body, connection
 from cutout_gateway.app import create_app
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
-from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
+from gateway_fixtures import EchoServer, GatewayThread
 from waiting import PATIENCE_S
 
 SLEEP = b"GET /v1/sleep?name=slept HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,20 +28,8 @@ WHOLE = {
 
 
 @pytest.fixture(scope="module")
-def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
-    return Contract(compile_protos(tmp_path_factory.mktemp("echo"), HERE / "gateway_echo.proto"))
-
-
-@pytest.fixture(scope="module")
-def echo(contract: Contract) -> Iterator[EchoServer]:
-    server = EchoServer(contract)
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def gateway(echo: EchoServer, contract: Contract) -> Iterator[GatewayThread]:
-    with GatewayThread(GatewaySettings(server_address=echo.address), contract) as running:
+def gateway(shared_echo: EchoServer, echo_contract: Contract) -> Iterator[GatewayThread]:
+    with GatewayThread(GatewaySettings(server_address=shared_echo.address), echo_contract) as running:
         yield running
 
 
@@ -92,7 +80,6 @@ def test_half_closed_while_the_server_works(
         assert go_on.wait(PATIENCE_S)
         return request
 
-    echo.reset()
     echo.replace("Sleep", work)
     with connected(gateway) as client:
         client.sendall(SLEEP)
@@ -108,7 +95,6 @@ def test_half_closed_while_the_server_works(
 
 def test_leaving_right_behind_the_request_cancels_the_call(gateway: GatewayThread, echo: EchoServer):
     """A client that is gone is told from one that only ended its side, though both look the same at first."""
-    echo.reset()
     with connected(gateway) as client:
         client.sendall(SLEEP)
     assert echo.cancelled.wait(PATIENCE_S)
@@ -122,12 +108,26 @@ def test_half_closed_in_mid_request_is_left(gateway: GatewayThread):
         assert client.recv(1) == b""
 
 
-def test_idle_connections_are_kept_as_long_as_the_setting_says(echo: EchoServer, contract: Contract):
+@pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"], ids=["sends", "asks first"])
+def test_a_body_without_an_end_does_not_keep_its_connection(
+    gateway: GatewayThread, expects: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    """Once it is refused, the rest of it is awaited for a short time, and then the connection ends."""
+    monkeypatch.setattr(body, "LINGER_S", 0.2)
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%s\r\n" % expects
+    with connected(gateway) as client, http.client.HTTPResponse(client) as response:
+        client.sendall(head if expects else head + b"1\r\nx\r\n")
+        response.begin()
+        assert (response.status, bool(response.read())) == (404, True)
+        assert client.recv(1) == b""
+
+
+def test_idle_connections_are_kept_as_long_as_the_setting_says(echo: EchoServer, echo_contract: Contract):
     """They end after `keep_alive_s`; by default that is longer than the minute that load balancers keep them."""
     settings = GatewaySettings(server_address=echo.address)
-    assert connection.Serving(create_app(settings, contract), settings).timeout_keep_alive == 75
+    assert connection.Serving(create_app(settings, echo_contract), settings).timeout_keep_alive == 75
     settings = GatewaySettings(server_address=echo.address, keep_alive_s=1)
-    with GatewayThread(settings, contract) as gateway, connected(gateway) as client:
+    with GatewayThread(settings, echo_contract) as gateway, connected(gateway) as client:
         for _ in range(2):
             client.sendall(THING % b"a")
             assert answer(client)

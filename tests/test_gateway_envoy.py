@@ -12,7 +12,7 @@ import httpx
 import pytest
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import MIB, GatewaySettings
-from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos, envoy, for_envoy
+from gateway_fixtures import HERE, EchoServer, GatewayThread, envoy, for_envoy
 from waiting import PATIENCE_S
 
 Case = tuple[str, str, Any]
@@ -149,21 +149,20 @@ DIFFERENCES: list[tuple[str, int, int, list[Case]]] = [
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+def both(
+    shared_echo: EchoServer, echo_contract: Contract, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """Clients of the gateway and of Envoy, over one server."""
     directory: Path = tmp_path_factory.mktemp("envoy")
-    descriptors = compile_protos(directory, HERE / "gateway_echo.proto")
-    contract = Contract(descriptors)
-    server = EchoServer(contract)
-    settings = GatewaySettings(server_address=server.address)
+    descriptors = for_envoy(echo_contract.descriptor_set)
+    settings = GatewaySettings(server_address=shared_echo.address)
     with (
-        GatewayThread(settings, contract) as gateway,
-        envoy(directory, for_envoy(descriptors), ["echo.v1.Echo"], server.port) as url,
+        GatewayThread(settings, echo_contract) as gateway,
+        envoy(directory, descriptors, ["echo.v1.Echo"], shared_echo.port) as url,
         httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as ours,
         httpx.Client(base_url=url, timeout=PATIENCE_S) as theirs,
     ):
         yield ours, theirs
-    server.stop()
 
 
 def ask(client: httpx.Client, case: Case) -> httpx.Response:

@@ -17,16 +17,11 @@ from cutout_gateway.openapi import document
 from cutout_gateway.protojson import parse_json
 from cutout_gateway.routes import Routes
 from cutout_gateway.settings import GatewaySettings
-from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
+from gateway_fixtures import EchoServer, GatewayThread
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from waiting import PATIENCE_S
 
 from tools import require
-
-
-@pytest.fixture(scope="module")
-def echo_contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
-    return Contract(compile_protos(tmp_path_factory.mktemp("echo"), HERE / "gateway_echo.proto"))
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +176,8 @@ def test_examples_are_valid_requests(contract: Contract, described: dict[str, An
     assert text == {"image": {"content": base64.b64encode(b"content").decode()}, "phrases": ["phrases"]}
 
 
-def test_real_answers_fit_their_schemas(echo_contract: Contract, echo_document: dict[str, Any]):
+def test_real_answers_fit_their_schemas(echo: EchoServer, echo_contract: Contract, echo_document: dict[str, Any]):
     """What the gateway answers, and an error, is valid by the document; so is what it takes."""
-    server = EchoServer(echo_contract)
     sent = {
         "name": "n",
         "bigNumber": "5",
@@ -198,7 +192,7 @@ def test_real_answers_fit_their_schemas(echo_contract: Contract, echo_document: 
         "extra": {"a": [1]},
         "person": {},
     }
-    with GatewayThread(GatewaySettings(server_address=server.address), echo_contract) as gateway:
+    with GatewayThread(GatewaySettings(server_address=echo.address), echo_contract) as gateway:
         thing = validator(echo_document, "echo.v1.Thing")
         thing.validate(sent)
         thing.validate(httpx.post(f"{gateway.url}/v1/things", json=sent, timeout=PATIENCE_S).json())
@@ -208,7 +202,6 @@ def test_real_answers_fit_their_schemas(echo_contract: Contract, echo_document: 
         )
         status.validate(httpx.get(f"{gateway.url}/nowhere", timeout=PATIENCE_S).json())
         assert not thing.is_valid({"name": "n", "bigNumber": 1.5})
-    server.stop()
 
 
 def test_paths_of_several_segments(echo_document: dict[str, Any]):

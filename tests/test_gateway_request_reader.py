@@ -14,7 +14,7 @@ import psutil
 import pytest
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
-from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos, free_port
+from gateway_fixtures import EchoServer, GatewayThread, free_port
 from waiting import PATIENCE_S, wait_until
 
 # Near the bound on values; the JSON of each takes a second of one core.
@@ -22,16 +22,9 @@ CHILDREN = b'{"children":[%s]}' % b",".join([b"{}"] * 30_000)
 
 
 @pytest.fixture(scope="module")
-def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
-    return Contract(compile_protos(tmp_path_factory.mktemp("echo"), HERE / "gateway_echo.proto"))
-
-
-@pytest.fixture(scope="module")
-def gateway(contract: Contract) -> Iterator[GatewayThread]:
-    server = EchoServer(contract)
-    with GatewayThread(GatewaySettings(server_address=server.address), contract) as running:
+def gateway(shared_echo: EchoServer, echo_contract: Contract) -> Iterator[GatewayThread]:
+    with GatewayThread(GatewaySettings(server_address=shared_echo.address), echo_contract) as running:
         yield running
-    server.stop()
 
 
 @pytest.fixture

@@ -97,9 +97,10 @@ class Connection(Bounded):
         return True
 
     def on_response_complete(self) -> None:
-        """Goes on with the next request, if it has been sent."""
+        """Goes on with the next request, if it has been sent; the end of a body that nobody wants is not awaited."""
         super().on_response_complete()
-        if self._half_closed and not self._awaits_answer():
+        body_goes_on = self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+        if body_goes_on or (self._half_closed and not self._awaits_answer()):
             self.transport.close()
 
     def _see_who_is_there(self, pause_s: float) -> None:
