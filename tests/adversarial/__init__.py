@@ -1,0 +1,1 @@
+"""Attacks, each beside a good caller who must not feel them."""
