@@ -88,7 +88,7 @@ def _arriving(plan: Plan) -> Table:
 
 
 async def _as_it_arrives(file: bytes) -> float:
-    arrivals = Arrivals(PixelBudget(LIMITS.max_pixels), LIMITS)
+    arrivals = Arrivals(PixelBudget(2 * LIMITS.max_pixels), LIMITS)
     with tempfile.NamedTemporaryFile() as stored:
         arrival = arrivals.expect(Path(stored.name))
         for start in range(0, len(file), PIECE_BYTES):

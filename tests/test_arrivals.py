@@ -121,7 +121,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def arrivals() -> AsyncIterator[Arrivals]:
-    arrivals = Arrivals(PixelBudget(3 * PIXELS), LIMITS)
+    arrivals = Arrivals(PixelBudget(3 * PIXELS, callers_share=1), LIMITS)
     yield arrivals
     await arrivals.close()
 
@@ -183,7 +183,7 @@ async def test_slow_callers_take_no_more_than_their_threads(arrivals: Arrivals, 
 
 async def test_requests_come_first(tmp_path: Path):
     """Pixels that nobody has taken leave when a request needs their room, and none are made where there is none."""
-    budget = PixelBudget(PIXELS)
+    budget = PixelBudget(PIXELS, callers_share=1)
     arrivals = Arrivals(budget, LIMITS)
     content = ARRIVING["plain"]
     kept, late = Writer(arrivals, tmp_path / "kept"), Writer(arrivals, tmp_path / "late")
@@ -197,7 +197,7 @@ async def test_requests_come_first(tmp_path: Path):
         assert await arrivals.take(late.path) is None
     slow = Writer(arrivals, tmp_path / "slow")
     slow.write(content[:100], content[100:1000])
-    await until(lambda: budget._free == 0)
+    await until(lambda: budget.in_use == PIXELS)
     async with asyncio.timeout(PATIENCE_S), budget.hold(PIXELS):
         pass
     await arrivals.close()
@@ -212,7 +212,7 @@ async def test_pixels_are_not_kept_for_long(arrivals: Arrivals, tmp_path: Path, 
     assert await asyncio.wait_for(writer.arrival.decoded, PATIENCE_S) is not None
     await until(lambda: not arrivals._arrivals)
     assert await arrivals.take(writer.path) is None
-    small = Arrivals(PixelBudget(3 * PIXELS), ImageLimits(max_bytes=8 << 20, max_pixels=PIXELS - 1))
+    small = Arrivals(PixelBudget(3 * PIXELS, callers_share=1), ImageLimits(max_bytes=8 << 20, max_pixels=PIXELS - 1))
     large = Writer(small, tmp_path / "large")
     large.write(content[:100], content[100:])
     assert await asyncio.wait_for(large.arrival.decoded, PATIENCE_S) is None

@@ -1,8 +1,9 @@
-"""The pixel budget: nobody overtakes, nothing leaks, sessions leave room."""
+"""The pixel budget: nobody overtakes, nothing leaks, sessions and callers leave room."""
 
 import asyncio
 
 import pytest
+from cutout_server import calls
 from cutout_server.errors import OverloadedError
 from cutout_server.pipelines.budget import PixelBudget
 from waiting import PATIENCE_S, until
@@ -10,11 +11,12 @@ from waiting import PATIENCE_S, until
 
 async def test_pictures_wait_their_turn():
     """What does not fit waits, and a small one behind it does not overtake."""
-    budget = PixelBudget(10)
+    budget = PixelBudget(10, callers_share=1)
     entered: list[str] = []
     release = {name: asyncio.Event() for name in "abc"}
 
     async def work(name: str, pixels: int) -> None:
+        calls.begin(calls.Call("id", name, float("inf")))
         async with budget.hold(pixels):
             entered.append(name)
             await release[name].wait()
@@ -32,10 +34,10 @@ async def test_pictures_wait_their_turn():
 
 async def test_a_caller_who_leaves_the_line_holds_nobody_up():
     """Cancelling the first in line lets the next in, and all pixels come back in the end."""
-    budget = PixelBudget(10)
+    budget = PixelBudget(10, callers_share=1)
     async with budget.hold(8):
         async with asyncio.timeout(PATIENCE_S):
-            waiting = [asyncio.create_task(_enter(budget, pixels)) for pixels in (9, 2)]
+            waiting = [asyncio.create_task(_enter(budget, pixels, caller)) for pixels, caller in ((9, "a"), (2, "b"))]
             await asyncio.sleep(0)
             waiting[0].cancel()
             await waiting[1]
@@ -45,7 +47,7 @@ async def test_a_caller_who_leaves_the_line_holds_nobody_up():
 
 async def test_a_caller_cancelled_as_its_turn_comes_gives_it_back():
     """A cancellation that meets the grant does not lose the pixels."""
-    budget = PixelBudget(10)
+    budget = PixelBudget(10, callers_share=1)
     async with budget.hold(10):
         waiting = asyncio.create_task(_enter(budget, 10))
         await asyncio.sleep(0)
@@ -55,9 +57,33 @@ async def test_a_caller_cancelled_as_its_turn_comes_gives_it_back():
         pass
 
 
+async def test_one_caller_leaves_room_for_others():
+    """It waits for its own pictures once it has its share, and holds up nobody else."""
+    budget = PixelBudget(10)
+    entered: list[str] = []
+    release = {name: asyncio.Event() for name in ("many", "one")}
+
+    async def work(name: str, pixels: int) -> None:
+        calls.begin(calls.Call("id", name, float("inf")))
+        async with budget.hold(pixels):
+            entered.append(name)
+            await release[name].wait()
+
+    tasks = [asyncio.create_task(work(*each)) for each in (("many", 3), ("many", 2), ("many", 1), ("one", 4))]
+    await until(lambda: len(entered) == 3)
+    assert entered == ["many", "many", "one"]
+    release["one"].set()
+    await tasks[-1]
+    assert len(entered) == 3
+    release["many"].set()
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*tasks)
+    assert budget.in_use == 0
+
+
 async def test_sessions_leave_half_to_others():
     """Sessions are turned away with a delay before they take what requests need."""
-    budget = PixelBudget(10)
+    budget = PixelBudget(10, callers_share=1)
     async with budget.hold_for_session(5):
         with pytest.raises(OverloadedError) as refused:
             async with budget.hold_for_session(1):
@@ -69,6 +95,7 @@ async def test_sessions_leave_half_to_others():
         pass
 
 
-async def _enter(budget: PixelBudget, pixels: int) -> None:
+async def _enter(budget: PixelBudget, pixels: int, caller: str = "") -> None:
+    calls.begin(calls.Call("id", caller, float("inf")))
     async with budget.hold(pixels):
         pass

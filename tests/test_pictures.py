@@ -92,9 +92,9 @@ async def pictures(executor: Counting, observer: Observer) -> AsyncIterator[Pict
     """With room for one picture at a time."""
     store = ImageStore(max_bytes=1 << 20, max_images=1, max_upload_bytes=1 << 20, ttl_s=60)
     limits = {"inline": LIMITS, "uploaded": LIMITS}
-    budget = PixelBudget(30 * 40)
+    budget = PixelBudget(30 * 40, callers_share=1)
     arrivals = Arrivals(budget, LIMITS)
-    yield Pictures(store, executor, budget, arrivals, fetching=None, observer=observer, **limits)
+    yield Pictures(store, executor, executor, budget, arrivals, fetching=None, observer=observer, **limits)
     await arrivals.close()
     store.close()
 

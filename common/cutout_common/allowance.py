@@ -62,6 +62,18 @@ class Allowance:
         """How much a caller holds."""
         return self._by_caller[caller]
 
+    def has(self, caller: str, amount: int) -> bool:
+        """Whether a caller would get so much at once."""
+        is_free = self.in_use + amount <= self.total and self._by_caller[caller] + amount <= self.share
+        return is_free and not any(self._fits_share(wish) for wish in self._waiting)
+
+    def take_at_once(self, caller: str, amount: int) -> float | None:
+        """For `Held`: the time at which there was room, None if there is none now."""
+        if not self.has(caller, amount):
+            return None
+        self._change(caller, amount)
+        return self._clock()
+
     async def take(self, caller: str, amount: int, patience_s: float) -> float:
         """For `Held`: waits for room and returns the time at which there was."""
         wish = _Wish(caller, amount, asyncio.get_running_loop().create_future())
@@ -142,6 +154,15 @@ class Held:
         if to > self.amount:
             self._taken_s = await self._allowance.take(self._caller, to - self.amount, patience_s)
             self.amount = to
+
+    def grow_at_once(self, to: int) -> bool:
+        """Makes it `to` at least if there is room that nobody waits for, and says whether it is."""
+        if to > self.amount:
+            taken_s = self._allowance.take_at_once(self._caller, to - self.amount)
+            if taken_s is None:
+                return False
+            self._taken_s, self.amount = taken_s, to
+        return True
 
     def shrink(self, to: int) -> None:
         """Gives back what is beyond `to`."""

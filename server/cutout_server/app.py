@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
 from wsgiref.simple_server import WSGIServer
 
 import grpc
@@ -44,6 +43,7 @@ from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.pipelines.uploads import Uploads
 from cutout_server.pools.device import DevicePool
+from cutout_server.pools.fair import FairThreads
 from cutout_server.pools.placement import Pools
 from cutout_server.services.answers import Kept
 from cutout_server.services.generation import GenerationServicer
@@ -57,6 +57,7 @@ from cutout_server.zoo import KNOWN, PROFILES
 
 log = structlog.get_logger()
 
+OTHER_THREADS = 8  # Most of them wait for disks.
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
@@ -83,7 +84,8 @@ class App:
         self._catalogue = Catalogue.of(settings)
         self._metrics = Metrics()
         self._gate = Gate(settings.api_keys)
-        self._imaging = ThreadPoolExecutor(settings.imaging_threads, thread_name_prefix="imaging")
+        self._decoding = FairThreads(settings.imaging_threads, "decode", self._metrics)
+        self._encoding = FairThreads(settings.imaging_threads, "encode", self._metrics)
         self._store = ImageStore(
             max_bytes=settings.image_store_bytes,
             max_images=settings.image_store_images,
@@ -147,6 +149,8 @@ class App:
             OSError: A port is taken.
         """
         settings = self._settings
+        # What asyncio.to_thread does: files, and what is made of everything's masks.
+        asyncio.get_running_loop().set_default_executor(FairThreads(OTHER_THREADS, "other", self._metrics))
         for service in (health.OVERALL_HEALTH, *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         server = self._server
@@ -205,7 +209,8 @@ class App:
         if self._rewriter is not None:
             await self._rewriter.close()
         await self._arrivals.close()
-        self._imaging.shutdown(cancel_futures=True)
+        for threads in (self._decoding, self._encoding):
+            threads.shutdown(cancel_futures=True)
         self._store.close()
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.shutdown)
@@ -254,7 +259,8 @@ class App:
         self._arrivals = Arrivals(budget, uploaded)
         pictures = Pictures(
             self._store,
-            self._imaging,
+            self._decoding,
+            self._encoding,
             budget,
             self._arrivals,
             inline=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
@@ -263,9 +269,9 @@ class App:
             observer=self._metrics,
         )
         segmentation = Segmentation(
-            self._catalogue, self._pools, pictures, self._imaging, self._rewriter, max_tiles=settings.max_tiles
+            self._catalogue, self._pools, pictures, self._encoding, self._rewriter, max_tiles=settings.max_tiles
         )
-        uploads = Uploads(self._store, self._imaging, uploaded, self._arrivals)
+        uploads = Uploads(self._store, self._decoding, uploaded, self._arrivals)
         reader = RequestReader(settings.max_prompts, settings.max_objects)
         sessions = Sessions(
             segmentation,
@@ -283,7 +289,7 @@ class App:
             server,
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(uploads, segmentation, reader), server)
-        generation = Generation(self._catalogue, self._pools, self._imaging)
+        generation = Generation(self._catalogue, self._pools, self._encoding)
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationServicer(generation, segmentation, reader, max_message_bytes=settings.max_message_bytes), server
         )

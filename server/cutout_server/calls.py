@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
+ANONYMOUS = "anonymous"
+
 
 @dataclass
 class Stages:
@@ -50,6 +52,14 @@ class Call:
     stages: Stages = field(default_factory=Stages)
     peer: str = ""
 
+    @property
+    def party(self) -> str:
+        """Among whom work is shared: callers, or, where nobody has a key, the addresses that they come from."""
+        if self.caller != ANONYMOUS:
+            return self.caller
+        address, _, port = self.peer.rpartition(":")
+        return f"{self.caller} {address if port.isdecimal() else self.peer}"
+
 
 _current: ContextVar[Call] = ContextVar("call")
 
@@ -57,6 +67,18 @@ _current: ContextVar[Call] = ContextVar("call")
 def current() -> Call:
     """The call that this task works for."""
     return _current.get()
+
+
+def party() -> str:
+    """That of the current call; what the server does for itself is nobody's."""
+    call = _current.get(None)
+    return call.party if call else ""
+
+
+def deadline_s() -> float:
+    """That of the current call, if there is one."""
+    call = _current.get(None)
+    return call.deadline_s if call else float("inf")
 
 
 def begin(call: Call) -> None:

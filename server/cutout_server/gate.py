@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
+from cutout_server.calls import ANONYMOUS
 from cutout_server.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from cutout_server.settings import ApiKey, Role
 
@@ -35,9 +36,8 @@ class Caller:
             )
 
 
-ANONYMOUS = Caller("anonymous")
 # Where there are no keys, whoever can connect may do everything.
-ANYONE = Caller(ANONYMOUS.name, frozenset(Role))
+ANYONE = Caller(ANONYMOUS, frozenset(Role))
 
 
 class Gate:

@@ -26,7 +26,7 @@ from cutout_server.errors import (
     UnimplementedError,
     to_status,
 )
-from cutout_server.gate import ANONYMOUS, Gate
+from cutout_server.gate import Gate
 
 log = structlog.get_logger()
 
@@ -196,7 +196,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             observer.started(rpc)
         counts = _Counts()
         own_s = context.time_remaining()
-        call = calls.Call(request_id, ANONYMOUS.name, started_s + self._seconds(rpc, own_s), peer=context.peer())
+        call = calls.Call(request_id, calls.ANONYMOUS, started_s + self._seconds(rpc, own_s), peer=context.peer())
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None
         try:

@@ -56,6 +56,10 @@ class Metrics:
         self._batch = self._histogram(
             "cutout_batch_size", "Jobs in one pass.", ("device", "operation"), (1, 2, 4, 8, 16, 32, 64)
         )
+        self._work_wait = self._histogram(
+            "cutout_work_wait_seconds", "Time that work off the event loop waited.", ("where",)
+        )
+        self._work = self._histogram("cutout_work_seconds", "Time that it took.", ("where",))
         self._pixels = self._histogram(
             "cutout_image_megapixels", "Sizes of pictures.", (), (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
         )
@@ -91,6 +95,11 @@ class Metrics:
     def dropped(self, device: str, why: str) -> None:
         """See PoolObserver."""
         self._dropped.labels(device, why).inc()
+
+    def worked(self, where: str, waited_s: float, seconds: float) -> None:
+        """See WorkObserver."""
+        self._work_wait.labels(where).observe(waited_s)
+        self._work.labels(where).observe(seconds)
 
     def decoded(self, pixels: int) -> None:
         """See PictureObserver."""

@@ -168,7 +168,7 @@ class Settings(Config):
     max_requests_per_device: int = Field(64, ge=1, description="Requests admitted at once; more are turned away.")
     max_batch: int = Field(64, ge=1, description="Most prompts, or phrases' pictures, joined into one pass.")
     max_encode_batch: int = Field(4, ge=1, description="Most pictures joined into one pass of an encoder.")
-    imaging_threads: int = Field(2, ge=1, description="Threads that decode pictures and encode masks.")
+    imaging_threads: int = Field(2, ge=1, description="Threads that decode pictures, and as many that encode answers.")
 
     max_message_bytes: int = Field(64 * MIB, ge=2 * MIB, description="Bound on one gRPC message, both ways.")
     max_image_bytes: int = Field(32 * MIB, ge=1024, description="Bound on a picture's file inside a request.")

@@ -38,7 +38,8 @@ class Pictures:
     def __init__(
         self,
         store: ImageStore,
-        executor: Executor,
+        decoding: Executor,
+        encoding: Executor,
         budget: PixelBudget,
         arrivals: Arrivals,
         *,
@@ -48,7 +49,8 @@ class Pictures:
         observer: PictureObserver,
     ) -> None:
         self._store = store
-        self._executor = executor
+        self._decoding = decoding
+        self._encoding = encoding
         self._budget = budget
         self._arrivals = arrivals
         self._inline = inline
@@ -145,11 +147,11 @@ class Pictures:
         return picture
 
     def _digest(self, picture: Picture) -> Future[str]:
-        """Made once for equal pictures of a caller, and by the executor."""
+        """Made once for equal pictures of a caller, beside the decoding of others: its answer waits for it."""
         whose = (calls.current().caller, picture.key)
         known = self._digests.get(whose)
         if known is None or known.cancelled():
-            known = self._executor.submit(lambda: digest(picture.pixels))  # Which may have to be decoded.
+            known = self._encoding.submit(lambda: digest(picture.pixels))  # Which may have to be decoded.
             _remember(self._digests, whose, known)
         return known
 
@@ -166,7 +168,7 @@ class Pictures:
                 return _Found(await fetch(uri, self._fetching), self._inline, "image.uri")
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, work)
 
 
 class _Found(NamedTuple):
