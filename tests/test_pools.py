@@ -14,6 +14,7 @@ from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import DeadlineError, FailedPreconditionError, OverloadedError
 from cutout_server.models.base import Candidates, DecodeQuery, Family, Task
+from cutout_server.models.operations import DECODE
 from cutout_server.pools import device
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
@@ -74,7 +75,7 @@ async def ask(
     pool: DevicePool, spec: ModelSpec, *queries: DecodeQuery, turn: Turn | None = None, deadline_s: float = FOREVER
 ):
     turn = turn or pool.turns.take("caller", FOREVER)
-    return await pool.ask(turn, spec, "decode", queries, stage="prompt", deadline_s=deadline_s)
+    return await pool.ask(turn, DECODE, spec, queries, deadline_s=deadline_s)
 
 
 async def test_waiting_jobs_of_one_kind_share_a_pass():

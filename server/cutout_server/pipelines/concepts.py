@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cutout_server.catalogue import ModelSpec
+from cutout_server.models.operations import EMBED_PICTURES, EMBED_TEXTS
 from cutout_server.pools.flights import Flights
 from cutout_server.pools.placement import Seat
 from cutout_server.types import AnalyzeRequest, ConceptScore, Features, RgbImage
@@ -44,8 +45,7 @@ class Describer:
 
     async def describe(self, pictures: Sequence[RgbImage]) -> list[tuple[ConceptScore, ...]]:
         """The concepts of each picture, the best first: softmax of the logits over those that do not read alike."""
-        asked = self._seat.ask_all(self._classifier, "embed_pictures", pictures, stage="classify")
-        features: list[Features] = await asked
+        features = await self._seat.ask_all(EMBED_PICTURES, self._classifier, pictures)
         return [self._scores(each) for each in features]
 
     def _scores(self, features: Features) -> tuple[ConceptScore, ...]:
@@ -84,15 +84,8 @@ class Concepts:
         if new := tuple(text for text in dict.fromkeys(texts) if text not in known):
 
             async def embed() -> Sequence[Features]:
-                return await seat.pool.ask(
-                    # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
-                    seat.turn,
-                    classifier,
-                    "embed_texts",
-                    new,
-                    stage="classify",
-                    deadline_s=math.inf,
-                )
+                # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
+                return await seat.ask_all(EMBED_TEXTS, classifier, new, deadline_s=math.inf)
 
             known.update(zip(new, await self._flights.join((classifier.name, new), embed), strict=True))
         for text, features in known.items():

@@ -15,7 +15,8 @@ from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import masks
-from cutout_server.models.base import Candidates, Embedding, ProposeQuery, Sieve, Sifted, Sifting, SiftQuery
+from cutout_server.models.base import Embedding, ProposeQuery, Sieve, Sifted, SiftQuery
+from cutout_server.models.operations import ENCODE, PROPOSE, SIFT
 from cutout_server.pipelines.grid import Crop, box_nms, crops, cut_off, inner_boxes
 from cutout_server.pipelines.proposals import CHUNK, Proposal, Workplace
 from cutout_server.pipelines.selection import Omissions
@@ -64,7 +65,7 @@ async def propose(place: Workplace, request: EverythingRequest, omissions: Omiss
     """What the segmenter finds in its own way, without what it doubts or what a small change of threshold alters."""
     sieve = _sieve(request, place.segmenter)
     query = ProposeQuery(place.embedding, request.points_per_side)
-    candidates: Candidates = await place.seat.ask(place.segmenter, "propose", query, stage="prompt")
+    candidates = await place.seat.ask(PROPOSE, place.segmenter, query)
     predicted_iou: list[float] = candidates.predicted_iou.tolist()
     likely = [
         Proposal(0, "", None, None, iou, place.embedding, logits)
@@ -96,7 +97,7 @@ async def by_grid(
         embedding = place.embedding
         if crop.layer:
             place.seat.step_back()
-            embedding = await place.seat.ask(place.segmenter, "encode", crop.of(picture.pixels), stage="encode")
+            embedding = await place.seat.ask(ENCODE, place.segmenter, crop.of(picture.pixels))
         sifted = await _sift(place, embedding, request, crop, omissions)
         with calls.stage("masks"):
             finds += await asyncio.to_thread(_in_crop, sifted, crop, request, picture, omissions)
@@ -137,8 +138,7 @@ async def _sift(
             SiftQuery(embedding, (x, y), sieve, request.options.return_logits)
             for x, y in points[start : start + at_once].tolist()
         ]
-        siftings: Sequence[Sifting] = await place.seat.ask_all(place.segmenter, "sift", queries, stage="prompt")
-        for each in siftings:
+        for each in await place.seat.ask_all(SIFT, place.segmenter, queries):
             sifted += each.kept
             _sieved(sieve, each.doubted, each.unstable, omissions)
     return sifted

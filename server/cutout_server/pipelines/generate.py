@@ -13,6 +13,7 @@ from cutout_common import overlay
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.models.base import GenerateQuery, Task
+from cutout_server.models.operations import GENERATE
 from cutout_server.pools.placement import Pools, Seat
 from cutout_server.types import (
     AnalyzeRequest,
@@ -84,7 +85,7 @@ class Generation:
             if not asked.cancelled():
                 asked.exception()  # Seen, so that asyncio does not complain when nobody waits for it any more.
 
-        asked = asyncio.ensure_future(seat.ask(generator, "generate", query, stage="generate"))
+        asked = asyncio.ensure_future(seat.ask(GENERATE, generator, query))
         asked.add_done_callback(finish)
         try:
             while (step := await steps.get()) is not None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.models.base import Candidates, DecodeQuery, Embedding
+from cutout_server.models.operations import DECODE
 from cutout_server.pools.placement import Seat
 from cutout_server.types import (
     Box,
@@ -97,4 +98,4 @@ async def made(objects: Sequence[SegmentedObject]) -> AsyncIterator[SegmentedObj
 
 async def _decode(place: Workplace, prompts: Sequence[ObjectPrompt], *, multimask: bool) -> Sequence[Candidates]:
     queries = [DecodeQuery(place.embedding, prompt, multimask) for prompt in prompts]
-    return await place.seat.ask_all(place.segmenter, "decode", queries, stage="prompt")
+    return await place.seat.ask_all(DECODE, place.segmenter, queries)

@@ -15,6 +15,7 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging import masks
 from cutout_server.imaging.overlays import draw_overlay
 from cutout_server.models.base import MaskQuery
+from cutout_server.models.operations import MASKS
 from cutout_server.pipelines.concepts import Describer
 from cutout_server.pipelines.proposals import CHUNK, Proposal
 from cutout_server.pipelines.selection import Omissions, needs_all, select
@@ -158,7 +159,7 @@ class Run:
     ) -> Sequence[SegmentedObject | OmissionReason]:
         plan = self.plan
         queries = [MaskQuery(each.embedding, each.logits, plan.options.mask_threshold) for each in chunk]
-        patches = await plan.seat.ask_all(plan.segmenter, "masks", queries, stage="masks")
+        patches = await plan.seat.ask_all(MASKS, plan.segmenter, queries)
 
         def finish(pair: tuple[Proposal, MaskPatch]) -> SegmentedObject | OmissionReason:
             found = _finish(*pair, plan.options, plan.segmenter.family.max_logit)

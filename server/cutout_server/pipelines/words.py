@@ -8,7 +8,8 @@ import numpy as np
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import Detection, DetectQuery, Embedding, TextFind, TextQuery
+from cutout_server.models.base import DetectQuery, Embedding, TextQuery
+from cutout_server.models.operations import DETECT, SEGMENT_TEXT
 from cutout_server.pipelines.geometry import clip
 from cutout_server.pipelines.proposals import Found, Proposal
 from cutout_server.pipelines.selection import Omissions
@@ -72,7 +73,7 @@ async def detect(
         family.box_threshold if request.box_threshold is None else request.box_threshold,
         family.text_threshold if request.text_threshold is None else request.text_threshold,
     )
-    detections: Sequence[Detection] = await seat.ask(detector, "detect", query, stage="detect")
+    detections = await seat.ask(DETECT, detector, query)
     inside = [(d, box) for d in detections if (box := clip(d.box, picture)) is not None]
     nms_iou = BOX_NMS_IOU if request.box_nms_iou is None else request.box_nms_iou
     kept = _without_duplicates([(box, d.score, d.phrase_index) for d, box in inside], nms_iou)
@@ -102,7 +103,7 @@ async def find(
         segmenter.family.box_threshold if request.box_threshold is None else request.box_threshold,
         _exemplars(request, picture),
     )
-    finds: Sequence[TextFind] = await seat.ask(segmenter, "segment_text", query, stage="detect")
+    finds = await seat.ask(SEGMENT_TEXT, segmenter, query)
     nms_iou = 1.0 if request.box_nms_iou is None else request.box_nms_iou
     kept = _without_duplicates([(each.box, each.score or 0.0, each.phrase_index) for each in finds], nms_iou)
     proposals = []

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import structlog
 
@@ -13,6 +13,7 @@ from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import DeadlineError
 from cutout_server.models.compact import compact, expand
+from cutout_server.models.operations import Answer, Operation, Query
 from cutout_server.pools.admission import Admission, who
 from cutout_server.pools.embeddings import EmbeddingsCache
 from cutout_server.pools.gains import Gains
@@ -21,13 +22,10 @@ from cutout_server.pools.turns import Turn, Turns
 
 log = structlog.get_logger()
 
-# Operations that make embeddings of pictures, and those that look into them. To bring logits to the picture's size,
-# `masks` needs no more than its size.
-ENCODING = frozenset({"encode", "image_features"})
-EXPANDING = frozenset({"decode", "propose", "sift", "segment_text", "detect"})
-
-# An operation answers a sequence of questions in one pass through the model.
-Operation = Callable[[Any, Sequence[Any]], Sequence[Any]]
+# What is done to the models themselves goes through the queue too, so that no pass is under way meanwhile.
+_MANAGE: Operation[Callable[[LoadedModels], object], object] = Operation(
+    "manage", "queue", lambda models, acts: [act(models) for act in acts]
+)
 
 
 class PoolObserver(Protocol):
@@ -44,35 +42,47 @@ class PoolObserver(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[Query, Answer]):
     """A question that waits for the device.
 
     Attributes:
         turn: Of the request that it belongs to; None for a job of the pool's own, which goes first.
         spec: The model to ask; None for a job of the pool's own.
-        operation: Name of the model's method.
-        question: One item of the method's sequence.
+        operation: What to ask it.
+        question: The question itself.
         deadline_s: On the clock of time.monotonic; past it the job is dropped.
         max_batch: Most jobs in one pass.
     """
 
     turn: Turn | None
     spec: ModelSpec | None
-    operation: str
-    question: Any = field(repr=False)
+    operation: Operation[Query, Answer]
+    question: Query = field(repr=False)
     deadline_s: float
     max_batch: int
-    done: asyncio.Future[Any] = field(repr=False)
+    done: asyncio.Future["_Done[Answer]"] = field(repr=False)
     queued_s: float = field(default_factory=time.monotonic)
 
     @property
     def kind(self) -> tuple[str, str]:
         """What it has in common with those that it may share a pass with."""
-        return (self.spec.name if self.spec else "", self.operation)
+        return (self.spec.name if self.spec else "", self.operation.name)
 
-    def joins(self, other: "Job") -> bool:
+    def joins(self, other: "AnyJob") -> bool:
         """Whether both fit into one pass."""
-        return self.spec is not None and self.spec is other.spec and self.operation == other.operation
+        return self.spec is not None and self.spec is other.spec and self.operation is other.operation
+
+
+AnyJob = Job[Any, Any]  # Jobs of all kinds wait together.
+
+
+@dataclass(frozen=True)
+class _Done(Generic[Answer]):
+    """The answer to a job, and when the pass that made it began and ended."""
+
+    answer: Answer
+    started_s: float
+    finished_s: float
 
 
 class DevicePool:
@@ -102,12 +112,12 @@ class DevicePool:
         self.on_unload: list[Callable[[str], None]] = [self.embeddings.drop_model]
         self.models = LoadedModels(device, memory_budget_bytes, self._unloaded)
         self._compact_embeddings = compact_embeddings
-        self._max_batch = dict.fromkeys(ENCODING, max_encode_batch)
-        self._default_max_batch = max_batch
+        self._max_batch = max_batch
+        self._max_encode_batch = max_encode_batch
         self._observer = observer
         self.turns = Turns()
         self._gains = Gains()
-        self._waiting: list[Job] = []
+        self._waiting: list[AnyJob] = []
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"pool-{device}")
         self._loop = asyncio.get_running_loop()
@@ -143,32 +153,47 @@ class DevicePool:
         self.admission.leave(worked_s)
 
     async def ask(
-        self, turn: Turn, spec: ModelSpec, operation: str, questions: Sequence[Any], *, stage: str, deadline_s: float
-    ) -> list[Any]:
+        self,
+        turn: Turn,
+        operation: Operation[Query, Answer],
+        spec: ModelSpec,
+        questions: Sequence[Query],
+        *,
+        deadline_s: float,
+    ) -> list[Answer]:
         """Asks a model some questions and counts the waiting and the work to the current call's stages.
 
         Raises:
             DeadlineError: Their turn came after the deadline.
         """
         asked_s = time.monotonic()
-        max_batch = min(spec.family.max_batch, self._max_batch.get(operation, self._default_max_batch))
-        jobs = [
-            Job(turn, spec, operation, question, deadline_s, max_batch, self._loop.create_future())
+        most = self._max_encode_batch if operation.makes_embeddings else self._max_batch
+        jobs: list[Job[Query, Answer]] = [
+            Job(
+                turn,
+                spec,
+                operation,
+                question,
+                deadline_s,
+                min(spec.family.max_batch, most),
+                self._loop.create_future(),
+            )
             for question in questions
         ]
         self._enqueue(jobs)
         try:
-            answers = [await job.done for job in jobs]
+            done = [await job.done for job in jobs]
         finally:
             for job in jobs:
                 job.done.cancel()  # Those that nobody waits for any more; the rest are done.
                 if not job.done.cancelled():
                     job.done.exception()  # Seen, so that asyncio does not complain of several.
-        worked_s = _union_s([(started_s, finished_s) for started_s, finished_s, _ in answers])
+        # Each pass counts once, however many of the jobs went through it.
+        worked_s = sum(finished_s - started_s for started_s, finished_s in {(d.started_s, d.finished_s) for d in done})
         stages = calls.current().stages
-        stages.add(stage, worked_s)
+        stages.add(operation.stage, worked_s)
         stages.add("queue", time.monotonic() - asked_s - worked_s)
-        return [answer for _, _, answer in answers]
+        return [each.answer for each in done]
 
     async def load(self, spec: ModelSpec) -> None:
         """Loads a model ahead of the first request."""
@@ -187,15 +212,15 @@ class DevicePool:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _exclusively(self, act: Callable[[LoadedModels], object]) -> None:
-        done: asyncio.Future[Any] = self._loop.create_future()
-        self._enqueue([Job(None, None, "manage", act, float("inf"), 1, done)])
+        done: asyncio.Future[_Done[object]] = self._loop.create_future()
+        self._enqueue([Job(None, None, _MANAGE, act, float("inf"), 1, done)])
         await done
 
     def _unloaded(self, model: str) -> None:
         for forget in self.on_unload:
             self._loop.call_soon_threadsafe(forget, model)
 
-    def _enqueue(self, jobs: Sequence[Job]) -> None:
+    def _enqueue(self, jobs: Sequence[AnyJob]) -> None:
         self._waiting.extend(jobs)
         self._arrived.set()
 
@@ -213,10 +238,10 @@ class DevicePool:
                     self.turns.begin(job.turn)
             self.batches += 1
             self.jobs += len(batch)
-            self._observer.batched(self.device, batch[0].operation, len(batch))
+            self._observer.batched(self.device, batch[0].operation.name, len(batch))
             await self._run(batch, started_s)
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self) -> list[AnyJob]:
         """Removes the first job and those that can share its pass, dropping dead ones on the way."""
         alive = [job for job in self._waiting if self._is_alive(job)]
         # Sort is stable, so a request's own jobs keep their order.
@@ -229,10 +254,10 @@ class DevicePool:
         self._waiting = [job for job in alive if id(job) not in chosen]
         return batch
 
-    def _order(self, job: Job) -> tuple[int, float, int]:
+    def _order(self, job: AnyJob) -> tuple[int, float, int]:
         return self.turns.order(job.turn) if job.turn else (-1, 0.0, 0)
 
-    def _is_alive(self, job: Job) -> bool:
+    def _is_alive(self, job: AnyJob) -> bool:
         if job.done.done():
             self._observer.dropped(self.device, "cancelled")
             return False
@@ -242,7 +267,7 @@ class DevicePool:
             return False
         return True
 
-    async def _run(self, batch: list[Job], started_s: float) -> None:
+    async def _run(self, batch: list[AnyJob], started_s: float) -> None:
         try:
             answers, seconds = await self._loop.run_in_executor(self._thread, self._pass, batch)
         except asyncio.CancelledError:
@@ -261,30 +286,20 @@ class DevicePool:
         finished_s = time.monotonic()
         for job, answer in zip(batch, answers, strict=True):
             if not job.done.done():
-                job.done.set_result((started_s, finished_s, answer))
+                job.done.set_result(_Done(answer, started_s, finished_s))
 
-    def _pass(self, batch: list[Job]) -> tuple[Sequence[Any], float]:
+    def _pass(self, batch: list[AnyJob]) -> tuple[Sequence[Any], float]:
         """The answers, and the seconds that they took, without those of loading the model."""
-        spec = batch[0].spec
-        if spec is None:
-            return [batch[0].question(self.models)], 0.0
-        model = self.models.get(spec)
-        operation: Operation = getattr(type(model), batch[0].operation)
+        spec, operation = batch[0].spec, batch[0].operation
+        model = self.models.get(spec) if spec else self.models
         questions = [job.question for job in batch]
         began_s = time.monotonic()
         # Even an embedding that is used at once, so that an answer does not depend on where its embedding was.
-        if self._compact_embeddings and batch[0].operation in EXPANDING:
+        if self._compact_embeddings and operation.reads_embeddings:
             questions = expand(questions)
-        answers = operation(model, questions)
-        if self._compact_embeddings and batch[0].operation in ENCODING:
+        answers = operation.run(model, questions)
+        if self._compact_embeddings and operation.makes_embeddings:
             answers = compact(answers)
         if len(answers) != len(batch):
-            raise RuntimeError(
-                f"{spec.name}.{batch[0].operation} gave {len(answers)} answers to {len(batch)} questions"
-            )
+            raise RuntimeError(f"{'.'.join(batch[0].kind)} gave {len(answers)} answers to {len(batch)} questions")
         return answers, time.monotonic() - began_s
-
-
-def _union_s(spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds covered by spans that are equal or disjoint: the passes that some jobs went through."""
-    return sum(finished - started for started, finished in set(spans))

@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cutout_server.models.base import Embedding
+from cutout_server.models.operations import ENCODE, Operation
 from cutout_server.pools.flights import Flights
+from cutout_server.types import RgbImage
 
 
 @dataclass(frozen=True)
@@ -14,13 +16,13 @@ class EmbeddingKey:
 
     Attributes:
         caller: Who asks: what is at hand, and what takes time, tells nobody which pictures others have sent.
-        operation: The model's method that makes it.
+        operation: What makes it.
     """
 
     caller: str
     model: str
     picture: str
-    operation: str = "encode"
+    operation: Operation[RgbImage, Embedding] = ENCODE
 
 
 class EmbeddingsCache:

@@ -1,21 +1,22 @@
 """All device pools together: where a request is seated."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import NotFoundError
 from cutout_server.models.base import Embedding
+from cutout_server.models.operations import ENCODE, IMAGE_FEATURES, Answer, Operation, Query
 from cutout_server.models.runtime import Runtime
 from cutout_server.pools.admission import who
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
 from cutout_server.pools.turns import Turn
-from cutout_server.types import Picture
+from cutout_server.types import Picture, RgbImage
 
 
 class Seat:
@@ -26,40 +27,47 @@ class Seat:
         self.turn = turn
         self._taken_s = time.monotonic()
 
-    async def ask(self, spec: ModelSpec, operation: str, question: Any, *, stage: str) -> Any:
+    async def ask(self, operation: Operation[Query, Answer], spec: ModelSpec, question: Query) -> Answer:
         """One question; see `ask_all`."""
-        return (await self.ask_all(spec, operation, [question], stage=stage))[0]
+        return (await self.ask_all(operation, spec, [question]))[0]
 
-    async def ask_all(self, spec: ModelSpec, operation: str, questions: Sequence[Any], *, stage: str) -> list[Any]:
-        """See DevicePool.ask; the deadline is the current call's."""
-        deadline_s = calls.current().deadline_s
-        return await self.pool.ask(self.turn, spec, operation, questions, stage=stage, deadline_s=deadline_s)
+    async def ask_all(
+        self,
+        operation: Operation[Query, Answer],
+        spec: ModelSpec,
+        questions: Sequence[Query],
+        *,
+        deadline_s: float | None = None,
+    ) -> list[Answer]:
+        """See DevicePool.ask; the deadline is the current call's unless another one is given."""
+        if deadline_s is None:
+            deadline_s = calls.current().deadline_s
+        return await self.pool.ask(self.turn, operation, spec, questions, deadline_s=deadline_s)
 
     async def embed(self, spec: ModelSpec, picture: Picture) -> Embedding:
         """The picture's embedding, from the cache, from another's encode, or from one of its own."""
-        embedding, calls.current().stages.embedding_cached = await self._look(spec, picture, "encode", stage="encode")
+        embedding, calls.current().stages.embedding_cached = await self._look(ENCODE, spec, picture)
         return embedding
 
     async def image_features(self, spec: ModelSpec, picture: Picture) -> Embedding:
         """What a detector makes of the picture before there are words, likewise."""
-        return (await self._look(spec, picture, "image_features", stage="detect"))[0]
+        return (await self._look(IMAGE_FEATURES, spec, picture))[0]
 
-    async def _look(self, spec: ModelSpec, picture: Picture, operation: str, *, stage: str) -> tuple[Embedding, bool]:
+    async def _look(
+        self, operation: Operation[RgbImage, Embedding], spec: ModelSpec, picture: Picture
+    ) -> tuple[Embedding, bool]:
         """The embedding that an operation makes of a picture, and whether it was at hand or on its way."""
         started_s = time.monotonic()
 
         async def encode() -> Embedding:
-            # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
-            forever = float("inf")
             pixels = picture.pixels if picture.is_decoded else await asyncio.to_thread(lambda: picture.pixels)
-            asked = self.pool.ask(self.turn, spec, operation, [pixels], stage=stage, deadline_s=forever)
-            embedding: Embedding = (await asked)[0]
-            return embedding
+            # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
+            return (await self.ask_all(operation, spec, [pixels], deadline_s=math.inf))[0]
 
         key = _key(spec, picture.key, operation)
         embedding, cached = await self.pool.embeddings.get(key, encode)
         if cached:
-            calls.current().stages.add(stage, time.monotonic() - started_s)
+            calls.current().stages.add(operation.stage, time.monotonic() - started_s)
         return embedding, cached
 
     def step_back(self) -> None:
@@ -161,5 +169,5 @@ class Pools:
         return (device,) if device else spec.devices
 
 
-def _key(spec: ModelSpec, picture_key: str, operation: str = "encode") -> EmbeddingKey:
+def _key(spec: ModelSpec, picture_key: str, operation: Operation[RgbImage, Embedding] = ENCODE) -> EmbeddingKey:
     return EmbeddingKey(calls.current().caller, spec.name, picture_key, operation)

@@ -1,0 +1,109 @@
+"""What can be asked of models. The pools carry questions and answers without knowing what they hold."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from cutout_server.models.base import (
+    Candidates,
+    Classifier,
+    DecodeQuery,
+    Detection,
+    Detector,
+    DetectQuery,
+    Embedding,
+    GenerateQuery,
+    Generator,
+    MaskQuery,
+    ProposeQuery,
+    Proposer,
+    Segmenter,
+    Sifter,
+    Sifting,
+    SiftQuery,
+    TextFind,
+    TextQuery,
+    TextSegmenter,
+)
+from cutout_server.types import Features, MaskPatch, RgbImage
+
+Query = TypeVar("Query")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Operation(Generic[Query, Answer]):
+    """One thing that can be asked of some models. There is one value of each, so that equal ones are the same one.
+
+    Attributes:
+        name: For metrics and errors.
+        stage: Which of the stages of a request its time counts to.
+        run: Asks a model a sequence of questions in one pass, and gives as many answers. Which models can be asked is
+            not in its type: whoever asks has chosen one by its task.
+        makes_embeddings: Whether its answers are embeddings, made of pictures.
+        reads_embeddings: Whether its questions have an embedding that the model computes with. `MASKS` needs no more of
+            its embeddings than the picture's size.
+    """
+
+    name: str
+    stage: str
+    run: Callable[[Any, Sequence[Query]], Sequence[Answer]] = field(repr=False)
+    makes_embeddings: bool = False
+    reads_embeddings: bool = False
+
+
+def _encode(model: Segmenter | TextSegmenter, images: Sequence[RgbImage]) -> Sequence[Embedding]:
+    return model.encode(images)
+
+
+def _decode(model: Segmenter, queries: Sequence[DecodeQuery]) -> Sequence[Candidates]:
+    return model.decode(queries)
+
+
+def _masks(model: Segmenter | TextSegmenter, queries: Sequence[MaskQuery]) -> Sequence[MaskPatch]:
+    return model.masks(queries)
+
+
+def _propose(model: Proposer, queries: Sequence[ProposeQuery]) -> Sequence[Candidates]:
+    return model.propose(queries)
+
+
+def _sift(model: Sifter, queries: Sequence[SiftQuery]) -> Sequence[Sifting]:
+    return model.sift(queries)
+
+
+def _image_features(model: Detector, images: Sequence[RgbImage]) -> Sequence[Embedding]:
+    return model.image_features(images)
+
+
+def _detect(model: Detector, queries: Sequence[DetectQuery]) -> Sequence[Sequence[Detection]]:
+    return model.detect(queries)
+
+
+def _segment_text(model: TextSegmenter, queries: Sequence[TextQuery]) -> Sequence[Sequence[TextFind]]:
+    return model.segment_text(queries)
+
+
+def _embed_pictures(model: Classifier, images: Sequence[RgbImage]) -> Sequence[Features]:
+    return model.embed_pictures(images)
+
+
+def _embed_texts(model: Classifier, texts: Sequence[str]) -> Sequence[Features]:
+    return model.embed_texts(texts)
+
+
+def _generate(model: Generator, queries: Sequence[GenerateQuery]) -> Sequence[RgbImage]:
+    return model.generate(queries)
+
+
+ENCODE = Operation("encode", "encode", _encode, makes_embeddings=True)
+DECODE = Operation("decode", "prompt", _decode, reads_embeddings=True)
+MASKS = Operation("masks", "masks", _masks)
+PROPOSE = Operation("propose", "prompt", _propose, reads_embeddings=True)
+SIFT = Operation("sift", "prompt", _sift, reads_embeddings=True)
+IMAGE_FEATURES = Operation("image_features", "detect", _image_features, makes_embeddings=True)
+DETECT = Operation("detect", "detect", _detect, reads_embeddings=True)
+SEGMENT_TEXT = Operation("segment_text", "detect", _segment_text, reads_embeddings=True)
+EMBED_PICTURES = Operation("embed_pictures", "classify", _embed_pictures)
+EMBED_TEXTS = Operation("embed_texts", "classify", _embed_texts)
+GENERATE = Operation("generate", "generate", _generate)
