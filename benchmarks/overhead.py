@@ -34,7 +34,7 @@ from cutout_server.app import App
 from cutout_server.convert import requests, responses
 from cutout_server.imaging import decode
 from cutout_server.models.memory import keep_freed_memory
-from cutout_server.pipelines import pictures, run
+from cutout_server.pipelines import finishing, pictures
 from cutout_server.settings import Settings
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -105,8 +105,8 @@ def watch_server(watch: Stopwatch) -> None:
         (decode.OpenedFile, "picture", "picture: decode and key"),
         (decode, "key", "picture: key alone"),
         (pictures, "digest", DIGEST),
-        (run, "_finish", "mask: clean, measure"),
-        (run, "_encode", "mask: encode"),
+        (finishing, "_finish", "mask: clean, measure"),
+        (finishing, "_encode", "mask: encode"),
         (responses, "segmented_object", "build the answer"),
         (responses, "segmentation", "build the answer"),
         (messages, "serialize", "serialise"),

@@ -166,7 +166,7 @@ def test_the_digest_tells_requests_apart():
     """Equal requests have equal digests; a change of anything, however small, changes them."""
     points, labels = np.array([[3, 4]], np.float32), np.array([1], np.int32)
     prompt = ObjectPrompt(points, labels, Box(1, 2, 3, 4))
-    request = PromptsRequest(None, (prompt,), "boxes")
+    request = PromptsRequest(image=None, prompts=(prompt,), kind="boxes")
     others = [
         replace(request, prompts=(replace(prompt, box=Box(1, 2, 3, 4.0000001)),)),
         replace(request, prompts=(replace(prompt, points=np.array([[4, 3]], np.float32)),)),

@@ -12,7 +12,7 @@ from cutout.v1 import image_pb2, mask_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common import masks as codec
 from cutout_server.imaging.decode import OpenedFile
-from cutout_server.pipelines import run
+from cutout_server.pipelines import finishing
 from google.protobuf import json_format
 from PIL import Image
 from probe_family import Probe, probe_family
@@ -212,7 +212,7 @@ def test_a_threshold_that_nothing_passes_gives_no_empty_mask(stubs: Stubs, photo
 
 def test_masks_that_do_not_fit_together_and_empty_ones(monkeypatch: pytest.MonkeyPatch):
     """Many masks of a large picture are made in parts, whichever of them are empty."""
-    monkeypatch.setattr(run, "PIXELS_AT_ONCE", 1000)
+    monkeypatch.setattr(finishing, "PIXELS_AT_ONCE", 1000)
     full, empty = mask_pb2.Box(x_max=40, y_max=20), mask_pb2.Box(x_min=5.2, y_min=5.2, x_max=5.8, y_max=5.8)
     pixels = image_pb2.RawTensor(height=20, width=40, channels=3, data=bytes(20 * 40 * 3))
     together, masks = [], Probe.masks

@@ -4,10 +4,10 @@ Axis order is (height, width); coordinates are (x, y) in absolute pixels of the 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,47 +197,71 @@ class Exemplar:
     positive: bool
 
 
-@dataclass(frozen=True)
-class TextRequest:
-    """Segment what the phrases name. `image` is None inside a session, here and below."""
+@dataclass(frozen=True, kw_only=True)
+class MasksRequest:
+    """What all requests have that make masks.
+
+    Attributes:
+        image: None inside a session.
+        segmenter: Its name; empty for the server's choice, and inside a session.
+        options: What to make of the masks.
+    """
 
     image: ImageSource | None
+    segmenter: str = ""
+    options: Options = Options()
+
+    def with_image(self, image: ImageSource | None) -> Self:
+        """The same of another image."""
+        return replace(self, image=image)
+
+    def with_options(self, options: Options) -> Self:
+        """The same with other options."""
+        return replace(self, options=options)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether an equal request has an equal answer."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRequest(MasksRequest):
+    """Segment what the phrases name."""
+
     phrases: tuple[str, ...]
     box_threshold: float | None = None
     text_threshold: float | None = None
     detector: str = ""
-    segmenter: str = ""
-    options: Options = Options()
     exemplars: tuple[Exemplar, ...] = ()
     box_nms_iou: float | None = None
     rewrite: bool = False
 
+    @property
+    def is_repeatable(self) -> bool:
+        """What a language model says is not the same each time, and may be a failure."""
+        return not self.rewrite
 
-@dataclass(frozen=True)
-class PromptsRequest:
+
+@dataclass(frozen=True, kw_only=True)
+class PromptsRequest(MasksRequest):
     """Segment one object for each prompt; boxes are prompts that have only a box.
 
     Attributes:
         kind: Which of the contract's fields the prompts came in, so that errors can name it.
     """
 
-    image: ImageSource | None
     prompts: tuple[ObjectPrompt, ...]
     kind: Literal["boxes", "prompts", "regions"]
-    segmenter: str = ""
-    options: Options = Options()
 
 
-@dataclass(frozen=True)
-class EverythingRequest:
+@dataclass(frozen=True, kw_only=True)
+class EverythingRequest(MasksRequest):
     """Segment everything; see the contract's SegmentEverythingRequest for each field's meaning."""
 
-    image: ImageSource | None
-    segmenter: str = ""
     points_per_side: int = 32
     predicted_iou_threshold: float | None = None
     stability_threshold: float | None = None
-    options: Options = Options()
     box_nms_iou: float = 0.7
     stability_offset: float = 1.0
     crop_layers: int = 0
@@ -248,12 +272,12 @@ class EverythingRequest:
 
 @dataclass(frozen=True)
 class AnalyzeRequest:
-    """Say what the picture and its regions show.
+    """Say what the image and its regions show.
 
     Attributes:
         concepts: As the caller wrote them.
         template: What is compared, with the concept in place of "{}".
-        regions: How the regions are found.
+        regions: How the regions are found, and in which image.
     """
 
     concepts: tuple[str, ...]
@@ -261,8 +285,27 @@ class AnalyzeRequest:
     classifier: str
     regions: PromptsRequest | EverythingRequest
 
+    @property
+    def image(self) -> ImageSource | None:
+        """See MasksRequest."""
+        return self.regions.image
 
-SegmentRequest = TextRequest | PromptsRequest | EverythingRequest | AnalyzeRequest
+    @property
+    def options(self) -> Options:
+        """See MasksRequest."""
+        return self.regions.options
+
+    def with_image(self, image: ImageSource | None) -> "AnalyzeRequest":
+        """See MasksRequest."""
+        return replace(self, regions=self.regions.with_image(image))
+
+    @property
+    def is_repeatable(self) -> bool:
+        """See MasksRequest."""
+        return self.regions.is_repeatable
+
+
+SegmentRequest = MasksRequest | AnalyzeRequest
 
 
 @dataclass(frozen=True)
@@ -521,3 +564,22 @@ class EncodedOverlay:
 
     content_type: str
     data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AnswerFacts:
+    """What an answer says beside its objects.
+
+    Attributes:
+        image: What it is about.
+        omissions: What was left out.
+        models: Names of those that worked on it, in their order.
+        concepts: What the whole image shows.
+        rewriting: What became of the phrases; None when they were not to be rewritten.
+    """
+
+    image: Picture
+    omissions: tuple[Omission, ...]
+    models: tuple[str, ...]
+    concepts: tuple[ConceptScore, ...]
+    rewriting: Rewriting | None

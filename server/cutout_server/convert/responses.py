@@ -18,9 +18,9 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging.store import StoredFile
 from cutout_server.models.base import Task
 from cutout_server.models.runtime import Runtime
-from cutout_server.pipelines.run import Plan
 from cutout_server.status import ServerStatus, State
 from cutout_server.types import (
+    AnswerFacts,
     BitMask,
     Box,
     ConceptScore,
@@ -68,17 +68,17 @@ def image_info(picture: Picture, sha256: str) -> image_pb2.ImageInfo:
 
 
 def segmentation(
-    plan: Plan, sha256: str, overlay: EncodedOverlay | None, stages: Stages
+    facts: AnswerFacts, sha256: str, overlay: EncodedOverlay | None, stages: Stages
 ) -> segmentation_pb2.Segmentation:
     """A whole answer but for its objects."""
     return segmentation_pb2.Segmentation(
-        image=image_info(plan.picture, sha256),
-        omissions=[_omission(omission) for omission in plan.omissions.all()],
+        image=image_info(facts.image, sha256),
+        omissions=[_omission(omission) for omission in facts.omissions],
         overlay=segmentation_pb2.Overlay(**vars(overlay)) if overlay else None,
-        models=plan.models,
+        models=facts.models,
         timings=timings(stages),
-        concepts=_concepts(plan.concepts),
-        rewriting=_rewriting(plan.rewriting),
+        concepts=_concepts(facts.concepts),
+        rewriting=_rewriting(facts.rewriting),
     )
 
 
@@ -108,10 +108,10 @@ def segmented_object(found: SegmentedObject) -> segmentation_pb2.SegmentedObject
     )
 
 
-def stream_header(plan: Plan, sha256: str) -> service_pb2.StreamSegmentationResponse:
+def stream_header(facts: AnswerFacts, sha256: str) -> service_pb2.StreamSegmentationResponse:
     """The first message of a stream."""
     header = service_pb2.StreamHeader(
-        image=image_info(plan.picture, sha256), concepts=_concepts(plan.concepts), rewriting=_rewriting(plan.rewriting)
+        image=image_info(facts.image, sha256), concepts=_concepts(facts.concepts), rewriting=_rewriting(facts.rewriting)
     )
     return service_pb2.StreamSegmentationResponse(header=header)
 
@@ -141,12 +141,12 @@ def stream_overlay(overlay: EncodedOverlay, chunk_bytes: int) -> Iterator[servic
         yield service_pb2.StreamSegmentationResponse(overlay_chunk=chunk)
 
 
-def stream_summary(plan: Plan, count: int, stages: Stages) -> service_pb2.StreamSegmentationResponse:
+def stream_summary(facts: AnswerFacts, count: int, stages: Stages) -> service_pb2.StreamSegmentationResponse:
     """The last message of a stream."""
     summary = service_pb2.StreamSummary(
         object_count=count,
-        omissions=[_omission(omission) for omission in plan.omissions.all()],
-        models=plan.models,
+        omissions=[_omission(omission) for omission in facts.omissions],
+        models=facts.models,
         timings=timings(stages),
     )
     return service_pb2.StreamSegmentationResponse(summary=summary)

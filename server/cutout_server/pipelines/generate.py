@@ -5,7 +5,6 @@ import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from cutout_common import overlay
@@ -16,14 +15,11 @@ from cutout_server.models.base import GenerateQuery, Task
 from cutout_server.models.operations import GENERATE
 from cutout_server.pools.placement import Pools, Seat
 from cutout_server.types import (
-    AnalyzeRequest,
     GeneratedPicture,
     GenerateRequest,
     GenerationProgress,
     OverlayFormat,
     RgbImage,
-    SegmentRequest,
-    TensorImage,
 )
 
 SEEDS = 2**64
@@ -98,14 +94,6 @@ class Generation:
             encode = overlay.encode_png if request.file_format is OverlayFormat.PNG else overlay.encode_jpeg
             data = await loop.run_in_executor(self._executor, encode, pixels)
         yield GeneratedPicture(index, query.seed, pixels, request.file_format.value, data)
-
-
-def on_picture(request: SegmentRequest, pixels: RgbImage) -> SegmentRequest:
-    """The request with a picture that was made, as it is and not by way of its file."""
-    image = TensorImage(pixels)
-    if isinstance(request, AnalyzeRequest):
-        return replace(request, regions=replace(request.regions, image=image))
-    return replace(request, image=image)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, steps: asyncio.Queue[Any], step: int) -> None:

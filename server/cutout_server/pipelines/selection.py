@@ -31,20 +31,6 @@ class Omissions:
         """A phrase was not asked, since it reads like another."""
         self._same[same_as][prompt_index] += 1
 
-    def extend(self, other: "Omissions", prompt_indices: Sequence[int] | None = None) -> None:
-        """Adds the masks that another request of the same caller left out.
-
-        Args:
-            other: Its omissions.
-            prompt_indices: This one's index of each of its prompts; None when they are the same.
-        """
-        counts, below = other._counts, other._below  # noqa: SLF001 - of the same class
-        for reason, by_prompt in counts.items():
-            for index, count in by_prompt.items():
-                self.add(reason, index if prompt_indices is None else prompt_indices[index], count)
-        for reason, (threshold, best) in below.items():
-            self._note(reason, threshold, best)
-
     def all(self) -> tuple[Omission, ...]:
         """In the order of the reasons; one for each phrase that others read like."""
         masks = (

@@ -10,26 +10,27 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_server import calls
 from cutout_server.convert import responses
 from cutout_server.pipelines.answers import Answers
-from cutout_server.pipelines.segment import Segmentation, Warm
+from cutout_server.pipelines.context import EmbeddedImage
+from cutout_server.pipelines.segment import Segmentation
 from cutout_server.services.room import Room
-from cutout_server.types import SegmentRequest, TextRequest
+from cutout_server.types import SegmentRequest
 
 Kept = Answers[segmentation_pb2.Segmentation]
 
 
 async def whole(
-    segmentation: Segmentation, request: SegmentRequest, room: Room, warm: Warm | None = None
+    segmentation: Segmentation, request: SegmentRequest, room: Room, embedded: EmbeddedImage | None = None
 ) -> segmentation_pb2.Segmentation:
     """Everything in one message.
 
     Raises:
         TooLargeError: There is no room for it; no more masks are made from then on.
     """
-    async with segmentation.open(request, warm) as run, aclosing(run.objects()) as made:
+    async with segmentation.open(request, embedded) as run, aclosing(run.objects()) as made:
         objects = [room.take(responses.segmented_object(found)) async for found in made]
         overlay = await run.overlay()
-        sha256 = await segmentation.sha256(run.plan.picture)
-        answer = room.take(responses.segmentation(run.plan, sha256, overlay, calls.current().stages))
+        sha256 = await segmentation.sha256(run.image)
+        answer = room.take(responses.segmentation(run.facts(), sha256, overlay, calls.current().stages))
         answer.objects.extend(objects)
         return answer
 
@@ -38,8 +39,7 @@ async def whole_or_kept(
     segmentation: Segmentation, request: SegmentRequest, room: Room, kept: Kept
 ) -> segmentation_pb2.Segmentation:
     """Everything in one message, which may have been made for an equal request."""
-    # What a language model says is not the same each time, and may be a failure.
-    if not kept.capacity_bytes or (isinstance(request, TextRequest) and request.rewrite):
+    if not kept.capacity_bytes or not request.is_repeatable:
         return await whole(segmentation, request, room)
     pinned, key = await segmentation.pin(request)
     asked_s = time.monotonic()
@@ -56,7 +56,7 @@ async def stream(
 ) -> AsyncGenerator[pb2.StreamSegmentationResponse]:
     """Header, objects and their chunks, overlay, summary; nothing is made before the reader wants it."""
     async with segmentation.open(request) as run:
-        yield responses.stream_header(run.plan, await segmentation.sha256(run.plan.picture))
+        yield responses.stream_header(run.facts(), await segmentation.sha256(run.image))
         count = 0
         async for found in run.objects():
             count += 1
@@ -65,4 +65,4 @@ async def stream(
         if overlay := await run.overlay():
             for message in responses.stream_overlay(overlay, chunk_bytes):
                 yield message
-        yield responses.stream_summary(run.plan, count, calls.current().stages)
+        yield responses.stream_summary(run.facts(), count, calls.current().stages)

@@ -10,11 +10,11 @@ from cutout_server.convert import generation as convert
 from cutout_server.convert.checks import within
 from cutout_server.convert.requests import DEFAULT_CHUNK_BYTES
 from cutout_server.convert.responses import timings
-from cutout_server.pipelines.generate import Generation, on_picture
+from cutout_server.pipelines.generate import Generation
 from cutout_server.pipelines.segment import Segmentation
 from cutout_server.services import answers
 from cutout_server.services.room import Room
-from cutout_server.types import GeneratedPicture, GenerateRequest
+from cutout_server.types import GeneratedPicture, GenerateRequest, TensorImage
 
 
 async def whole(
@@ -34,7 +34,8 @@ async def whole(
                 room.take(image)
                 if request.then is not None:
                     with within(request.then_field), calls.part():
-                        answer = await answers.whole(segmentation, on_picture(request.then, event.pixels), room)
+                        then = request.then.with_image(TensorImage(event.pixels))
+                        answer = await answers.whole(segmentation, then, room)
                     image.segmentation.CopyFrom(answer)
                 response.images.append(image)
     response.timings.CopyFrom(timings(calls.current().stages))
@@ -65,7 +66,7 @@ async def _segmented(
     if request.then is None:
         return
     with within(request.then_field), calls.part():
-        answer = answers.stream(segmentation, on_picture(request.then, picture.pixels), DEFAULT_CHUNK_BYTES)
+        answer = answers.stream(segmentation, request.then.with_image(TensorImage(picture.pixels)), DEFAULT_CHUNK_BYTES)
         async with aclosing(answer) as messages:
             async for message in messages:
                 yield convert.stream_segmentation(message)

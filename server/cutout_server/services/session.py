@@ -14,7 +14,8 @@ from cutout_server.convert.checks import Checker, renamed, within
 from cutout_server.convert.images import read_image
 from cutout_server.convert.requests import RequestReader
 from cutout_server.errors import CutoutError, DeadlineError, InvalidRequestError, UnavailableError, to_status
-from cutout_server.pipelines.segment import Segmentation, Warm
+from cutout_server.pipelines.context import EmbeddedImage
+from cutout_server.pipelines.segment import Segmentation
 from cutout_server.pipelines.uploads import Uploads
 from cutout_server.services import answers
 from cutout_server.services.room import Room
@@ -53,17 +54,17 @@ class Sessions:
         Raises:
             CutoutError: The session cannot begin or go on; a refused prompt is an answer instead.
         """
-        async with aclosing(self._patiently(requests)) as messages, self._open(messages) as warm:
-            image = responses.image_info(warm.picture, await self._segmentation.sha256(warm.picture))
-            opened = pb2.SessionOpened(image=image, segmenter=warm.segmenter.name)
+        async with aclosing(self._patiently(requests)) as messages, self._open(messages) as embedded:
+            image = responses.image_info(embedded.image, await self._segmentation.sha256(embedded.image))
+            opened = pb2.SessionOpened(image=image, segmenter=embedded.segmenter.name)
             yield pb2.SegmentSessionResponse(opened=opened)
             number = 0
             async for message in messages:
-                yield await self._answer(message, warm, number)
+                yield await self._answer(message, embedded, number)
                 number += 1
 
     @asynccontextmanager
-    async def _open(self, messages: Requests) -> AsyncIterator[Warm]:
+    async def _open(self, messages: Requests) -> AsyncIterator[EmbeddedImage]:
         first = await anext(messages, None)
         if first is None or first.WhichOneof("message") != "open":
             raise InvalidRequestError.of("open", "expected it as the first message")
@@ -79,10 +80,12 @@ class Sessions:
                 image = StoredImage(stored.image_id)
                 names["open.image.image_id"] = _CHUNK  # The caller knows of no stored picture.
             with renamed(names), within("open"):
-                warm = await stack.enter_async_context(self._segmentation.warm_up(image, first.open.segmenter))
-            yield warm
+                embedded = await stack.enter_async_context(self._segmentation.embed(image, first.open.segmenter))
+            yield embedded
 
-    async def _answer(self, message: pb2.SegmentSessionRequest, warm: Warm, number: int) -> pb2.SegmentSessionResponse:
+    async def _answer(
+        self, message: pb2.SegmentSessionRequest, embedded: EmbeddedImage, number: int
+    ) -> pb2.SegmentSessionResponse:
         session = calls.current()
         call = replace(session, stages=calls.Stages(), deadline_s=time.monotonic() + self._prompt_deadline_s)
         calls.begin(call)
@@ -90,7 +93,7 @@ class Sessions:
             with within(message.WhichOneof("message")):
                 async with asyncio.timeout(self._prompt_deadline_s):
                     request = self._reader.one_of(message, "message", in_session=True)
-                    answer = await answers.whole(self._segmentation, request, Room(self._max_message_bytes), warm)
+                    answer = await answers.whole(self._segmentation, request, Room(self._max_message_bytes), embedded)
             return pb2.SegmentSessionResponse(segmentation=answer, prompt_number=number)
         except TimeoutError:
             error: CutoutError = DeadlineError(f"the prompt took longer than {self._prompt_deadline_s:g} s")

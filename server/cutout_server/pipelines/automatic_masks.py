@@ -1,4 +1,4 @@
-"""Everything in a picture: by a grid of points, or in the segmenter's own way.
+"""The masks of everything in an image: by a grid of points, or in the segmenter's own way.
 
 The grid gives what `SamAutomaticMaskGenerator` and `SAM2AutomaticMaskGenerator` give, but masks at full size are few at
 any time: they are measured where they are made, and kept as run lengths.
@@ -13,27 +13,18 @@ import numpy as np
 
 from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
-from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import masks
 from cutout_server.models.base import Embedding, ProposeQuery, Sieve, Sifted, SiftQuery
 from cutout_server.models.operations import ENCODE, PROPOSE, SIFT
+from cutout_server.pipelines.candidates import CHUNK, Candidate, FinishedMask, LowResMask, in_chunks
+from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.grid import Crop, box_nms, crops, cut_off, inner_boxes
-from cutout_server.pipelines.proposals import CHUNK, Proposal, Workplace
 from cutout_server.pipelines.selection import Omissions
-from cutout_server.types import Box, EverythingRequest, OmissionReason, Options, Picture, Rle, SegmentedObject
+from cutout_server.types import Box, EverythingRequest, OmissionReason, Options, Picture, Rle
 
 # Points times pixels in one pass, which cannot be interrupted: 64 points of a 2-megapixel picture, one of a
 # 128-megapixel one.
 _PIXELS_PER_PASS = 128_000_000
-
-_OF_THE_GRID = (
-    "box_nms_iou",
-    "stability_offset",
-    "crop_layers",
-    "crop_overlap",
-    "crop_points_downscale",
-    "crop_nms_iou",
-)
 
 
 @dataclass(frozen=True)
@@ -46,90 +37,65 @@ class _Find:
     box: Box | None
 
 
-def check_everything(request: EverythingRequest, segmenter: ModelSpec) -> None:
-    """Refuses what a segmenter that finds objects in a way of its own would ignore.
-
-    Raises:
-        InvalidRequestError: The request sets fields of the grid.
-    """
-    if not segmenter.family.proposes:
-        return
-    for name in _OF_THE_GRID:
-        if getattr(request, name) != getattr(EverythingRequest, name):
-            raise InvalidRequestError.of(
-                name, f"expected none with {segmenter.name!r}: it finds objects in a way of its own, without a grid"
-            )
-
-
-async def propose(place: Workplace, request: EverythingRequest, omissions: Omissions) -> AsyncIterator[list[Proposal]]:
-    """What the segmenter finds in its own way, without what it doubts or what a small change of threshold alters."""
-    sieve = _sieve(request, place.segmenter)
-    query = ProposeQuery(place.embedding, request.points_per_side)
-    candidates = await place.seat.ask(PROPOSE, place.segmenter, query)
-    predicted_iou: list[float] = candidates.predicted_iou.tolist()
+async def in_its_own_way(
+    context: Context, embedding: Embedding, request: EverythingRequest
+) -> AsyncIterator[list[Candidate]]:
+    """What the segmenter finds itself, without what it doubts or what a small change of threshold alters."""
+    segmenter = context.models.segmenter
+    sieve = _sieve(request, segmenter)
+    query = ProposeQuery(embedding, request.points_per_side)
+    proposed = await context.slots.segmenter.ask(PROPOSE, segmenter, query)
+    predicted_iou: list[float] = proposed.predicted_iou.tolist()
     likely = [
-        Proposal(0, "", None, None, iou, place.embedding, logits)
-        for logits, iou in zip(candidates.logits, predicted_iou, strict=True)
-        if iou >= sieve.predicted_iou
+        (logits, iou) for logits, iou in zip(proposed.logits, predicted_iou, strict=True) if iou >= sieve.predicted_iou
     ]
     scores = await asyncio.to_thread(
-        lambda: [masks.stability_score(each.logits, sieve.mask_threshold) for each in likely]
+        lambda: [masks.stability_score(logits, sieve.mask_threshold) for logits, _ in likely]
     )
     _sieved(
         sieve,
         [iou for iou in predicted_iou if not iou >= sieve.predicted_iou],
         [score for score in scores if not score >= sieve.stability_score],
-        omissions,
+        context.omissions,
     )
     yield [
-        replace(proposal, stability_score=score)
-        for proposal, score in zip(likely, scores, strict=True)
+        Candidate(LowResMask(embedding, logits), 0, iou, stability_score=score)
+        for (logits, iou), score in zip(likely, scores, strict=True)
         if score >= sieve.stability_score
     ]
 
 
 async def by_grid(
-    place: Workplace, request: EverythingRequest, picture: Picture, omissions: Omissions
-) -> AsyncIterator[SegmentedObject]:
-    """What a grid of points on the picture, and on crops of it, finds."""
+    context: Context, embedding: Embedding, request: EverythingRequest
+) -> AsyncIterator[Sequence[Candidate]]:
+    """What a grid of points on the image, and on crops of it, finds."""
+    image, slot = context.image, context.slots.segmenter
     finds: list[_Find] = []
-    for crop in crops(picture.height, picture.width, request.crop_layers, request.crop_overlap):
-        embedding = place.embedding
+    for crop in crops(image.height, image.width, request.crop_layers, request.crop_overlap):
+        embedded = embedding
         if crop.layer:
-            place.seat.step_back()
-            embedding = await place.seat.ask(ENCODE, place.segmenter, crop.of(picture.pixels))
-        sifted = await _sift(place, embedding, request, crop, omissions)
+            slot.step_back()
+            embedded = await slot.ask(ENCODE, context.models.segmenter, crop.of(image.pixels))
+        sifted = await _sift(context, embedded, request, crop)
         with calls.stage("masks"):
-            finds += await asyncio.to_thread(_in_crop, sifted, crop, request, picture, omissions)
+            finds += await asyncio.to_thread(_in_crop, sifted, crop, request, image, context.omissions)
     with calls.stage("masks"):
-        finds = await asyncio.to_thread(_in_picture, finds, request, omissions)
-    for find in finds:
-        area = masks.area(find.mask)
-        if find.box is None:
-            omissions.add(OmissionReason.EMPTY, 0)
-        elif area < request.options.min_area:
-            omissions.add(OmissionReason.BELOW_MIN_AREA, 0)
-        else:
-            logits = find.sifted.logits
-            yield SegmentedObject(
-                prompt_index=0,
-                label="",
-                detection_score=None,
-                predicted_iou=find.sifted.predicted_iou,
-                stability_score=find.sifted.stability_score,
-                prompt_box=None,
-                box=find.box,
-                area=area,
-                mask=find.mask,
-                logits=None if logits is None else masks.low_res(logits, place.segmenter.family.max_logit),
-            )
+        finds = await asyncio.to_thread(_in_picture, finds, request, context.omissions)
+    async for chunk in in_chunks([_candidate(find) for find in finds]):
+        yield chunk
 
 
-async def _sift(
-    place: Workplace, embedding: Embedding, request: EverythingRequest, crop: Crop, omissions: Omissions
-) -> list[Sifted]:
+def _candidate(find: _Find) -> Candidate:
+    sifted = find.sifted
+    return Candidate(
+        FinishedMask(find.mask, sifted.logits), 0, sifted.predicted_iou, stability_score=sifted.stability_score
+    )
+
+
+async def _sift(context: Context, embedding: Embedding, request: EverythingRequest, crop: Crop) -> list[Sifted]:
     """The masks of the crop's points that pass the thresholds, in the crop's pixels."""
-    sieve = _sieve(request, place.segmenter)
+    segmenter = context.models.segmenter
+    sieve = _sieve(request, segmenter)
     points = crop.points(request.points_per_side // request.crop_points_downscale**crop.layer)
     at_once = max(1, min(CHUNK, _PIXELS_PER_PASS // crop.area))
     sifted: list[Sifted] = []
@@ -138,9 +104,9 @@ async def _sift(
             SiftQuery(embedding, (x, y), sieve, request.options.return_logits)
             for x, y in points[start : start + at_once].tolist()
         ]
-        for each in await place.seat.ask_all(SIFT, place.segmenter, queries):
+        for each in await context.slots.segmenter.ask_all(SIFT, segmenter, queries):
             sifted += each.kept
-            _sieved(sieve, each.doubted, each.unstable, omissions)
+            _sieved(sieve, each.doubted, each.unstable, context.omissions)
     return sifted
 
 

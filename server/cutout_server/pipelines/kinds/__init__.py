@@ -1,0 +1,1 @@
+"""The kinds of request, one class each."""

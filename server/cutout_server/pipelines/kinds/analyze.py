@@ -1,0 +1,49 @@
+"""What an image and its regions show: the masks of another kind of request, and concepts for each."""
+
+from dataclasses import dataclass, replace
+
+from cutout_server.catalogue import ModelSpec
+from cutout_server.models.base import Task
+from cutout_server.pipelines.candidates import Proposals
+from cutout_server.pipelines.context import Context, SelectedModels, Shared
+from cutout_server.pipelines.kinds.kind import Kind
+from cutout_server.types import AnalyzeRequest, SegmentRequest
+
+
+@dataclass(frozen=True)
+class Analyze(Kind[AnalyzeRequest]):
+    """See above.
+
+    Attributes:
+        regions: Finds them.
+    """
+
+    regions: Kind[SegmentRequest]
+
+    @property
+    def keeps_order(self) -> bool:
+        """See Kind."""
+        return self.regions.keeps_order
+
+    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
+        """See Kind."""
+        models = self.regions.select_models(shared, segmenter)
+        classifier = shared.catalogue.choose(self.request.classifier, Task.CLASSIFY, "classifier")
+        return replace(models, beside={**models.beside, Task.CLASSIFY: classifier})
+
+    def needs_pixels(self, _models: SelectedModels) -> bool:
+        """See Kind."""
+        return True
+
+    def default_nms_iou(self, models: SelectedModels) -> float:
+        """See Kind."""
+        return self.regions.default_nms_iou(models)
+
+    async def propose(self, context: Context) -> Proposals:
+        """See Kind."""
+        proposals = await self.regions.propose(context)
+        slot, classifier = context.slots.beside[Task.CLASSIFY], context.models.beside[Task.CLASSIFY]
+        describer = await context.shared.concepts.describer(slot, classifier, self.request)
+        (concepts,) = await describer.describe([context.image.pixels])
+        models = (*proposals.models, classifier.name)
+        return replace(proposals, describer=describer, concepts=concepts, models=models)

@@ -1,0 +1,57 @@
+"""Everything in an image: by a grid of points, or in the segmenter's own way."""
+
+from dataclasses import dataclass
+
+from cutout_server.catalogue import ModelSpec
+from cutout_server.errors import InvalidRequestError
+from cutout_server.models.base import Task
+from cutout_server.pipelines.automatic_masks import by_grid, in_its_own_way
+from cutout_server.pipelines.candidates import Proposals
+from cutout_server.pipelines.context import Context, SelectedModels, Shared
+from cutout_server.pipelines.kinds.masks_kind import MasksKind
+from cutout_server.types import EverythingRequest
+
+OWN_WAY_NMS_IOU = 0.7  # The grid has its own, by boxes.
+
+_OF_THE_GRID = (
+    "box_nms_iou",
+    "stability_offset",
+    "crop_layers",
+    "crop_overlap",
+    "crop_points_downscale",
+    "crop_nms_iou",
+)
+
+
+@dataclass(frozen=True)
+class Everything(MasksKind[EverythingRequest]):
+    """See above."""
+
+    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
+        """See Kind."""
+        chosen = segmenter or shared.catalogue.choose(self.request.segmenter, Task.EVERYTHING, "segmenter")
+        if chosen.family.proposes:
+            _check_no_grid(self.request, chosen)
+        return SelectedModels(chosen)
+
+    def needs_pixels(self, _models: SelectedModels) -> bool:
+        """See Kind: for the grid's crops."""
+        return True
+
+    def default_nms_iou(self, models: SelectedModels) -> float:
+        """See Kind."""
+        return OWN_WAY_NMS_IOU if models.segmenter.family.proposes else 1.0
+
+    async def propose(self, context: Context) -> Proposals:
+        """See Kind."""
+        find = in_its_own_way if context.models.segmenter.family.proposes else by_grid
+        embedding = await context.embedding()
+        return Proposals(find(context, embedding, self.request), 0, (context.models.segmenter.name,))
+
+
+def _check_no_grid(request: EverythingRequest, segmenter: ModelSpec) -> None:
+    """Refuses what a segmenter that finds objects in a way of its own would ignore."""
+    why = f"expected none with {segmenter.name!r}: it finds objects in a way of its own, without a grid"
+    for name in _OF_THE_GRID:
+        if getattr(request, name) != getattr(EverythingRequest, name):
+            raise InvalidRequestError.of(name, why)

@@ -1,0 +1,40 @@
+"""What the kinds have in common that make masks themselves."""
+
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
+
+from cutout_server import calls
+from cutout_server.pipelines.context import Context
+from cutout_server.pipelines.kinds.kind import Kind
+from cutout_server.pipelines.views import Views, put_together
+from cutout_server.types import MasksRequest, SegmentedObject
+
+M_co = TypeVar("M_co", bound=MasksRequest, covariant=True)
+
+
+@dataclass(frozen=True)
+class MasksKind(Kind[M_co]):
+    """A kind that makes masks itself, of an image or of parts of it."""
+
+    @property
+    def keeps_order(self) -> bool:
+        """See Kind."""
+        return False
+
+    async def settled(self, _context: Context) -> Self:
+        """The same with that decided which is the same for all parts of the image."""
+        return self
+
+    def in_views(self) -> Self:
+        """The same for one view of the image; the other options are for what all views come to together."""
+        options = replace(
+            self.options, tiling=None, overlay=None, mask_formats=(), min_area=0, max_hole_area=0, min_part_area=0
+        )
+        return replace(self, request=self.request.with_options(options))
+
+    async def over_views(self, views: Views) -> list[SegmentedObject]:
+        """The objects of all views, each once, with their masks at the image's size and nothing encoded."""
+        seen = [(view, found) for view in range(len(views.tiles)) for found in await views.see(view, self)]
+        context = views.context
+        with calls.stage("masks"):
+            return await context.off_loop(put_together, seen, views.tiles, context.image, context.omissions)

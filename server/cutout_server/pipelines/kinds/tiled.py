@@ -1,0 +1,65 @@
+"""Another kind of request, asked of the whole image and of overlapping tiles, and its answers put together."""
+
+from dataclasses import dataclass
+
+from cutout_server import calls
+from cutout_server.catalogue import ModelSpec
+from cutout_server.pipelines.candidates import Candidate, FinishedMask, Proposals, in_chunks
+from cutout_server.pipelines.context import Context, SelectedModels, Shared
+from cutout_server.pipelines.kinds.kind import Kind
+from cutout_server.pipelines.kinds.masks_kind import MasksKind
+from cutout_server.pipelines.views import Views, views_of
+from cutout_server.types import MasksRequest, SegmentedObject
+
+
+@dataclass(frozen=True)
+class Tiled(Kind[MasksRequest]):
+    """See above.
+
+    Attributes:
+        kind: What each view is asked.
+    """
+
+    kind: MasksKind[MasksRequest]
+
+    @property
+    def keeps_order(self) -> bool:
+        """See Kind."""
+        return self.kind.keeps_order
+
+    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
+        """See Kind."""
+        return self.kind.select_models(shared, segmenter)
+
+    def needs_pixels(self, _models: SelectedModels) -> bool:
+        """See Kind."""
+        return True
+
+    def default_nms_iou(self, models: SelectedModels) -> float:
+        """See Kind."""
+        return self.kind.default_nms_iou(models)
+
+    async def propose(self, context: Context) -> Proposals:
+        """See Kind: by then all masks are made."""
+        tiles = views_of(self.options.tiling, context.image, context.shared.max_tiles)
+        if len(tiles) == 1:
+            return await self.kind.propose(context)
+        kind = (await self.kind.settled(context)).in_views()
+        views = Views(context, tiles)
+        found = await kind.over_views(views)
+        calls.current().stages.embedding_cached = bool(views.cached) and all(views.cached)
+        models = dict.fromkeys(name for proposals in views.proposals for name in proposals.models)
+        candidates = in_chunks([_candidate(segmented) for segmented in found])
+        return Proposals(candidates, len(found), tuple(models), views.proposals[0].rewriting)
+
+
+def _candidate(found: SegmentedObject) -> Candidate:
+    return Candidate(
+        FinishedMask(found.mask),
+        found.prompt_index,
+        found.predicted_iou,
+        found.label,
+        found.detection_score,
+        found.prompt_box,
+        found.stability_score,
+    )
