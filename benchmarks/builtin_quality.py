@@ -19,11 +19,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
 from cutout_server.models.builtin import load
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
 from cutout_server.models.builtin.model import Builtin
-from cutout_server.types import BoolMask, Box, ObjectPrompt, RgbImage
+from cutout_server.models.queries import DecodeQuery, MaskQuery
+from cutout_server.types import BoolMask, Box, ModelFiles, ObjectPrompt, RgbImage
 from outlined import Case, of_folder, of_scikit_image
 from simulated_prompts import simulate
 

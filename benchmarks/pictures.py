@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 import simplejpeg
 from cutout_server.imaging.decode import ImageLimits, decode, digest
-from cutout_server.models.base import DecodeQuery, ModelFiles
 from cutout_server.models.builtin import load
+from cutout_server.models.queries import DecodeQuery
 from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
-from cutout_server.types import Box, ObjectPrompt, RgbImage
+from cutout_server.types import Box, ModelFiles, ObjectPrompt, RgbImage
 from harness.photographs import jpeg, photograph
 from harness.report import Row, Table
 from harness.rounds import Sample, interleave, ratio, timed

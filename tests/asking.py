@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from cutout_server.models.base import Detection, Detector, DetectQuery
+from cutout_server.models.protocols import Detector
+from cutout_server.models.queries import Detection, DetectQuery
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.grounding_dino_official.architecture import read_config
 from cutout_server.models.grounding_dino_official.package import GroundingDINO_SwinT_OGC, build_model
+from cutout_server.types import ModelFiles
 from torch import nn
 from transformers import (
     BertConfig,

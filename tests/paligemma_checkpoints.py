@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.paligemma2 import PaliGemma2, load
+from cutout_server.types import ModelFiles
 from tokenizers import processors
 from transformers import (
     Gemma2Config,

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from cutout_server.models.base import Candidates, DecodeQuery, Family, MaskQuery, Task
+from cutout_server.models.family import Family
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery
 from cutout_server.models.registry import FAMILIES
-from cutout_server.types import MaskPatch, RgbImage
+from cutout_server.types import MaskPatch, RgbImage, Task
 from waiting import PATIENCE_S
 
 

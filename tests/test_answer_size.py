@@ -17,9 +17,10 @@ from cutout.v1 import (
 )
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import unpack
-from cutout_server.models.base import Family, GenerateQuery, Task
+from cutout_server.models.family import Family
+from cutout_server.models.queries import GenerateQuery
 from cutout_server.models.registry import FAMILIES
-from cutout_server.types import RgbImage
+from cutout_server.types import RgbImage, Task
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from probe_family import Probe, probe_family

@@ -10,15 +10,6 @@ import pytest
 import skimage.data
 from asking import Ask, detect
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import (
-    DecodeQuery,
-    Detector,
-    MaskQuery,
-    ModelFiles,
-    ProposeQuery,
-    Proposer,
-    Segmenter,
-)
 from cutout_server.models.builtin import load
 from cutout_server.models.builtin.decode import decode
 from cutout_server.models.builtin.embedding import embed
@@ -26,7 +17,9 @@ from cutout_server.models.builtin.model import Builtin
 from cutout_server.models.builtin.network import WEIGHTS
 from cutout_server.models.builtin.upscale import upscaled
 from cutout_server.models.builtin.words import VOCABULARY
-from cutout_server.types import Box, ObjectPrompt
+from cutout_server.models.protocols import Detector, Proposer, Segmenter
+from cutout_server.models.queries import DecodeQuery, MaskQuery, ProposeQuery
+from cutout_server.types import Box, ModelFiles, ObjectPrompt
 
 TRUTH = Path(__file__).parent.parent / "benchmarks" / "ground_truth"
 FACE = Box(176, 68, 272, 196)

@@ -16,10 +16,11 @@ from clip_checkpoints import (  # noqa: F401 - fixtures
     siglip_folder,
 )
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import Classifier, ModelFiles
 from cutout_server.models.clip import Clip
+from cutout_server.models.protocols import Classifier
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT
+from cutout_server.types import ModelFiles
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sam2_cases import PICTURES

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import DecodeQuery, ModelFiles
 from cutout_server.models.edgetam import load
-from cutout_server.types import Box, ObjectPrompt
+from cutout_server.models.queries import DecodeQuery
+from cutout_server.types import Box, ModelFiles, ObjectPrompt
 from edgetam_checkpoints import SIDE, backbone, edgetam_folder, small_config, write_edgetam  # noqa: F401 - a fixture
 from folders import change, truncate
 from safetensors.torch import load_file

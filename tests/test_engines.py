@@ -20,14 +20,14 @@ from cutout_common.config import ConfigError
 from cutout_server.catalogue import Catalogue
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models import runtime, sam2
-from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
 from cutout_server.models.engines import prepare
 from cutout_server.models.engines.exports import digest_of
 from cutout_server.models.mask_decoder import decoder_dtype
+from cutout_server.models.queries import DecodeQuery, MaskQuery
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime, choose
 from cutout_server.settings import Settings
-from cutout_server.types import Box, ObjectPrompt
+from cutout_server.types import Box, ModelFiles, ObjectPrompt
 from paligemma_checkpoints import one_thread  # noqa: F401 - a fixture
 from pydantic import ValidationError
 from waiting import PATIENCE_S

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from clip_checkpoints import clip_folder, one_thread, siglip_folder  # noqa: F401 - fixtures
 from cutout_server.models import clip, sam
-from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
+from cutout_server.models.queries import DecodeQuery, MaskQuery
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime
-from cutout_server.types import Box, ObjectPrompt
+from cutout_server.types import Box, ModelFiles, ObjectPrompt
 from sam_checkpoints import sam_checkpoint  # noqa: F401 - fixture
 from skimage import data
 

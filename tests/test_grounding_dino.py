@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from asking import Ask, detect
-from cutout_server.models.base import Detection, Detector, ModelFiles
 from cutout_server.models.grounding_dino import GroundingDino
+from cutout_server.models.protocols import Detector
+from cutout_server.models.queries import Detection
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT
+from cutout_server.types import ModelFiles
 from grounding_dino_checkpoints import (  # noqa: F401 - fixtures
     QUERIES,
     grounding_dino_folder,

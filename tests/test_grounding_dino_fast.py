@@ -8,7 +8,6 @@ import pytest
 import torch
 from asking import Ask, detect
 from cutout_server.catalogue import Catalogue
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.grounding_dino import load
 from cutout_server.models.grounding_dino.deformable import DeformableAttention, Places
 from cutout_server.models.grounding_dino.fast_network import FastNetwork, is_usual
@@ -18,6 +17,7 @@ from cutout_server.models.grounding_dino.swin import Swin
 from cutout_server.models.grounding_dino.transformers_network import TransformersNetwork
 from cutout_server.models.runtime import Precision, Runtime
 from cutout_server.settings import Settings
+from cutout_server.types import ModelFiles
 from grounding_dino_checkpoints import (  # noqa: F401 - fixtures
     SIZE,
     config,

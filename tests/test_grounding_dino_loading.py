@@ -10,10 +10,10 @@ import pytest
 import torch
 from asking import Ask, detect
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.grounding_dino import GroundingDino
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT
+from cutout_server.types import ModelFiles
 from grounding_dino_checkpoints import (  # noqa: F401 - fixtures
     grounding_dino_folder,
     liven,

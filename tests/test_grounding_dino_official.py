@@ -11,12 +11,14 @@ import pytest
 import torch
 from asking import Ask, detect
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import Detection, Detector, ModelFiles
 from cutout_server.models.grounding_dino import GroundingDino
 from cutout_server.models.grounding_dino_official.architecture import guess, read_config
 from cutout_server.models.grounding_dino_official.package import GroundingDINO_SwinB_cfg, GroundingDINO_SwinT_OGC
+from cutout_server.models.protocols import Detector
+from cutout_server.models.queries import Detection
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT
+from cutout_server.types import ModelFiles
 from grounding_dino_checkpoints import (  # noqa: F401 - fixtures
     QUERIES,
     OfficialFiles,

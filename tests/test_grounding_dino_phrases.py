@@ -9,11 +9,11 @@ import pytest
 import torch
 from asking import Ask, detect
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.grounding_dino.pixels import places
 from cutout_server.models.grounding_dino.prompts import NOBODY, Prompt, Prompter
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT
+from cutout_server.types import ModelFiles
 from grounding_dino_checkpoints import config, grounding_dino_folder, one_thread, tokenizer  # noqa: F401 - fixtures
 from hypothesis import given, settings
 from hypothesis import strategies as st

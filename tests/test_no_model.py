@@ -18,8 +18,9 @@ from cutout.v1 import segmentation_service_pb2_grpc as pb2_grpc
 from cutout_client import AsyncClient, Client
 from cutout_common.status import unpack
 from cutout_gateway.settings import GatewaySettings
-from cutout_server.models.base import Family, Task
+from cutout_server.models.family import Family
 from cutout_server.models.registry import FAMILIES
+from cutout_server.types import Task
 from gateway_fixtures import GatewayThread
 from google.protobuf import json_format
 from google.protobuf.message import Message

@@ -20,10 +20,12 @@ from clip_checkpoints import (  # noqa: F401 - fixtures
     tame_heads,
 )
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import Detection, Detector, DetectQuery, ModelFiles
 from cutout_server.models.owlv2 import Owlv2
 from cutout_server.models.owlv2.pixels import square
+from cutout_server.models.protocols import Detector
+from cutout_server.models.queries import Detection, DetectQuery
 from cutout_server.models.registry import FAMILIES
+from cutout_server.types import ModelFiles
 from PIL import Image
 from sam2_cases import PICTURES
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor

@@ -127,9 +127,7 @@ def test_the_client_needs_no_server():
 
 def test_the_built_in_model_needs_no_torch():
     """Its weights are in the package, and what runs them is light."""
-    program = (
-        "import sys; from cutout_server.models.builtin import load; from cutout_server.models.base import ModelFiles"
-    )
+    program = "import sys; from cutout_server.models.builtin import load; from cutout_server.types import ModelFiles"
     program += "; load(ModelFiles(), 'cpu'); print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.stdout == "False\n", run.stderr

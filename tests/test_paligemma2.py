@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import MaskQuery, TextFind, TextQuery
 from cutout_server.models.paligemma2 import PaliGemma2, load
+from cutout_server.models.queries import MaskQuery, TextFind, TextQuery
 from paligemma_checkpoints import (
     POSITIONS,
     STATES,

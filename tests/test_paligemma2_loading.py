@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles, TextQuery
 from cutout_server.models.paligemma2 import PaliGemma2, load, mask_decoder
 from cutout_server.models.paligemma2.mask_decoder import read_mask_decoder
+from cutout_server.models.queries import TextQuery
+from cutout_server.types import ModelFiles
 from paligemma_checkpoints import (
     PaliGemmaFiles,
     gemma_tokenizer,

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cutout_server.models.base import MaskQuery
 from cutout_server.models.paligemma2 import PaliGemma2
 from cutout_server.models.paligemma2.answers import Outline
 from cutout_server.models.paligemma2.mask_decoder import read_mask_decoder
 from cutout_server.models.paligemma2.segmenter import place
+from cutout_server.models.queries import MaskQuery
 from paligemma_checkpoints import PaliGemmaFiles, one_thread, paligemma, paligemma_files  # noqa: F401 - fixtures
 from paligemma_reference import decode, paste, paste_as_shown
 

@@ -13,15 +13,16 @@ import pytest
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import DeadlineError, FailedPreconditionError, OverloadedError
-from cutout_server.models.base import Candidates, DecodeQuery, Family, Task
+from cutout_server.models.family import Family
 from cutout_server.models.operations import DECODE
+from cutout_server.models.queries import Candidates, DecodeQuery
 from cutout_server.pools import device
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
 from cutout_server.pools.placement import Pools
 from cutout_server.pools.turns import Turn
 from cutout_server.settings import ModelSettings
-from cutout_server.types import Box, ObjectPrompt, Picture
+from cutout_server.types import Box, ObjectPrompt, Picture, Task
 from probe_family import Probe, ProbeEmbedding
 from waiting import until
 

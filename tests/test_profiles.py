@@ -18,9 +18,9 @@ from cutout_client.cli import main
 from cutout_common.config import ConfigError
 from cutout_server.catalogue import Catalogue
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import Task
 from cutout_server.models.registry import FAMILIES
 from cutout_server.settings import Settings
+from cutout_server.types import Task
 from cutout_server.zoo import KNOWN, PROFILES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hub_server import run_hub

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from cutout_common.config import ConfigError
 from cutout_server import calls
+from cutout_server.app import rewriter_of
 from cutout_server.pipelines import rewrite as rewrite_module
 from cutout_server.pipelines.phrases import MAX_FALSE_STARTS, MAX_PHRASE_LENGTH, read_phrases
 from cutout_server.pipelines.rewrite import MAX_ANSWER_BYTES, Rewriter
@@ -49,7 +50,7 @@ def settings(url: str, **changes: object) -> Settings:
 
 @pytest.fixture
 async def rewriter(model: LanguageModel) -> AsyncIterator[Rewriter]:
-    made = Rewriter.of(settings(model.url))
+    made = rewriter_of(settings(model.url))
     assert made is not None
     yield made
     await made.close()
@@ -140,7 +141,7 @@ async def test_a_slow_model_is_not_waited_for(model: LanguageModel):
     """The time limit ends the call to the model too, so that it stops working, and the next call is as good as new."""
     model.says((0, "shoe"))
     model.is_slow = True
-    rewriter = Rewriter.of(settings(model.url, rewrite_timeout_s=0.2))
+    rewriter = rewriter_of(settings(model.url, rewrite_timeout_s=0.2))
     assert rewriter is not None
     rewriting = await rewriter.rewrite((FEET,))
     assert rewriting == Rewriting((RewrittenPhrase(FEET, 0),), "the language model did not answer within 0.2 s")
@@ -167,7 +168,7 @@ async def test_the_plain_words_keep_time_of_their_own(
 
 async def test_a_wrong_key_is_the_operators_to_mend(model: LanguageModel):
     """The caller hears of the status; neither key nor address is told to it or logged."""
-    rewriter = Rewriter.of(settings(model.url, rewrite_api_key="sk-wrong-secret"))
+    rewriter = rewriter_of(settings(model.url, rewrite_api_key="sk-wrong-secret"))
     assert rewriter is not None
     with structlog.testing.capture_logs() as logs:
         rewriting = await rewriter.rewrite((FEET,))
@@ -181,7 +182,7 @@ async def test_nobody_there():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # Bound and not listening: refuses.
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-        rewriter = Rewriter.of(settings(url))
+        rewriter = rewriter_of(settings(url))
         assert rewriter is not None
         rewriting = await rewriter.rewrite((FEET,))
         await rewriter.close()
@@ -279,7 +280,7 @@ def test_no_answer_costs_much_time(answer: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_without_a_model_there_is_no_rewriter():
     """It is off unless the operator names one."""
-    assert Rewriter.of(Settings()) is None
+    assert rewriter_of(Settings()) is None
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ def test_the_key_is_not_printed():
 
 def test_the_query_of_the_address_is_kept():
     """Some services want one on every call."""
-    rewriter = Rewriter.of(settings("https://host/openai/v1/?api-version=preview"))
+    rewriter = rewriter_of(settings("https://host/openai/v1/?api-version=preview"))
     assert rewriter is not None
     assert str(rewriter._url) == "https://host/openai/v1/chat/completions?api-version=preview"
 

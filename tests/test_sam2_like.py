@@ -7,18 +7,10 @@ import pytest
 import torch
 from cutout_common.masks import rle_decode
 from cutout_server.models import edgetam, sam3
-from cutout_server.models.base import (
-    Candidates,
-    DecodeQuery,
-    MaskQuery,
-    ModelFiles,
-    Segmenter,
-    Sieve,
-    Sifter,
-    SiftQuery,
-)
+from cutout_server.models.protocols import Segmenter, Sifter
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery, Sieve, SiftQuery
 from cutout_server.models.sam2_like import Sam2Like
-from cutout_server.types import Box, ObjectPrompt
+from cutout_server.types import Box, ModelFiles, ObjectPrompt
 from edgetam_checkpoints import edgetam_folder  # noqa: F401 - a fixture
 from sam2_cases import KINDS, PICTURES
 from sam2_like_reference import Reference, edgetam_reference, sam3_reference

@@ -11,8 +11,8 @@ import pytest
 import torch
 from checkpoints import narrow_config, official_config, sam2_files, write_sam2  # noqa: F401
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.sam2 import architecture, load
+from cutout_server.types import ModelFiles
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf

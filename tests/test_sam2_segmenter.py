@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import official_config, official_model, official_predictor, sam2_files, write_sam2  # noqa: F401
-from cutout_server.models.base import Candidates, DecodeQuery, MaskQuery, ModelFiles, Segmenter
 from cutout_server.models.prompted import on_device
+from cutout_server.models.protocols import Segmenter
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery
 from cutout_server.models.sam2 import Sam2, load
-from cutout_server.types import Box, ObjectPrompt
+from cutout_server.types import Box, ModelFiles, ObjectPrompt
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2_cases import KINDS, PICTURES, Case, points
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import MaskQuery, ModelFiles, Segmenter, TextFind, TextQuery, TextSegmenter
 from cutout_server.models.pretrained import nbytes
+from cutout_server.models.protocols import Segmenter, TextSegmenter
+from cutout_server.models.queries import MaskQuery, TextFind, TextQuery
 from cutout_server.models.sam3 import Sam3, load
-from cutout_server.types import Box, Exemplar
+from cutout_server.types import Box, Exemplar, ModelFiles
 from sam2_cases import PICTURES
 from sam3_checkpoints import sam3_folder  # noqa: F401 - a fixture
 from sam3_reference import Instance, Reference

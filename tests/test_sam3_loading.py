@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from clip_checkpoints import clip_tokenizer
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import DecodeQuery, ModelFiles, TextQuery
+from cutout_server.models.queries import DecodeQuery, TextQuery
 from cutout_server.models.sam3 import Sam3, load
-from cutout_server.types import Box, ObjectPrompt
+from cutout_server.types import Box, ModelFiles, ObjectPrompt
 from folders import change, truncate
 from safetensors.torch import load_file, save_file
 from sam2_cases import PICTURES

@@ -11,18 +11,10 @@ import pytest
 import torch
 from cutout_common.masks import rle_decode
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import (
-    Candidates,
-    DecodeQuery,
-    MaskQuery,
-    ModelFiles,
-    Segmenter,
-    Sieve,
-    Sifter,
-    SiftQuery,
-)
+from cutout_server.models.protocols import Segmenter, Sifter
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery, Sieve, SiftQuery
 from cutout_server.models.sam_hq import SamHq, load
-from cutout_server.types import Box, ObjectPrompt, Rle
+from cutout_server.types import Box, ModelFiles, ObjectPrompt, Rle
 from sam2_cases import KINDS, PICTURES
 from transformers import SamHQConfig, SamHQModel, SamHQProcessor, SamImageProcessor
 

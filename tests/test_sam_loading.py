@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.sam import architecture, load
+from cutout_server.types import ModelFiles
 from sam_checkpoints import official_model, sam_checkpoint  # noqa: F401
 from segment_anything import sam_model_registry
 

@@ -9,19 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from cutout_server.models.base import (
-    Candidates,
-    DecodeQuery,
-    MaskQuery,
-    ModelFiles,
-    Segmenter,
-    Sieve,
-    Sifter,
-    SiftQuery,
-)
+from cutout_server.models.protocols import Segmenter, Sifter
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery, Sieve, SiftQuery
 from cutout_server.models.sam import Sam, load
 from cutout_server.models.upscale import Levels
-from cutout_server.types import Box, ObjectPrompt
+from cutout_server.types import Box, ModelFiles, ObjectPrompt
 from sam2_cases import KINDS, PICTURES, Case, points
 from sam_checkpoints import official_model, official_predictor, sam_checkpoint, write_sam  # noqa: F401
 from segment_anything import SamPredictor, sam_model_registry

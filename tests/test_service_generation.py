@@ -21,9 +21,10 @@ from cutout.v1 import generation_service_pb2_grpc, image_pb2, model_service_pb2,
 from cutout.v1 import segmentation_service_pb2 as segmentation
 from cutout_common.status import unpack
 from cutout_gateway.settings import GatewaySettings
-from cutout_server.models.base import AbandonedError, Family, GenerateQuery, Task
+from cutout_server.models.family import Family
+from cutout_server.models.queries import AbandonedError, GenerateQuery
 from cutout_server.models.registry import FAMILIES
-from cutout_server.types import RgbImage
+from cutout_server.types import RgbImage, Task
 from gateway_fixtures import GatewayThread
 from generation_fixtures import clip_folder, painter, sd1  # noqa: F401 - fixtures
 from grpc_status import rpc_status

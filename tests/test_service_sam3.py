@@ -12,9 +12,9 @@ from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import unpack
-from cutout_server.models.base import DecodeQuery, MaskQuery, ModelFiles
+from cutout_server.models.queries import DecodeQuery, MaskQuery
 from cutout_server.models.sam3 import Sam3, load
-from cutout_server.types import Box, Exemplar, ObjectPrompt
+from cutout_server.types import Box, Exemplar, ModelFiles, ObjectPrompt
 from grpc_status import rpc_status
 from pycocotools import mask as coco
 from sam3_checkpoints import sam3_folder  # noqa: F401

@@ -15,8 +15,9 @@ from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, mask_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import unpack
-from cutout_server.models.base import Detection, ModelFiles
 from cutout_server.models.grounding_dino import load
+from cutout_server.models.queries import Detection
+from cutout_server.types import ModelFiles
 from grounding_dino_checkpoints import grounding_dino_folder, one_thread  # noqa: F401
 from grpc_status import rpc_status
 from language_model import KEY, MODEL, run_language_model

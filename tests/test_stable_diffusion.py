@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError
-from cutout_server.models.base import AbandonedError, GenerateQuery, Generator, ModelFiles
+from cutout_server.models.protocols import Generator
+from cutout_server.models.queries import AbandonedError, GenerateQuery
 from cutout_server.models.stable_diffusion import StableDiffusion, load
 from cutout_server.models.stable_diffusion.folder import SCHEDULERS
+from cutout_server.types import ModelFiles
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from stable_diffusion_checkpoints import PNDM, official, sd1, sdxl, small_unet, text_config  # noqa: F401 - fixtures

@@ -14,9 +14,10 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import AsyncClient, Client
 from cutout_client.results import Omission
 from cutout_gateway.settings import GatewaySettings
-from cutout_server.models.base import Detection, DetectQuery, Family, MaskQuery, Task, TextFind, TextQuery
+from cutout_server.models.family import Family
+from cutout_server.models.queries import Detection, DetectQuery, MaskQuery, TextFind, TextQuery
 from cutout_server.models.registry import FAMILIES
-from cutout_server.types import Box, MaskPatch
+from cutout_server.types import Box, MaskPatch, Task
 from cutout_server.wording import reading, split
 from gateway_fixtures import GatewayThread
 from hypothesis import given

@@ -107,8 +107,8 @@ def _lesson(family: str, model: Any, index: int) -> Lesson:
 
 def _masks(pixels: NDArray[np.uint8], boxes: NDArray[np.float64]) -> list[NDArray[np.float32]]:
     """What the built-in model answers: (H, W) for each of (N, 4) boxes."""
-    from cutout_server.models.base import ModelFiles  # noqa: PLC0415
     from cutout_server.models.builtin import load  # noqa: PLC0415
+    from cutout_server.types import ModelFiles  # noqa: PLC0415
 
     return [patch.whole().astype(np.float32) for patch in masks_of(load(ModelFiles(None), "cpu"), pixels, [boxes])]
 

@@ -171,7 +171,7 @@ def raw_work(subject: Subject) -> tuple[Work, str]:
 
 def masks_of(model: Any, pixels: NDArray[np.uint8], groups: Sequence[Boxes]) -> list[Any]:
     """A `Segmenter`'s masks of all boxes: encode, decode, masks."""
-    from cutout_server.models.base import DecodeQuery, MaskQuery  # noqa: PLC0415 - as above
+    from cutout_server.models.queries import DecodeQuery, MaskQuery  # noqa: PLC0415 - as above
     from cutout_server.types import Box, ObjectPrompt  # noqa: PLC0415
 
     (embedding,) = model.encode([pixels])

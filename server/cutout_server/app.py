@@ -69,6 +69,19 @@ SERVICES = tuple(
 )
 
 
+def rewriter_of(settings: Settings) -> Rewriter | None:
+    """What asks the operator's language model; None when there is none."""
+    if not settings.rewrite_url:
+        return None
+    return Rewriter(
+        settings.rewrite_url,
+        settings.rewrite_model,
+        api_key=settings.rewrite_api_key.get_secret_value(),
+        timeout_s=settings.rewrite_timeout_s,
+        max_phrases=settings.max_prompts,
+    )
+
+
 class App:
     """A server. `start`, `serve`, `stop`, once each, on one event loop.
 
@@ -93,7 +106,7 @@ class App:
             ttl_s=settings.image_store_ttl_s,
         )
         self._pools = Pools({device: self._pool(device) for device in settings.devices}, self._catalogue)
-        self._rewriter = Rewriter.of(settings)
+        self._rewriter = rewriter_of(settings)
         self._answers: Kept = Answers(
             settings.answers_cache_bytes, settings.answers_cache_ttl_s, segmentation_pb2.Segmentation.ByteSize
         )

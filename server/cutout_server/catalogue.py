@@ -14,10 +14,12 @@ from cutout_common.distribution import install_hint
 
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from cutout_server.lacking import no_model
-from cutout_server.models.base import Family, Model, ModelFiles, Task
+from cutout_server.models.family import Family
+from cutout_server.models.protocols import Model
 from cutout_server.models.registry import FAMILIES
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime, check, choose
 from cutout_server.settings import ModelSettings, Settings
+from cutout_server.types import ModelFiles, Task
 from cutout_server.weights import Wanted, Weights, parse
 from cutout_server.zoo import KNOWN, KnownModel, Source, WebFile
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import Family, Task
+from cutout_server.models.family import Family
 from cutout_server.models.registry import FAMILIES
+from cutout_server.types import Task
 from cutout_server.zoo import KNOWN, PROFILES
 
 REASON = "NO_MODEL_FOR_TASK"

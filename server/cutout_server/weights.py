@@ -19,7 +19,7 @@ import structlog
 
 from cutout_server import web_files
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
+from cutout_server.types import ModelFiles
 from cutout_server.zoo import HubFile, HubFolder, Source, WebFile
 
 log = structlog.get_logger()

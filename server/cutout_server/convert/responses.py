@@ -16,8 +16,6 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 from cutout_server.calls import Stages
 from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging.store import StoredFile
-from cutout_server.models.base import Task
-from cutout_server.models.runtime import Runtime
 from cutout_server.status import ServerStatus, State
 from cutout_server.types import (
     AnswerFacts,
@@ -35,6 +33,7 @@ from cutout_server.types import (
     Rewriting,
     Rle,
     SegmentedObject,
+    Task,
 )
 
 OMISSION_REASONS = {
@@ -175,9 +174,8 @@ def upload(file: StoredFile) -> image_service_pb2.UploadImageResponse:
     return response
 
 
-def model(spec: ModelSpec, loaded: dict[str, int], runtimes: Sequence[Runtime]) -> model_service_pb2.Model:
-    """A model; `loaded` gives its bytes on each device that holds it, `runtimes` what runs its encoder there."""
-    chosen = [f"{each.engine.value} {each.precision.value}" for each in runtimes] if spec.family.engines else []
+def model(spec: ModelSpec, loaded: dict[str, int], engines: Sequence[str]) -> model_service_pb2.Model:
+    """A model; `loaded` gives its bytes on each device that holds it, `engines` what runs its encoder there."""
     return model_service_pb2.Model(
         name=spec.name,
         family=spec.family.name,
@@ -188,7 +186,7 @@ def model(spec: ModelSpec, loaded: dict[str, int], runtimes: Sequence[Runtime]) 
         vocabulary=spec.family.vocabulary,
         default_for=sorted(TASKS[task] for task in spec.default_for),
         exemplars=spec.family.exemplars,
-        engines=sorted(set(chosen)),
+        engines=sorted(set(engines)),
     )
 
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoProcessor, CLIPModel, PreTrainedModel, SiglipModel
 
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.engines import EXACT, Encoder, Runtime, prepare
 from cutout_server.models.pretrained import folder_of, load_model, load_processor, nbytes
 from cutout_server.models.tokens import check_texts, check_tokenizer
-from cutout_server.types import Features, RgbImage
+from cutout_server.types import Features, ModelFiles, RgbImage
 
 _KINDS: dict[str, type[PreTrainedModel]] = {"clip": CLIPModel, "siglip": SiglipModel}
 _PER_PASS = 32  # Pictures or texts; bounds the memory.

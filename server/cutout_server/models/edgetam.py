@@ -7,9 +7,9 @@ from typing import Any
 from transformers import EdgeTamModel, Sam2Processor
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
 from cutout_server.models.sam2_like import NoPositions, Sam2Like, check_images
+from cutout_server.types import ModelFiles
 
 _BACKBONE_ARGUMENTS = {"in_chans", "features_only", "out_indices", "embed_dim", "depth"}
 

@@ -4,26 +4,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from cutout_server.models.base import (
-    Candidates,
+from cutout_server.models.embedding import Embedding
+from cutout_server.models.protocols import (
     Classifier,
-    DecodeQuery,
-    Detection,
     Detector,
-    DetectQuery,
-    Embedding,
-    GenerateQuery,
     Generator,
-    MaskQuery,
-    ProposeQuery,
     Proposer,
     Segmenter,
     Sifter,
+    TextSegmenter,
+)
+from cutout_server.models.queries import (
+    Candidates,
+    DecodeQuery,
+    Detection,
+    DetectQuery,
+    GenerateQuery,
+    MaskQuery,
+    ProposeQuery,
     Sifting,
     SiftQuery,
     TextFind,
     TextQuery,
-    TextSegmenter,
 )
 from cutout_server.types import Features, MaskPatch, RgbImage
 

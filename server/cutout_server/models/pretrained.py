@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, differences, place
+from cutout_server.types import ModelFiles
 
 M = TypeVar("M", bound=PreTrainedModel)
 

@@ -12,8 +12,9 @@ from cutout_common.masks import rle_encode_part
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cutout_server.models.base import Candidates, DecodeQuery, Embedding, MaskQuery, Sifted, Sifting, SiftQuery
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.engines import Encoder
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery, Sifted, Sifting, SiftQuery
 from cutout_server.models.stretches import Stretch
 from cutout_server.models.upscale import Levels, upscaling
 from cutout_server.types import MaskPatch, ObjectPrompt, RgbImage, Rle

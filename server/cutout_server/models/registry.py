@@ -4,9 +4,11 @@ from collections.abc import Callable
 from importlib import import_module
 from math import inf
 
-from cutout_server.models.base import Family, Model, ModelFiles, Task
 from cutout_server.models.builtin.words import VOCABULARY
+from cutout_server.models.family import Family
+from cutout_server.models.protocols import Model
 from cutout_server.models.runtime import EXACT, Engine, Runtime
+from cutout_server.types import ModelFiles, Task
 
 Load = Callable[[ModelFiles, str, Runtime], Model]
 

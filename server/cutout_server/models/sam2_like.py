@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.prompted import PromptedSegmenter
+from cutout_server.models.queries import DecodeQuery
 from cutout_server.models.rows import own_rows
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage

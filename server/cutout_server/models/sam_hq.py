@@ -11,14 +11,15 @@ from torch import Tensor
 from transformers import SamHQModel, SamHQProcessor
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import DecodeQuery, Embedding, ModelFiles
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.engines import EXACT, Encoder, Runtime, prepare
 from cutout_server.models.engines.vit import of_sam_hq
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
 from cutout_server.models.prompted import EngineSegmenter
+from cutout_server.models.queries import DecodeQuery
 from cutout_server.models.sam import frame
 from cutout_server.models.stretches import Stretch
-from cutout_server.types import LOW_RES, ObjectPrompt, RgbImage
+from cutout_server.types import LOW_RES, ModelFiles, ObjectPrompt, RgbImage
 
 _SIDE = 1024
 

@@ -14,8 +14,9 @@ import numpy as np
 from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging import masks
-from cutout_server.models.base import Embedding, ProposeQuery, Sieve, Sifted, SiftQuery
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, PROPOSE, SIFT
+from cutout_server.models.queries import ProposeQuery, Sieve, Sifted, SiftQuery
 from cutout_server.pipelines.candidates import CHUNK, Candidate, FinishedMask, LowResMask, in_chunks
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.grid import Crop, box_nms, crops, cut_off, inner_boxes

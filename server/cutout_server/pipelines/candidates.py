@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from cutout_server.models.base import Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.pipelines.concepts import Describer
 from cutout_server.types import Box, ConceptScore, Logits, Rewriting, Rle
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import DECODE
+from cutout_server.models.queries import DecodeQuery
 from cutout_server.pipelines.candidates import CHUNK, Candidate, LowResMask
 from cutout_server.pipelines.context import Context
 from cutout_server.types import ObjectPrompt, Options, Strategy

@@ -10,8 +10,8 @@ import numpy as np
 
 from cutout_server import calls
 from cutout_server.imaging import masks
-from cutout_server.models.base import MaskQuery
 from cutout_server.models.operations import MASKS
+from cutout_server.models.queries import MaskQuery
 from cutout_server.pipelines.candidates import Candidate, LowResMask
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.kinds.kind import Kind

@@ -11,8 +11,8 @@ from cutout_common import overlay
 
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
-from cutout_server.models.base import GenerateQuery, Task
 from cutout_server.models.operations import GENERATE
+from cutout_server.models.queries import GenerateQuery
 from cutout_server.pools.placement import Pools, Seat
 from cutout_server.types import (
     GeneratedPicture,
@@ -20,6 +20,7 @@ from cutout_server.types import (
     GenerationProgress,
     OverlayFormat,
     RgbImage,
+    Task,
 )
 
 SEEDS = 2**64

@@ -15,7 +15,6 @@ from cutout_common import __version__
 
 from cutout_server import calls
 from cutout_server.pipelines.phrases import read_phrases
-from cutout_server.settings import Settings
 from cutout_server.types import Rewriting, RewrittenPhrase
 
 log = structlog.get_logger()
@@ -92,19 +91,6 @@ class Rewriter:
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self._client = httpx.AsyncClient(headers=headers, timeout=None)  # noqa: S113 - `rewrite` bounds the whole.
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Rewriter | None":
-        """The operator's; None when there is none."""
-        if not settings.rewrite_url:
-            return None
-        return cls(
-            settings.rewrite_url,
-            settings.rewrite_model,
-            api_key=settings.rewrite_api_key.get_secret_value(),
-            timeout_s=settings.rewrite_timeout_s,
-            max_phrases=settings.max_prompts,
-        )
 
     async def rewrite(self, phrases: tuple[str, ...]) -> Rewriting:
         """The noun phrases that stand for the caller's, or the caller's own and why.

@@ -9,7 +9,6 @@ from functools import partial
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import Task
 from cutout_server.pipelines.answers import AnswerKey, digest
 from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.context import Context, EmbeddedImage, SelectedModels, Shared, Slots
@@ -19,7 +18,7 @@ from cutout_server.pipelines.pictures import Pictures
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.run import Run
 from cutout_server.pools.placement import Pools, Seat
-from cutout_server.types import ImageSource, Picture, SegmentRequest, UriImage
+from cutout_server.types import ImageSource, Picture, SegmentRequest, Task, UriImage
 
 
 class Segmentation:

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import DetectQuery, Task, TextQuery
 from cutout_server.models.operations import DETECT, SEGMENT_TEXT
+from cutout_server.models.queries import DetectQuery, TextQuery
 from cutout_server.pipelines.candidates import Candidate, LowResMask
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.decoding import LabelledPrompt
@@ -20,6 +20,7 @@ from cutout_server.types import (
     OmissionReason,
     Picture,
     RewrittenPhrase,
+    Task,
     TextRequest,
 )
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from cutout_server.models.base import Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, Operation
 from cutout_server.pools.flights import Flights
 from cutout_server.types import RgbImage

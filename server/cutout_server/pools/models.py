@@ -7,8 +7,8 @@ import structlog
 
 from cutout_server.catalogue import Loaded, ModelSpec
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import Model
 from cutout_server.models.memory import give_back, trim
+from cutout_server.models.protocols import Model
 from cutout_server.models.runtime import Runtime
 from cutout_server.weights import size_bytes
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import NotFoundError
-from cutout_server.models.base import Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, IMAGE_FEATURES, Answer, Operation, Query
 from cutout_server.models.runtime import Runtime
 from cutout_server.pools.admission import who

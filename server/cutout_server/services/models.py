@@ -42,4 +42,6 @@ class ModelServicer(pb2_grpc.ModelServiceServicer):
         return responses.status(self._board.read())
 
     def _describe(self, spec: ModelSpec) -> pb2.Model:
-        return responses.model(spec, self._pools.loaded(spec), self._pools.runtimes(spec))
+        runtimes = self._pools.runtimes(spec) if spec.family.engines else []
+        engines = [f"{runtime.engine.value} {runtime.precision.value}" for runtime in runtimes]
+        return responses.model(spec, self._pools.loaded(spec), engines)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from cutout_server.models.base import ModelFiles
+from cutout_server.types import ModelFiles
 
 if TYPE_CHECKING:
     from cutout_server.models.builtin.model import Builtin

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cutout_server.models.base import Candidates
 from cutout_server.models.builtin.crops import MARGIN, Field, Window, box_map, resample, spot
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
 from cutout_server.models.builtin.network import CHANNELS, MASKS, Network
+from cutout_server.models.queries import Candidates
 from cutout_server.types import Box, ObjectPrompt
 
 SIZE = 128  # Of crops, in pixels.

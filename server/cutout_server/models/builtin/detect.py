@@ -9,7 +9,6 @@ import numpy as np
 from cutout_common.status import FieldViolation
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import Detection, DetectQuery, Embedding
 from cutout_server.models.builtin import cascades, colours
 from cutout_server.models.builtin.cascades import Cascade, Cascades, Find, Grey
 from cutout_server.models.builtin.cats import cat_faces
@@ -17,6 +16,8 @@ from cutout_server.models.builtin.embedding import embed
 from cutout_server.models.builtin.found import around_face, salient
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.words import COLOURS, VOCABULARY, concept_of
+from cutout_server.models.embedding import Embedding
+from cutout_server.models.queries import Detection, DetectQuery
 from cutout_server.types import Box, RgbImage
 
 _SIDE, _PROFILE_SIDE, _CAT_SIDE = 640, 400, 256  # Longer side of the picture in which to look.

@@ -5,23 +5,22 @@ from collections.abc import Sequence
 import cv2
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import (
-    Candidates,
-    DecodeQuery,
-    Detection,
-    DetectQuery,
-    Embedding,
-    MaskQuery,
-    ModelFiles,
-    ProposeQuery,
-)
 from cutout_server.models.builtin.decode import decode
 from cutout_server.models.builtin.detect import Detectors, Looks
 from cutout_server.models.builtin.embedding import BuiltinEmbedding, embed
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.propose import propose
 from cutout_server.models.builtin.upscale import upscaled
-from cutout_server.types import MaskPatch, RgbImage
+from cutout_server.models.embedding import Embedding
+from cutout_server.models.queries import (
+    Candidates,
+    DecodeQuery,
+    Detection,
+    DetectQuery,
+    MaskQuery,
+    ProposeQuery,
+)
+from cutout_server.types import MaskPatch, ModelFiles, RgbImage
 
 
 class Builtin:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.models.base import Candidates
 from cutout_server.models.builtin.crops import Window, resample
 from cutout_server.models.builtin.decode import LOGIT, Look, extent, looks
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
 from cutout_server.models.builtin.network import Network
+from cutout_server.models.queries import Candidates
 from cutout_server.types import ObjectPrompt
 
 _CLICKED_SIZE = 64  # Of the crops that are clicked, in pixels.

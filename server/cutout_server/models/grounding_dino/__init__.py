@@ -10,7 +10,6 @@ from transformers import (
 )
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, read
 from cutout_server.models.engines.eager import DTYPES
 from cutout_server.models.grounding_dino.detector import GroundingDino, Network
@@ -23,6 +22,7 @@ from cutout_server.models.grounding_dino.transformers_network import Transformer
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
 from cutout_server.models.runtime import EXACT, Runtime
 from cutout_server.models.tokens import check_tokenizer
+from cutout_server.types import ModelFiles
 
 __all__ = ["GroundingDino", "load"]
 

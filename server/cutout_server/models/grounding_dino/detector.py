@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert  # type: ignore[import-untyped]
 
-from cutout_server.models.base import Detection, DetectQuery, Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.grounding_dino.prompts import NOBODY, Prompt, Prompter
+from cutout_server.models.queries import Detection, DetectQuery
 from cutout_server.models.rows import own_rows
 from cutout_server.types import Box, RgbImage
 

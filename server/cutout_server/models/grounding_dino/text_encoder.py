@@ -6,9 +6,9 @@ from typing import Any
 from transformers import AutoTokenizer, BertConfig
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.pretrained import folder_of, load_processor
 from cutout_server.models.tokens import check_tokenizer
+from cutout_server.types import ModelFiles
 
 
 def text_encoder(files: ModelFiles) -> tuple[Any, BertConfig]:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, fit, place, read
 from cutout_server.models.grounding_dino.detector import GroundingDino
 from cutout_server.models.grounding_dino.names import official
@@ -17,6 +16,7 @@ from cutout_server.models.grounding_dino.text_encoder import text_encoder
 from cutout_server.models.grounding_dino_official.architecture import guess, read_config
 from cutout_server.models.grounding_dino_official.package import build_model
 from cutout_server.models.pretrained import nbytes
+from cutout_server.types import ModelFiles
 
 __all__ = ["load"]
 

@@ -5,10 +5,10 @@ from typing import Any
 from transformers import Owlv2ForObjectDetection, Owlv2Processor
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.owlv2.detector import Owlv2
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
 from cutout_server.models.tokens import check_tokenizer
+from cutout_server.types import ModelFiles
 
 __all__ = ["Owlv2", "load"]
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.image_transforms import center_to_corners_format
 
-from cutout_server.models.base import Detection, DetectQuery, Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.owlv2.pixels import square
 from cutout_server.models.pretrained import nbytes
+from cutout_server.models.queries import Detection, DetectQuery
 from cutout_server.models.rows import own_rows
 from cutout_server.models.texts import TextFeatures
 from cutout_server.models.tokens import alike, check_texts

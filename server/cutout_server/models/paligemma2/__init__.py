@@ -6,10 +6,10 @@ from typing import Any
 from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.paligemma2.mask_decoder import read_mask_decoder
 from cutout_server.models.paligemma2.segmenter import PaliGemma2
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
+from cutout_server.types import ModelFiles
 
 __all__ = ["PaliGemma2", "load"]
 

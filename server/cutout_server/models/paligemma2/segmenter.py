@@ -12,10 +12,11 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import Embedding, MaskQuery, TextFind, TextQuery
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.paligemma2.answers import LOCATIONS, Outline, read_answer
 from cutout_server.models.paligemma2.mask_decoder import MaskDecoder
 from cutout_server.models.pretrained import nbytes
+from cutout_server.models.queries import MaskQuery, TextFind, TextQuery
 from cutout_server.types import Box, MaskPatch, RgbImage
 
 _MAX_NEW_TOKENS = 512  # The longest texts of the training; about twenty objects.

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, fit, place, read
 from cutout_server.models.engines import EXACT, Runtime, prepare
 from cutout_server.models.engines.vit import of_sam
 from cutout_server.models.mask_decoder import decoder_dtype
 from cutout_server.models.sam.architecture import SIDE, build
 from cutout_server.models.sam.segmenter import Sam
+from cutout_server.types import ModelFiles
 
 __all__ = ["Sam", "load"]
 

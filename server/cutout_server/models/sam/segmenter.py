@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.engines import Encoder
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter
+from cutout_server.models.queries import DecodeQuery
 from cutout_server.models.sam import frame
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import RgbImage

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device, fit, place, read
 from cutout_server.models.engines import EXACT, Runtime, prepare
 from cutout_server.models.mask_decoder import decoder_dtype
 from cutout_server.models.sam2.architecture import build, guess, keep_image_path
 from cutout_server.models.sam2.encoder import split
 from cutout_server.models.sam2.segmenter import Sam2
+from cutout_server.types import ModelFiles
 
 __all__ = ["Sam2", "load"]
 

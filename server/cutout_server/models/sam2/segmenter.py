@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from cutout_server.models.base import DecodeQuery, Embedding
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.engines import Encoder
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter, on_device
+from cutout_server.models.queries import DecodeQuery
 from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
 

@@ -6,7 +6,6 @@ from typing import Any
 from transformers import Sam3Model, Sam3Processor, Sam3TrackerModel
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import place
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
 from cutout_server.models.sam2_like import NoPositions, check_images
@@ -15,6 +14,7 @@ from cutout_server.models.sam3.concepts import TEXT_LENGTH
 from cutout_server.models.sam3.encoder import Neck
 from cutout_server.models.sam3.segmenter import Sam3
 from cutout_server.models.tokens import check_tokenizer
+from cutout_server.types import ModelFiles
 
 __all__ = ["Sam3", "load"]
 

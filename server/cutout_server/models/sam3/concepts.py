@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from cutout_server.models.base import TextFind, TextQuery
+from cutout_server.models.queries import TextFind, TextQuery
 from cutout_server.models.sam3.encoder import own
 from cutout_server.models.texts import TextFeatures
 from cutout_server.models.tokens import check_texts

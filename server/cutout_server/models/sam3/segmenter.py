@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutout_server.models.base import Embedding, TextFind, TextQuery
+from cutout_server.models.embedding import Embedding
 from cutout_server.models.pretrained import nbytes
+from cutout_server.models.queries import TextFind, TextQuery
 from cutout_server.models.rows import own_rows
 from cutout_server.models.sam2_like import Sam2Like, pixels_of
 from cutout_server.models.sam3.concepts import ConceptFrame, Concepts

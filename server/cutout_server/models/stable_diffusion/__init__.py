@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from cutout_server.models.base import ModelFiles
 from cutout_server.models.checkpoint import check_device
 from cutout_server.models.pretrained import load_model, load_processor
 from cutout_server.models.stable_diffusion.folder import load_scheduler, read_index
 from cutout_server.models.stable_diffusion.generator import StableDiffusion
+from cutout_server.types import ModelFiles
 
 __all__ = ["StableDiffusion", "load"]
 

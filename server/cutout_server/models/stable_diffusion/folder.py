@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLP
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.base import ModelFiles
+from cutout_server.types import ModelFiles
 
 _SHARED: dict[str, Any] = {
     "vae": AutoencoderKL,

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, TooLargeError
-from cutout_server.models.base import AbandonedError, GenerateQuery
 from cutout_server.models.pretrained import nbytes
+from cutout_server.models.queries import AbandonedError, GenerateQuery
 from cutout_server.models.stable_diffusion.prompts import TextEncoder, condition
 from cutout_server.types import RgbImage
 

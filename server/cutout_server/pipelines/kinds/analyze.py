@@ -3,11 +3,10 @@
 from dataclasses import dataclass, replace
 
 from cutout_server.catalogue import ModelSpec
-from cutout_server.models.base import Task
 from cutout_server.pipelines.candidates import Proposals
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
 from cutout_server.pipelines.kinds.kind import Kind
-from cutout_server.types import AnalyzeRequest, SegmentRequest
+from cutout_server.types import AnalyzeRequest, SegmentRequest, Task
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.base import Task
 from cutout_server.pipelines.automatic_masks import by_grid, in_its_own_way
 from cutout_server.pipelines.candidates import Proposals
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
-from cutout_server.types import EverythingRequest
+from cutout_server.types import EverythingRequest, Task
 
 OWN_WAY_NMS_IOU = 0.7  # The grid has its own, by boxes.
 

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cutout_server.catalogue import ModelSpec
-from cutout_server.models.base import Task
 from cutout_server.pipelines.candidates import Proposals
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
 from cutout_server.pipelines.decoding import LabelledPrompt, decode_prompts
 from cutout_server.pipelines.geometry import fit
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
 from cutout_server.pipelines.views import Views, best_view, moved
-from cutout_server.types import PromptsRequest, SegmentedObject
+from cutout_server.types import PromptsRequest, SegmentedObject, Task
 
 
 @dataclass(frozen=True)

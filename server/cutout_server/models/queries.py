@@ -1,0 +1,234 @@
+"""What passes through the Protocols: questions and answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutout_server.models.embedding import Embedding
+from cutout_server.types.masks import Box, Logits, Rle
+from cutout_server.types.requests import Exemplar, ObjectPrompt
+
+
+@dataclass(frozen=True)
+class DecodeQuery:
+    """One object to be decoded.
+
+    Attributes:
+        embedding: From `encode` of the same model.
+        prompt: In pixels of the picture.
+        multimask: Three candidates instead of one.
+    """
+
+    embedding: Embedding
+    prompt: ObjectPrompt
+    multimask: bool
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the decoder makes of one prompt.
+
+    Attributes:
+        logits: (C, h, w) float32 at the model's low resolution; C is 1, or 3 with multimask. As the decoder made them:
+            masks come from these, and callers get them clamped to the family's `max_logit`.
+        predicted_iou: (C,) float32, the model's own estimate of each mask's IoU with the true one.
+    """
+
+    logits: NDArray[np.float32] = field(repr=False)
+    predicted_iou: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MaskQuery:
+    """One mask to be made at the picture's size.
+
+    Attributes:
+        embedding: The one that the logits were decoded from.
+        logits: (h, w) float32 of one candidate.
+        threshold: Logits above it are inside.
+    """
+
+    embedding: Embedding
+    logits: Logits
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ProposeQuery:
+    """A picture of which everything is wanted.
+
+    Attributes:
+        embedding: From `encode` of the same model.
+        points_per_side: How fine to look.
+    """
+
+    embedding: Embedding
+    points_per_side: int
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """What a mask must be like to be kept, as in the official automatic mask generators.
+
+    Attributes:
+        mask_threshold: Logits above it are inside.
+        predicted_iou: Masks must exceed it; 0 keeps all.
+        stability_score: Masks must reach it; 0 keeps all.
+        stability_offset: By how much the threshold is raised and lowered for the score.
+    """
+
+    mask_threshold: float
+    predicted_iou: float
+    stability_score: float
+    stability_offset: float
+
+
+@dataclass(frozen=True)
+class SiftQuery:
+    """A point of which the masks that pass a sieve are wanted.
+
+    Attributes:
+        embedding: From `encode` of the same model.
+        point: (x, y) in pixels of the picture.
+        sieve: What is kept.
+        with_logits: Whether the masks' logits are wanted too.
+    """
+
+    embedding: Embedding
+    point: tuple[float, float]
+    sieve: Sieve
+    with_logits: bool = False
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """A mask that passed a sieve.
+
+    Attributes:
+        mask: At the picture's size.
+        predicted_iou: The model's own estimate of its IoU with the true mask.
+        stability_score: IoU between the masks at the raised and the lowered threshold, measured at the picture's size;
+            NaN when both are empty.
+        logits: (h, w) float32 as the decoder made them; None unless they were asked for.
+    """
+
+    mask: Rle
+    predicted_iou: float
+    stability_score: float
+    logits: Logits | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Sifting:
+    """What a sieve made of the masks of one point.
+
+    Attributes:
+        kept: Those that pass, in the decoder's order.
+        doubted: The predicted IoU of each that does not exceed the sieve's.
+        unstable: The stability score of each of the others that does not reach the sieve's.
+    """
+
+    kept: Sequence[Sifted]
+    doubted: Sequence[float] = ()
+    unstable: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class DetectQuery:
+    """Words to be found in a picture.
+
+    Attributes:
+        embedding: From `image_features` of the same model.
+        phrases: As the caller wrote them.
+        box_threshold: Least score of a detection, in [0, 1].
+        text_threshold: Least match of a phrase, in [0, 1].
+    """
+
+    embedding: Embedding = field(repr=False)
+    phrases: tuple[str, ...]
+    box_threshold: float
+    text_threshold: float
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One find.
+
+    Attributes:
+        box: In pixels of the picture.
+        score: In [0, 1].
+        phrase_index: Which of the query's phrases it is.
+    """
+
+    box: Box
+    score: float
+    phrase_index: int
+
+
+@dataclass(frozen=True)
+class TextQuery:
+    """Words whose masks are wanted.
+
+    Attributes:
+        embedding: From `encode` of the same model.
+        phrases: As the caller wrote them.
+        box_threshold: Least score of a find, in [0, 1].
+        exemplars: They hold for every phrase; their boxes are clipped to the picture.
+    """
+
+    embedding: Embedding = field(repr=False)
+    phrases: tuple[str, ...]
+    box_threshold: float
+    exemplars: tuple[Exemplar, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextFind:
+    """One object that a text segmenter found.
+
+    Attributes:
+        box: In pixels of the picture; where the model says that the object is.
+        score: In [0, 1]; None when the model gives none.
+        phrase_index: Which of the query's phrases it is.
+        embedding: What `masks` needs beside the logits: the picture's size at least.
+        logits: (h, w) float32 of the mask, over whatever part of the picture the embedding says.
+    """
+
+    box: Box
+    score: float | None
+    phrase_index: int
+    embedding: Embedding = field(repr=False)
+    logits: Logits = field(repr=False)
+
+
+@dataclass(frozen=True)
+class GenerateQuery:
+    """A picture that is wanted.
+
+    Attributes:
+        prompt: What it shows.
+        negative_prompt: What it must not show; may be empty.
+        width: In pixels, a multiple of 8; 0 for the model's own.
+        height: Likewise.
+        steps: Of denoising.
+        guidance: How closely to follow the prompt; 1 turns classifier-free guidance off.
+        seed: The same seed and query give the same picture on the same device, alone or in company.
+        progress: Called from the device's thread with the number of steps done, after each.
+        cancelled: Asked before each step; true ends the work with an AbandonedError.
+    """
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int
+    progress: Callable[[int], None] = field(repr=False)
+    cancelled: Callable[[], bool] = field(repr=False)
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the answer any more. Not a CancelledError, which would end the pool's worker."""

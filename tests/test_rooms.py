@@ -1,0 +1,74 @@
+"""What may import what: the rooms of the server, and the arrows between them."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import cutout_server
+import pytest
+
+ROOT = Path(cutout_server.__file__).parent
+# Each room with all that it may import of the server. A room is a package, or a file beside them. Files that are not
+# named here put the server together or stand around its calls.
+MAY_IMPORT = {
+    "types": set(),
+    "errors": set(),
+    "wording": set(),
+    "zoo": set(),
+    "web_files": {"errors"},
+    "messages": {"errors"},
+    "calls": set(),
+    "imaging": {"errors", "types"},
+    "models": {"errors", "types"},
+    "weights": {"errors", "types", "web_files", "zoo"},
+    "settings": {"models", "weights", "zoo"},
+    "lacking": {"errors", "models", "types", "zoo"},
+    "catalogue": {"errors", "lacking", "models", "settings", "types", "weights", "zoo"},
+    "pools": {"calls", "catalogue", "errors", "models", "types", "weights"},
+    "pipelines": {"calls", "catalogue", "errors", "imaging", "lacking", "models", "pools", "types", "wording"},
+    "convert": {"calls", "catalogue", "errors", "imaging", "status", "types", "wording"},
+    "services": {"calls", "catalogue", "convert", "errors", "messages", "pipelines", "pools", "status", "types"},
+}
+# Of the models' own files, those that pipelines and pools see: Protocols and values, no network.
+SEEN_OF_MODELS = {"embedding", "family", "operations", "protocols", "queries", "runtime"}
+
+
+def imports(file: Path) -> Iterator[list[str]]:
+    """The parts of each name of the server that a file imports, behind the package's own."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for name in node.names:
+                package, *parts = f"{node.module}.{name.name}".split(".")
+                if package == "cutout_server":
+                    yield parts
+
+
+def files(room: str) -> list[Path]:
+    package = ROOT / room
+    return sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_no_more_than_it_may(room: str):
+    """Pixels and models know domain types, pipelines know models, and servicers alone know both ends."""
+    found = {parts[0] for file in files(room) for parts in imports(file)} - {room}
+    assert found <= MAY_IMPORT[room]
+
+
+def test_pipelines_and_converters_know_no_network():
+    """Pipelines ask models by way of operations; converters know no model at all."""
+    for file in [*files("pipelines"), *files("convert")]:
+        seen = {parts[1] for parts in imports(file) if parts[0] == "models"}
+        assert seen <= SEEN_OF_MODELS, file
+
+
+def test_protobuf_stays_at_the_edge_and_torch_in_the_models():
+    """Past the converters there are frozen types alone; what imports torch can be left out."""
+    for file in sorted(ROOT.rglob("*.py")):
+        room = file.relative_to(ROOT).parts[0]
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            packages = {name.split(".")[0] for name in names}
+            assert "torch" not in packages or room == "models", file
+            assert "cutout" not in packages or room in {"app.py", "convert", "services"}, file
