@@ -16,6 +16,8 @@ from tools import require
 
 REQUESTS = [
     ("GET", "/healthz", "/healthz", 200),
+    ("GET", "/", "/", 200),
+    ("GET", "/page/main.js", "/page/*", 200),
     ("GET", "/docs", "/docs", 200),
     ("GET", "/docs/static/swagger-ui.css", "/docs/static/*", 200),
     ("GET", "/openapi.json", "/openapi.json", 200),

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from cutout_gateway import docs
+from cutout_gateway import docs, page
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
 from cutout_gateway.link import Server, linked
@@ -77,6 +77,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         Route("/openapi.json", openapi),
         *([Route(PATH, metrics.page)] if settings.metrics else []),
         *docs.routes(TITLE),
+        *page.routes(),
     ]
     observe = Middleware(Observe, pool=pool, pages=pages, metrics=metrics)
     app = Starlette(

@@ -2,7 +2,7 @@
 
 from openapi_ui_bundles import swagger_ui
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -40,11 +40,7 @@ _START = """window.ui = SwaggerUIBundle({
 
 
 def routes(title: str) -> list[BaseRoute]:
-    """`/` leads to `/docs`; `/docs` is Swagger UI over `/openapi.json`."""
-
-    async def index(request: Request) -> Response:
-        del request
-        return RedirectResponse("docs")
+    """`/docs` is Swagger UI over `/openapi.json`."""
 
     async def page(request: Request) -> Response:
         del request
@@ -55,7 +51,6 @@ def routes(title: str) -> list[BaseRoute]:
         return Response(_START, media_type="text/javascript")
 
     return [
-        Route("/", index),
         Route("/docs", page),
         Route("/docs/start.js", start),
         Mount("/docs/static", StaticFiles(directory=swagger_ui.static_path)),

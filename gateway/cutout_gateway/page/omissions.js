@@ -1,0 +1,24 @@
+/** What was made and left out, in words: nothing that the server says is lost. */
+
+const REASONS = {
+  REASON_EMPTY: "without a pixel above the threshold",
+  REASON_BELOW_MIN_AREA: "smaller than the least area",
+  REASON_DUPLICATE: "that overlap better ones",
+  REASON_BEYOND_MAX_OBJECTS: "beyond the most objects",
+  REASON_BELOW_PREDICTED_IOU: "below the least predicted IoU",
+  REASON_BELOW_STABILITY: "below the least stability",
+  REASON_CUT_OFF: "cut off at an edge",
+  REASON_SAME_PHRASE: "phrases that read like an earlier one",
+};
+
+/** @param {object[]} omissions Of a Segmentation. */
+export function omitted(omissions) {
+  if (!omissions.length) return [];
+  const told = omissions.map(({ reason, count, threshold, best }) => {
+    const limits = threshold === undefined ? "" : ` ${round(threshold)} (best ${round(best)})`;
+    return `${count} ${REASONS[reason] ?? reason}${limits}`;
+  });
+  return [`Left out: ${told.join(", ")}.`];
+}
+
+const round = (value) => Number(value.toFixed(3));
