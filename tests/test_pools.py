@@ -24,7 +24,7 @@ from cutout_server.pools.turns import Turn
 from cutout_server.settings import ModelSettings
 from cutout_server.types import Box, ObjectPrompt, Picture, Task
 from probe_family import Probe, ProbeEmbedding
-from waiting import until
+from waiting import PATIENCE_S, until
 
 FOREVER = float("inf")
 
@@ -450,3 +450,19 @@ async def test_models_run_off_the_event_loop():
         assert threading.current_thread().name != "pool-cpu_0"
         probe.gate.set()  # Could not be reached if the pass held the loop.
         await pending
+
+
+async def test_a_worker_outlives_what_watches_it(monkeypatch: pytest.MonkeyPatch):
+    """A fault in the pool's own bookkeeping fails those whose pass it was; whoever comes next is answered."""
+
+    def breaks(*_: object) -> None:
+        raise KeyError("no such label")
+
+    probe = Probe()
+    probe.gate.set()
+    async with open_pool(watcher := Watcher()) as pool:
+        monkeypatch.setattr(watcher, "batched", breaks)
+        with pytest.raises(KeyError, match="no such label"):
+            await asyncio.wait_for(ask(pool, spec_of(probe), query()), PATIENCE_S)
+        monkeypatch.undo()
+        assert len(await asyncio.wait_for(ask(pool, spec_of(probe), query()), PATIENCE_S)) == 1

@@ -232,14 +232,22 @@ class DevicePool:
                 self._arrived.clear()
                 continue
             started_s = time.monotonic()
-            for job in batch:
-                self._observer.waited(self.device, started_s - job.queued_s)
-                if job.turn:
-                    self.turns.begin(job.turn)
-            self.batches += 1
-            self.jobs += len(batch)
-            self._observer.batched(self.device, batch[0].operation.name, len(batch))
-            await self._run(batch, started_s)
+            try:
+                self._begin(batch, started_s)
+                await self._run(batch, started_s)
+            except Exception as error:  # noqa: BLE001 - the worker outlives it, or all who wait would wait for ever
+                for job in batch:
+                    if not job.done.done():
+                        job.done.set_exception(error)
+
+    def _begin(self, batch: list[AnyJob], started_s: float) -> None:
+        for job in batch:
+            self._observer.waited(self.device, started_s - job.queued_s)
+            if job.turn:
+                self.turns.begin(job.turn)
+        self.batches += 1
+        self.jobs += len(batch)
+        self._observer.batched(self.device, batch[0].operation.name, len(batch))
 
     def _next_batch(self) -> list[AnyJob]:
         """Removes the first job and those that can share its pass, dropping dead ones on the way."""
