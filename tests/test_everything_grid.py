@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from cutout_server.pipelines.grid import Crop, box_nms, crops, cut_off
+from cutout_server.imaging.nms import grid_nms
+from cutout_server.pipelines.grid import Crop, crops, cut_off
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes, is_box_near_crop_edge
 from torchvision.ops import nms
 
@@ -57,6 +58,6 @@ def test_box_nms_is_torchvisions(threshold):
     corners = np.sort(rng.integers(0, 12, (400, 2, 2)), axis=1).reshape(400, 4).astype(np.float32)
     scores = rng.integers(0, 9, 400).astype(np.float32)
     expected = nms(torch.from_numpy(corners), torch.from_numpy(scores), threshold).tolist()
-    assert box_nms(corners, scores.tolist(), threshold) == expected
+    assert grid_nms(corners, scores.tolist(), threshold) == expected
     assert 1 < len(expected) < 400 or threshold == 1
-    assert box_nms(corners[:0], [], threshold) == []
+    assert grid_nms(corners[:0], [], threshold) == []

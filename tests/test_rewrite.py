@@ -13,10 +13,11 @@ from cutout_common.config import ConfigError
 from cutout_server import calls
 from cutout_server.app import rewriter_of
 from cutout_server.pipelines import rewrite as rewrite_module
-from cutout_server.pipelines.phrases import MAX_FALSE_STARTS, MAX_PHRASE_LENGTH, read_phrases
+from cutout_server.pipelines.phrases import MAX_FALSE_STARTS, read_phrases
 from cutout_server.pipelines.rewrite import MAX_ANSWER_BYTES, Rewriter
 from cutout_server.settings import Settings
 from cutout_server.types import Rewriting, RewrittenPhrase
+from cutout_server.wording import MAX_PHRASE_LENGTH
 from language_model import KEY, MODEL, LanguageModel, run_language_model
 from waiting import PATIENCE_S, until
 

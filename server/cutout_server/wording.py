@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+MAX_PHRASE_LENGTH = 256  # Characters, of callers' phrases and of a language model's.
+
 _ALONE = re.compile(r"(?<!\S)\.(?!\S)")
 _ENDING = re.compile(r"\.(?:\s+|$)")
 

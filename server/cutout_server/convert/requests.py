@@ -25,13 +25,11 @@ from cutout_server.types import (
     Strategy,
     TextRequest,
 )
-from cutout_server.wording import split
+from cutout_server.wording import MAX_PHRASE_LENGTH, split
 
-MAX_PHRASE_LENGTH = 256
 MAX_EXEMPLARS = 64
 DEFAULT_TEMPLATE = "a photo of a {}"
 MAX_POINTS_PER_SIDE = 64
-DEFAULT_POINTS_PER_SIDE = 32
 MAX_CROP_LAYERS = 3
 MAX_CROP_OVERLAP = 0.9
 MAX_CROP_POINTS_DOWNSCALE = 8
@@ -136,7 +134,7 @@ class RequestReader:
     ) -> EverythingRequest:
         """SegmentEverything."""
         check = Checker()
-        side, layers = message.points_per_side or DEFAULT_POINTS_PER_SIDE, message.crop_layers
+        side, layers = message.points_per_side or EverythingRequest.points_per_side, message.crop_layers
         downscale = message.crop_points_downscale or 1
         for field, value, least, most in (
             ("points_per_side", side, 1, MAX_POINTS_PER_SIDE),

@@ -6,7 +6,6 @@ from google.protobuf.message import Message
 from cutout_server.convert.checks import Checker
 from cutout_server.types import Tiling
 
-DEFAULT_TILE_SIZE = 1024
 MIN_TILE_SIZE = 256
 MAX_TILE_SIZE = 4096
 MIN_OVERLAP = 0.05
@@ -17,7 +16,7 @@ def read_tiling(check: Checker, options: segmentation_pb2.SegmentationOptions) -
     """The tiles that the options ask for; how many they come to shows later."""
     if not options.HasField("tiling"):
         return None
-    size = options.tiling.tile_size or DEFAULT_TILE_SIZE
+    size = options.tiling.tile_size or Tiling.tile_size
     check.require(
         MIN_TILE_SIZE <= size <= MAX_TILE_SIZE,
         "options.tiling.tile_size",

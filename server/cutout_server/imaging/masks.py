@@ -1,6 +1,6 @@
-"""What becomes of masks between the model and the wire: cleaning, ranking by overlap, encoding."""
+"""What becomes of masks between the model and the wire: cleaning, measuring, encoding."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
@@ -21,7 +21,6 @@ from cutout_server.types import (
     Rle,
 )
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
 __all__ = [
     "area",
@@ -30,7 +29,6 @@ __all__ = [
     "encode",
     "from_rle",
     "low_res",
-    "nms",
     "paste",
     "polygons",
     "stability_score",
@@ -120,42 +118,6 @@ def clean(patch: MaskPatch, max_hole_area: int, min_part_area: int) -> MaskPatch
             keep[0] = False
             part = keep[labels]
     return replace(tight, inside=part)
-
-
-def nms(rles: Sequence[Rle], scores: Sequence[float], labels: Sequence[Hashable], iou_threshold: float) -> list[int]:
-    """Greedy non-maximum suppression by the IoU of masks, among those of one label.
-
-    Args:
-        rles: N masks of one size.
-        scores: N scores; of equal ones the first goes first.
-        labels: N labels.
-        iou_threshold: A mask whose IoU with a better one that was kept exceeds this is left out; 1 keeps all.
-
-    Returns:
-        Indices of those that stay, best first.
-    """
-    order = sorted(range(len(rles)), key=lambda i: -scores[i])
-    if iou_threshold >= 1 or len(rles) < 2:
-        return order
-    ids = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    label = np.array([ids[labels[i]] for i in order])
-    box = np.array([codec.rle_box(r.height, r.width, r.counts) or (0, 0, 0, 0) for r in (rles[i] for i in order)])
-    area_ = np.array([area(rles[i]) for i in order])
-    coded = [{"size": [rles[i].height, rles[i].width], "counts": rles[i].counts} for i in order]
-    alive = np.ones(len(order), np.bool_)
-    for best in range(len(order) - 1):
-        if not alive[best]:
-            continue
-        # Masks share at most what their boxes share: most pairs need no closer look.
-        low, high = np.maximum(box[best, :2], box[best + 1 :, :2]), np.minimum(box[best, 2:], box[best + 1 :, 2:])
-        shared = np.minimum(np.clip(high - low, 0, None).prod(axis=1), np.minimum(area_[best], area_[best + 1 :]))
-        either = area_[best] + area_[best + 1 :] - shared
-        close = alive[best + 1 :] & (label[best + 1 :] == label[best]) & (shared > iou_threshold * either)
-        rivals = np.flatnonzero(close) + best + 1
-        if rivals.size:
-            iou = coco.iou([coded[i] for i in rivals], [coded[best]], [0])[:, 0]
-            alive[rivals[iou > iou_threshold]] = False
-    return [order[i] for i in np.flatnonzero(alive)]
 
 
 def paste(rle: Rle, left: int, top: int, height: int, width: int) -> Rle:

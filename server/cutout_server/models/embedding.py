@@ -1,6 +1,8 @@
 """What encoders make."""
 
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+E = TypeVar("E")
 
 
 class Embedding(Protocol):
@@ -15,3 +17,14 @@ class Embedding(Protocol):
     def nbytes(self) -> int:
         """Memory that it holds, in bytes."""
         ...
+
+
+def own_embedding(embedding: Embedding, kind: type[E]) -> E:
+    """The embedding as the family's own.
+
+    Raises:
+        TypeError: It is of another family.
+    """
+    if not isinstance(embedding, kind):
+        raise TypeError(f"expected an embedding of this family, a {kind.__name__}, got a {type(embedding).__name__}")
+    return embedding

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.prompted import PromptedSegmenter
 from cutout_server.models.queries import DecodeQuery
 from cutout_server.models.rows import own_rows
@@ -58,7 +58,7 @@ class Sam2Like(PromptedSegmenter):
         return [Sam2LikeEmbedding((image.shape[0], image.shape[1]), own) for image, own in rows]
 
     def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
-        embedding, prompts = _own(queries[0].embedding), [query.prompt for query in queries]
+        embedding, prompts = own_embedding(queries[0].embedding, Sam2LikeEmbedding), [query.prompt for query in queries]
         # Each prompt is an entry of the batch: beside others of one picture, the model would take no mask.
         answer = self._model(
             image_embeddings=[level.expand(len(queries), -1, -1, -1) for level in embedding.levels],
@@ -87,7 +87,7 @@ class Sam2Like(PromptedSegmenter):
         return {name: tensor.to(self._device) for name, tensor in arguments.items()}
 
     def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
-        size = _own(embedding).image_size
+        size = own_embedding(embedding, Sam2LikeEmbedding).image_size
         return (Stretch(size, size),)
 
 
@@ -124,9 +124,3 @@ def check_images(images: Any, side: int, folder: Path) -> None:
             f"checkpoint {folder} prepares pictures for another model: expected its processor's settings to say "
             f"{', '.join(steps)} and a size of {side}; download the whole folder"
         )
-
-
-def _own(embedding: Embedding) -> Sam2LikeEmbedding:
-    if not isinstance(embedding, Sam2LikeEmbedding):
-        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
-    return embedding

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import SamHQModel, SamHQProcessor
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.engines import EXACT, Encoder, Runtime, prepare
 from cutout_server.models.engines.vit import of_sam_hq
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
@@ -117,7 +117,7 @@ class SamHq(EngineSegmenter):
             # The model takes one mask for each picture.
             logits, scores = zip(*(self._answer([query]) for query in queries), strict=True)
             return torch.cat(logits), torch.cat(scores)
-        embedding, prompts = _own(queries[0].embedding), [query.prompt for query in queries]
+        embedding, prompts = own_embedding(queries[0].embedding, SamHqEmbedding), [query.prompt for query in queries]
         answer = self._model(
             image_embeddings=embedding.features,
             intermediate_embeddings=[embedding.early],
@@ -139,10 +139,4 @@ class SamHq(EngineSegmenter):
         return {name: torch.from_numpy(np.stack(each)[None]).to(self._device) for name, each in arrays.items()}
 
     def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
-        return frame.stretches(_own(embedding).image_size, _SIDE)
-
-
-def _own(embedding: Embedding) -> SamHqEmbedding:
-    if not isinstance(embedding, SamHqEmbedding):
-        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
-    return embedding
+        return frame.stretches(own_embedding(embedding, SamHqEmbedding).image_size, _SIDE)

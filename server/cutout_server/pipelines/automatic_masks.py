@@ -14,12 +14,14 @@ import numpy as np
 from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging import masks
+from cutout_server.imaging.nms import grid_nms
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, PROPOSE, SIFT
 from cutout_server.models.queries import ProposeQuery, Sieve, Sifted, SiftQuery
 from cutout_server.pipelines.candidates import CHUNK, Candidate, FinishedMask, LowResMask, in_chunks
 from cutout_server.pipelines.context import Context
-from cutout_server.pipelines.grid import Crop, box_nms, crops, cut_off, inner_boxes
+from cutout_server.pipelines.finishing import clean_and_measure
+from cutout_server.pipelines.grid import Crop, crops, cut_off, inner_boxes
 from cutout_server.pipelines.selection import Omissions
 from cutout_server.types import Box, EverythingRequest, OmissionReason, Options, Picture, Rle
 
@@ -125,7 +127,7 @@ def _in_crop(
     """Without what the crop may have cut off, and without duplicates; in the picture's pixels."""
     boxes = inner_boxes([masks.tight_box(each.mask) for each in sifted])
     whole = np.flatnonzero(~cut_off(boxes, crop, picture.height, picture.width)).tolist()
-    kept = box_nms(boxes[whole], [sifted[i].predicted_iou for i in whole], request.box_nms_iou)
+    kept = grid_nms(boxes[whole], [sifted[i].predicted_iou for i in whole], request.box_nms_iou)
     omissions.add(OmissionReason.CUT_OFF, 0, len(sifted) - len(whole))
     omissions.add(OmissionReason.DUPLICATE, 0, len(whole) - len(kept))
     finds = []
@@ -152,15 +154,14 @@ def _in_picture(finds: Sequence[_Find], request: EverythingRequest, omissions: O
 
 
 def _cleaned(find: _Find, options: Options) -> _Find:
-    cleaned = masks.clean(masks.from_rle(find.mask), options.max_hole_area, options.min_part_area)
-    mask = masks.to_rle(cleaned)
-    return replace(find, mask=mask, box=masks.tight_box(mask))
+    mask, box, _ = clean_and_measure(find.mask, options)
+    return replace(find, mask=mask, box=box)
 
 
 def _without_duplicates(
     finds: Sequence[_Find], scores: Sequence[float], iou_threshold: float, omissions: Omissions
 ) -> list[_Find]:
-    kept = box_nms(inner_boxes([find.box for find in finds]), scores, iou_threshold)
+    kept = grid_nms(inner_boxes([find.box for find in finds]), scores, iou_threshold)
     omissions.add(OmissionReason.DUPLICATE, 0, len(finds) - len(kept))
     return [finds[i] for i in kept]
 

@@ -154,7 +154,7 @@ def _finish(
     candidate: Candidate, mask: MaskPatch | Rle, options: Options, max_logit: float
 ) -> SegmentedObject | OmissionReason:
     """Cleans a mask and measures it, or says why it is left out."""
-    rle, box, area = _cleaned(mask, options)
+    rle, box, area = clean_and_measure(mask, options)
     if box is None:
         return OmissionReason.EMPTY
     if area < options.min_area:
@@ -174,7 +174,7 @@ def _finish(
     )
 
 
-def _cleaned(mask: MaskPatch | Rle, options: Options) -> tuple[Rle, Box | None, int]:
+def clean_and_measure(mask: MaskPatch | Rle, options: Options) -> tuple[Rle, Box | None, int]:
     """The mask without small holes and parts, its tight box and its area; no box when it is empty."""
     holes, parts = options.max_hole_area, options.min_part_area
     if isinstance(mask, Rle):

@@ -1,4 +1,4 @@
-"""Where a grid of points looks for everything, and which of its finds are cut off or found twice.
+"""Where a grid of points looks for everything, and which of its finds are cut off.
 
 The geometry of `segment_anything.utils.amg` (Kirillov et al. 2023, https://arxiv.org/abs/2304.02643, appendix B). Boxes
 hold the last column and row, [x_min, y_min, x_max, y_max] with all of them inside, as they do there: the overlap of two
@@ -88,31 +88,3 @@ def cut_off(boxes: Boxes, crop: Crop, height: int, width: int) -> NDArray[np.boo
     near_crop = np.abs(placed - edges) <= _NEAR_PX
     near_picture = np.abs(placed - np.array([0, 0, width, height], np.float32)) <= _NEAR_PX
     return np.asarray((near_crop & ~near_picture).any(axis=1))
-
-
-def box_nms(boxes: Boxes, scores: Sequence[float], iou_threshold: float) -> list[int]:
-    """Greedy non-maximum suppression, to the bit that of `torchvision.ops.nms` on the CPU.
-
-    Args:
-        boxes: (N, 4) float32.
-        scores: N scores; of equal ones the first goes first.
-        iou_threshold: A box whose IoU with a better one that was kept exceeds this is left out.
-
-    Returns:
-        Indices of those that stay, best first.
-    """
-    order = np.argsort(-np.asarray(scores, np.float32), kind="stable")
-    sorted_ = boxes[order]
-    areas = (sorted_[:, 2:] - sorted_[:, :2]).prod(axis=1)
-    alive = np.ones(len(order), np.bool_)
-    for best in range(len(order) - 1):
-        if not alive[best]:
-            continue
-        rest = sorted_[best + 1 :]
-        low, high = np.maximum(sorted_[best, :2], rest[:, :2]), np.minimum(sorted_[best, 2:], rest[:, 2:])
-        shared = np.clip(high - low, 0, None).prod(axis=1)
-        either = areas[best] + areas[best + 1 :] - shared
-        with np.errstate(invalid="ignore"):  # Lines and empty boxes have no area: NaN, which exceeds nothing.
-            iou = (shared / either).astype(np.float64)
-        alive[best + 1 :] &= ~(iou > iou_threshold)
-    return [int(index) for index in order[alive]]

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from cutout_server.types import RewrittenPhrase
-from cutout_server.wording import split
+from cutout_server.wording import MAX_PHRASE_LENGTH, split
 
-MAX_PHRASE_LENGTH = 256  # As the contract bounds the caller's own.
 # Brackets in prose that begin no JSON: after so many the rest is not looked at, so that no answer costs much time.
 MAX_FALSE_STARTS = 16
 

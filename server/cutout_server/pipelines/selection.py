@@ -4,7 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
-from cutout_server.imaging.masks import area, nms, tight_box, union
+from cutout_server.imaging.masks import area, tight_box, union
+from cutout_server.imaging.nms import mask_nms
 from cutout_server.types import Omission, OmissionReason, Options, SegmentedObject, Strategy
 
 
@@ -86,7 +87,7 @@ def _without_duplicates(
 ) -> list[SegmentedObject]:
     if nms_iou >= 1 or len(objects) < 2:
         return list(objects)
-    kept = set(nms([o.mask for o in objects], [o.score for o in objects], [o.label for o in objects], nms_iou))
+    kept = set(mask_nms([o.mask for o in objects], [o.score for o in objects], [o.label for o in objects], nms_iou))
     for index, found in enumerate(objects):
         if index not in kept:
             omissions.add(OmissionReason.DUPLICATE, found.prompt_index)

@@ -1,12 +1,9 @@
 """Phrases to boxes, or to masks."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import cv2
-import numpy as np
 
 from cutout_server.errors import InvalidRequestError
+from cutout_server.imaging.nms import detection_nms
 from cutout_server.models.operations import DETECT, SEGMENT_TEXT
 from cutout_server.models.queries import DetectQuery, TextQuery
 from cutout_server.pipelines.candidates import Candidate, LowResMask
@@ -14,7 +11,6 @@ from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.decoding import LabelledPrompt
 from cutout_server.pipelines.geometry import clip
 from cutout_server.types import (
-    Box,
     Exemplar,
     ObjectPrompt,
     OmissionReason,
@@ -41,7 +37,9 @@ async def detect(context: Context, request: TextRequest, sought: Sequence[Rewrit
     detections = await slot.ask(DETECT, detector, query)
     inside = [(d, box) for d in detections if (box := clip(d.box, context.image)) is not None]
     nms_iou = BOX_NMS_IOU if request.box_nms_iou is None else request.box_nms_iou
-    kept = _without_duplicates([(box, d.score, d.phrase_index) for d, box in inside], nms_iou)
+    kept = detection_nms(
+        [box for _, box in inside], [d.score for d, _ in inside], [d.phrase_index for d, _ in inside], nms_iou
+    )
     found = []
     for index, (detection, box) in enumerate(inside):
         phrase = sought[detection.phrase_index]
@@ -64,7 +62,12 @@ async def segment_text(context: Context, request: TextRequest, sought: Sequence[
     )
     finds = await slot.ask(SEGMENT_TEXT, segmenter, query)
     nms_iou = 1.0 if request.box_nms_iou is None else request.box_nms_iou
-    kept = _without_duplicates([(find.box, find.score or 0.0, find.phrase_index) for find in finds], nms_iou)
+    kept = detection_nms(
+        [find.box for find in finds],
+        [find.score or 0.0 for find in finds],
+        [find.phrase_index for find in finds],
+        nms_iou,
+    )
     candidates = []
     for index, find in enumerate(finds):
         phrase = sought[find.phrase_index]
@@ -85,14 +88,3 @@ def _exemplars(request: TextRequest, picture: Picture) -> tuple[Exemplar, ...]:
             raise InvalidRequestError.of(f"exemplars[{index}].box", f"expected a box that overlaps the {size} picture")
         clipped.append(Exemplar(box, exemplar.positive))
     return tuple(clipped)
-
-
-def _without_duplicates(boxes: Sequence[tuple[Box, float, int]], nms_iou: float) -> set[int]:
-    """Indices of the boxes that stay: (box, score, phrase) each; phrases do not compete with one another."""
-    if nms_iou >= 1 or len(boxes) < 2:
-        return set(range(len(boxes)))
-    corners = np.array([(b.x_min, b.y_min, b.x_max, b.y_max) for b, _, _ in boxes])
-    corners[:, 2:] -= corners[:, :2]  # OpenCV takes x, y, width, height.
-    scores, phrases = [score for _, score, _ in boxes], [phrase for _, _, phrase in boxes]
-    kept: Any = cv2.dnn.NMSBoxesBatched(corners.tolist(), scores, phrases, -1.0, nms_iou)
-    return {int(index) for index in np.ravel(kept)}

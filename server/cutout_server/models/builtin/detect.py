@@ -16,7 +16,7 @@ from cutout_server.models.builtin.embedding import embed
 from cutout_server.models.builtin.found import around_face, salient
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.words import COLOURS, VOCABULARY, concept_of
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import own_embedding
 from cutout_server.models.queries import Detection, DetectQuery
 from cutout_server.types import Box, RgbImage
 
@@ -49,7 +49,7 @@ class Detectors:
         ]
         if unknown:
             raise InvalidRequestError(*unknown)
-        looks = _own(query.embedding)
+        looks = own_embedding(query.embedding, Looks)
         return [
             Detection(box, score, index)
             for index, concept in enumerate(concepts)
@@ -189,12 +189,6 @@ class Looks:
                 for b, score in self.cascades.find(grey, kinds, _SMALLEST)
             ]
         return cascades.suppress(found)
-
-
-def _own(embedding: Embedding) -> Looks:
-    if not isinstance(embedding, Looks):
-        raise TypeError(f"expected image features of the built-in model, got {type(embedding).__name__}")
-    return embedding
 
 
 def _beneath(face: Box, wide: float, high: float, width: int, height: int) -> Box:

@@ -11,7 +11,7 @@ from cutout_server.models.builtin.embedding import BuiltinEmbedding, embed
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.propose import propose
 from cutout_server.models.builtin.upscale import upscaled
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import own_embedding
 from cutout_server.models.queries import (
     Candidates,
     DecodeQuery,
@@ -62,7 +62,10 @@ class Builtin:
         Logits are in [-12, 12] and their size depends on the object's. With multimask, clicks alone give three masks
         that differ, the likeliest first.
         """
-        return [decode(self._network, _own(query.embedding), query.prompt, query.multimask) for query in queries]
+        return [
+            decode(self._network, own_embedding(query.embedding, BuiltinEmbedding), query.prompt, query.multimask)
+            for query in queries
+        ]
 
     def masks(self, queries: Sequence[MaskQuery]) -> list[MaskPatch]:
         """Brings logits to the picture's size."""
@@ -70,7 +73,10 @@ class Builtin:
 
     def propose(self, queries: Sequence[ProposeQuery]) -> list[Candidates]:
         """Proposes everything in each picture, the likeliest first."""
-        return [propose(self._network, _own(query.embedding), query.points_per_side) for query in queries]
+        return [
+            propose(self._network, own_embedding(query.embedding, BuiltinEmbedding), query.points_per_side)
+            for query in queries
+        ]
 
     def image_features(self, images: Sequence[RgbImage]) -> list[Looks]:
         """Nothing yet: what a word needs is looked for when it is first asked for, and kept with the picture."""
@@ -79,9 +85,3 @@ class Builtin:
     def detect(self, queries: Sequence[DetectQuery]) -> list[list[Detection]]:
         """Finds the words of `words.VOCABULARY`; see `Detector.detect`."""
         return [self._detectors.find(query) for query in queries]
-
-
-def _own(embedding: Embedding) -> BuiltinEmbedding:
-    if not isinstance(embedding, BuiltinEmbedding):
-        raise TypeError(f"expected an embedding of the built-in model, got {type(embedding).__name__}")
-    return embedding

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert  # type: ignore[import-untyped]
 
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import own_embedding
 from cutout_server.models.grounding_dino.prompts import NOBODY, Prompt, Prompter
 from cutout_server.models.queries import Detection, DetectQuery
 from cutout_server.models.rows import own_rows
@@ -154,7 +154,7 @@ class GroundingDino:
         prompts = [self._prompter.prompts(query.phrases) for query in queries]
         answers: list[list[list[Detection]]] = [[[] for _ in own] for own in prompts]
         asked = [
-            _Pass(index, part, _own(query.embedding).levels, prompt)
+            _Pass(index, part, own_embedding(query.embedding, PictureLevels).levels, prompt)
             for index, query in enumerate(queries)
             for part, prompt in enumerate(prompts[index])
         ]
@@ -194,12 +194,6 @@ def _detections(logits: Tensor, boxes: Tensor, prompt: Prompt, query: DetectQuer
         for box, score, token in zip(corners.tolist(), scores[kept].tolist(), best.tolist(), strict=True)
         for phrase in prompt.owners[owned[token]]
     ]
-
-
-def _own(embedding: Embedding) -> PictureLevels:
-    if not isinstance(embedding, PictureLevels):
-        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
-    return embedding
 
 
 def padded(prompts: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.image_transforms import center_to_corners_format
 
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import own_embedding
 from cutout_server.models.owlv2.pixels import square
 from cutout_server.models.pretrained import nbytes
 from cutout_server.models.queries import Detection, DetectQuery
@@ -107,7 +107,7 @@ class Owlv2:
         return [Owlv2Embedding((image.shape[0], image.shape[1]), *own) for image, *own in rows]
 
     def _detect(self, query: DetectQuery, texts: dict[str, Tensor]) -> list[Detection]:
-        embedding = _own(query.embedding)
+        embedding = own_embedding(query.embedding, Owlv2Embedding)
         # The picture lies at the top left of a square as long as its longer side.
         relative: Any = embedding.boxes[0]
         boxes: Any = center_to_corners_format(relative) * max(embedding.image_size)
@@ -120,12 +120,6 @@ class Owlv2:
     def _pixels(self, image: RgbImage) -> Tensor:
         """(3, side, side) float32."""
         return square(image, self._side).mul_(self._rescale).sub_(self._mean).div_(self._std)
-
-
-def _own(embedding: Embedding) -> Owlv2Embedding:
-    if not isinstance(embedding, Owlv2Embedding):
-        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
-    return embedding
 
 
 def _detections(

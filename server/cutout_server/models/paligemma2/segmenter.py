@@ -12,7 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import own_embedding
 from cutout_server.models.paligemma2.answers import LOCATIONS, Outline, read_answer
 from cutout_server.models.paligemma2.mask_decoder import MaskDecoder
 from cutout_server.models.pretrained import nbytes
@@ -135,7 +135,7 @@ class PaliGemma2:
         for query in queries:
             self._check(query.phrases)
         finds: list[list[TextFind]] = [[] for _ in queries]
-        features = [_own(query.embedding).features for query in queries]
+        features = [own_embedding(query.embedding, PaliGemmaEmbedding).features for query in queries]
         asked = [(i, phrase) for i, query in enumerate(queries) for phrase in range(len(query.phrases))]
         for start in range(0, len(asked), self._per_pass):
             group = asked[start : start + self._per_pass]
@@ -213,12 +213,6 @@ class PaliGemma2:
                 box, window = place(outline, size)
                 finds.append(TextFind(box, score, phrase_index, window, logits))
         return finds
-
-
-def _own(embedding: Embedding) -> PaliGemmaEmbedding:
-    if not isinstance(embedding, PaliGemmaEmbedding):
-        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
-    return embedding
 
 
 def _prompt(phrase: str) -> str:

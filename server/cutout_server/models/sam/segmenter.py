@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.engines import Encoder
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter
@@ -74,7 +74,11 @@ class Sam(EngineSegmenter):
         return functional.pad(normalised, (0, self._side - width, 0, self._side - height))[None]
 
     def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
-        model, embedding, prompts = self._model, _own(queries[0].embedding), [query.prompt for query in queries]
+        model, embedding, prompts = (
+            self._model,
+            own_embedding(queries[0].embedding, SamEmbedding),
+            [query.prompt for query in queries],
+        )
         size, side = embedding.image_size, self._side
         points = boxes = masks = None
         if len(prompts[0].points):
@@ -103,13 +107,7 @@ class Sam(EngineSegmenter):
         )
 
     def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
-        return frame.stretches(_own(embedding).image_size, self._side)
+        return frame.stretches(own_embedding(embedding, SamEmbedding).image_size, self._side)
 
     def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self._device)
-
-
-def _own(embedding: Embedding) -> SamEmbedding:
-    if not isinstance(embedding, SamEmbedding):
-        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
-    return embedding

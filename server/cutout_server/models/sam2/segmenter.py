@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.engines import Encoder
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter, on_device
@@ -88,7 +88,11 @@ class Sam2(EngineSegmenter):
         return square.sub_(self._mean).div_(self._std)
 
     def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
-        model, embedding, prompts = self._model, _own(queries[0].embedding), [query.prompt for query in queries]
+        model, embedding, prompts = (
+            self._model,
+            own_embedding(queries[0].embedding, Sam2Embedding),
+            [query.prompt for query in queries],
+        )
         points = None
         if len(prompts[0].points) or prompts[0].box:
             height, width = embedding.image_size
@@ -127,14 +131,8 @@ class Sam2(EngineSegmenter):
         return logits, predicted_iou
 
     def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
-        size = _own(embedding).image_size
+        size = own_embedding(embedding, Sam2Embedding).image_size
         return (Stretch(size, size),)
-
-
-def _own(embedding: Embedding) -> Sam2Embedding:
-    if not isinstance(embedding, Sam2Embedding):
-        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
-    return embedding
 
 
 def _coords(prompt: ObjectPrompt) -> NDArray[np.float32]:

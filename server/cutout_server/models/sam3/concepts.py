@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
+from cutout_server.models.embedding import own_embedding
 from cutout_server.models.queries import TextFind, TextQuery
-from cutout_server.models.sam3.encoder import own
+from cutout_server.models.sam3.encoder import Sam3Embedding
 from cutout_server.models.texts import TextFeatures
 from cutout_server.models.tokens import check_texts
 from cutout_server.types import Box
@@ -86,9 +87,9 @@ class Concepts:
         return [(each.clone(), mask.clone()) for each, mask in zip(features, tokens["attention_mask"], strict=True)]
 
     def _find(self, queries: Sequence[TextQuery], texts: dict[str, tuple[Tensor, Tensor]]) -> list[list[TextFind]]:
-        embeddings = list({id(query.embedding): own(query.embedding) for query in queries}.values())
-        vision = self.model.get_vision_features(torch.cat([each.features for each in embeddings]))
-        rows = {id(embedding): row for row, embedding in enumerate(embeddings)}
+        distinct = {id(query.embedding): own_embedding(query.embedding, Sam3Embedding) for query in queries}
+        vision = self.model.get_vision_features(torch.cat([embedding.features for embedding in distinct.values()]))
+        rows = {key: row for row, key in enumerate(distinct)}
         asks = [
             [_Ask(rows[id(query.embedding)], query, index, []) for index in range(len(query.phrases))]
             for query in queries

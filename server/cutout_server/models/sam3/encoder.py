@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from cutout_server.models.embedding import Embedding
 from cutout_server.models.sam2_like import Sam2LikeEmbedding
 
 
@@ -51,14 +50,3 @@ def features_of(backbone: Any, pixels: Tensor) -> Tensor:
     sides = [side // backbone.config.patch_size for side in pixels.shape[-2:]]
     features: Tensor = backbone(pixels).last_hidden_state.unflatten(1, sides)
     return features
-
-
-def own(embedding: Embedding) -> Sam3Embedding:
-    """The embedding, once it is known to be of this family.
-
-    Raises:
-        TypeError: It is not.
-    """
-    if not isinstance(embedding, Sam3Embedding):
-        raise TypeError(f"expected an embedding of this family, got {type(embedding).__name__}")
-    return embedding
