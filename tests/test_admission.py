@@ -1,4 +1,4 @@
-"""Seats: bounded, and free in time for those who were turned away and come back when they were told to."""
+"""Slots: bounded, and free in time for those who were turned away and come back when they were told to."""
 
 import pytest
 from cutout_server.errors import OverloadedError
@@ -20,63 +20,63 @@ def clock() -> Clock:
 
 
 def full(clock: Clock, capacity: int = 4, seconds_each: float = 1.0) -> Admission:
-    """All seats taken, after so many requests that the time of each is known."""
-    seats = Admission("cpu", capacity, clock)
+    """All slots taken, after so many requests that the time of each is known."""
+    slots = Admission("cpu", capacity, clock)
     for number in range(capacity):
-        seats.admit(f"regular-{number}")
+        slots.admit(f"regular-{number}")
     for _ in range(100):
-        turnover(seats, clock, seconds_each)
-    return seats
+        turnover(slots, clock, seconds_each)
+    return slots
 
 
-def turnover(seats: Admission, clock: Clock, seconds: float) -> None:
-    """A request is done, and whoever made it wants the next seat at once."""
+def turnover(slots: Admission, clock: Clock, seconds: float) -> None:
+    """A request is done, and whoever made it wants the next slot at once."""
     clock.now += seconds
-    seats.leave(seconds * seats.capacity)
-    seats.requests += 1
+    slots.leave(seconds * slots.capacity)
+    slots.requests += 1
 
 
-def refused(seats: Admission, caller: str) -> float:
+def refused(slots: Admission, caller: str) -> float:
     with pytest.raises(OverloadedError) as error:
-        seats.admit(caller)
+        slots.admit(caller)
     return error.value.retry_after_s
 
 
 def test_as_many_as_there_are_seats(clock: Clock):
-    """One more is turned away, and a seat that is given back can be taken."""
-    seats = Admission("cpu", 2, clock)
-    seats.admit("a")
-    seats.admit("b")
-    refused(seats, "c")
-    seats.leave(0.1)
-    seats.admit("d")
-    assert seats.requests == 2
+    """One more is turned away, and a slot that is given back can be taken."""
+    slots = Admission("cpu", 2, clock)
+    slots.admit("a")
+    slots.admit("b")
+    refused(slots, "c")
+    slots.leave(0.1)
+    slots.admit("d")
+    assert slots.requests == 2
 
 
 def test_each_is_told_when_its_turn_comes(clock: Clock):
     """One request's time for each that stands before it; asking again meanwhile changes nothing."""
-    seats = full(clock)
-    assert [refused(seats, name) for name in "abc"] == pytest.approx([1, 2, 3], rel=0.01)
+    slots = full(clock)
+    assert [refused(slots, name) for name in "abc"] == pytest.approx([1, 2, 3], rel=0.01)
     clock.now += 0.5
-    assert refused(seats, "b") == pytest.approx(1.5, rel=0.01)
-    assert refused(seats, "a") == pytest.approx(0.5, rel=0.01)
+    assert refused(slots, "b") == pytest.approx(1.5, rel=0.01)
+    assert refused(slots, "a") == pytest.approx(0.5, rel=0.01)
 
 
 def test_whoever_obeys_gets_in_before_those_who_ask_all_the_time(clock: Clock):
-    """Once its time has come, the next seat that is given back is held for it."""
-    seats = full(clock)
-    delay_s = refused(seats, "obedient")
+    """Once its time has come, the next slot that is given back is held for it."""
+    slots = full(clock)
+    delay_s = refused(slots, "obedient")
     clock.now += delay_s
-    seats.leave(4.0)
+    slots.leave(4.0)
     for _ in range(3):
-        refused(seats, "greedy")
-    seats.admit("obedient")
-    assert seats.requests == 4
+        refused(slots, "greedy")
+    slots.admit("obedient")
+    assert slots.requests == 4
 
 
 def test_a_crowd_gets_in_one_by_one(clock: Clock):
-    """Many callers without pause and half as many seats: each is served, and as often as any other."""
-    seats = Admission("cpu", 8, clock)
+    """Many callers without pause and half as many slots: each is served, and as often as any other."""
+    slots = Admission("cpu", 8, clock)
     wakes = dict.fromkeys((f"caller-{number}" for number in range(16)), clock.now)
     served = dict.fromkeys(wakes, 0)
     inside: list[str] = []
@@ -87,14 +87,14 @@ def test_a_crowd_gets_in_one_by_one(clock: Clock):
             if name not in inside and wakes_s <= clock.now:
                 attempts += 1
                 try:
-                    seats.admit(name)
+                    slots.admit(name)
                     inside.append(name)
                 except OverloadedError as error:
                     wakes[name] = clock.now + error.retry_after_s
         if round(clock.now * 100) % 25 == 0 and inside:  # The device finishes one request each quarter of a second.
             done = inside.pop(0)
             served[done] += 1
-            seats.leave(0.25 * (len(inside) + 1))
+            slots.leave(0.25 * (len(inside) + 1))
     total = sum(served.values())
     assert total > 0.98 * 1600
     assert min(served.values()) > 0.7 * total / 16
@@ -103,32 +103,32 @@ def test_a_crowd_gets_in_one_by_one(clock: Clock):
 
 def test_a_seat_is_not_held_for_ever(clock: Clock):
     """Who was turned away and does not come back keeps nobody out."""
-    seats = full(clock)
-    delay_s = refused(seats, "gone")
+    slots = full(clock)
+    delay_s = refused(slots, "gone")
     clock.now += delay_s
-    seats.leave(4.0)
-    refused(seats, "next")
+    slots.leave(4.0)
+    refused(slots, "next")
     clock.now += delay_s + 1.1
-    seats.admit("next")
+    slots.admit("next")
 
 
 def test_half_of_the_seats_are_never_held(clock: Clock):
     """However many were turned away, a device that has run dry takes whoever comes."""
-    seats = full(clock)
+    slots = full(clock)
     for number in range(4):
-        refused(seats, f"gone-{number}")
+        refused(slots, f"gone-{number}")
     clock.now += 4.1
     for _ in range(4):
-        seats.leave(4.0)
+        slots.leave(4.0)
     for name in ("one", "two"):
-        seats.admit(name)
-    refused(seats, "three")
-    assert seats.requests == 2
+        slots.admit(name)
+    refused(slots, "three")
+    assert slots.requests == 2
 
 
 def test_promises_are_bounded(clock: Clock):
-    """No more are remembered than there are seats; the others are told a time all the same."""
-    seats = full(clock)
-    delays = [refused(seats, f"caller-{number}") for number in range(200)]
+    """No more are remembered than there are slots; the others are told a time all the same."""
+    slots = full(clock)
+    delays = [refused(slots, f"caller-{number}") for number in range(200)]
     assert delays == sorted(delays)
     assert delays[-1] == pytest.approx(5, rel=0.01)

@@ -19,8 +19,8 @@ from cutout_server.models.queries import Candidates, DecodeQuery
 from cutout_server.pools import device
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
+from cutout_server.pools.fair_queue import Turn
 from cutout_server.pools.placement import Pools
-from cutout_server.pools.turns import Turn
 from cutout_server.settings import ModelSettings
 from cutout_server.types import Box, ObjectPrompt, Picture, Task
 from probe_family import Probe, ProbeEmbedding
@@ -75,7 +75,7 @@ def query(x_min: float = 0) -> DecodeQuery:
 async def ask(
     pool: DevicePool, spec: ModelSpec, *queries: DecodeQuery, turn: Turn | None = None, deadline_s: float = FOREVER
 ):
-    turn = turn or pool.turns.take("caller", FOREVER)
+    turn = turn or pool.fair_queue.take("caller", FOREVER)
     return await pool.ask(turn, DECODE, spec, queries, deadline_s=deadline_s)
 
 
@@ -123,7 +123,7 @@ async def test_one_bad_question_fails_alone():
 
 
 async def test_a_full_pool_says_when_to_come_back_at_once():
-    """The request beyond the capacity is turned away with a delay, and a seat that is given back can be taken."""
+    """The request beyond the capacity is turned away with a delay, and a slot that is given back can be taken."""
     async with open_pool(capacity=2) as pool:
         pool.admit()
         turn = pool.admit()
@@ -193,7 +193,7 @@ async def test_a_request_that_steps_back_lets_the_others_pass():
     async with open_pool() as pool:
         begun, other = pool.admit("a", 1.0), pool.admit("a", 2.0)
         await ask(pool, spec_of(probe), query(), turn=begun)
-        pool.turns.step_back(begun)
+        pool.fair_queue.step_back(begun)
         assert await served([("begun", begun), ("other", other)], pool) == ["other", "begun"]
 
 
@@ -372,7 +372,7 @@ async def test_models_leave_to_make_room_and_take_their_embeddings_along():
 
 
 async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
-    """A seated request moves to the device that holds its picture's embedding; others spread out."""
+    """A placed request moves to the device that holds its picture's embedding; others spread out."""
     probe = Probe()
     probe.gate.set()
     spec = spec_of(probe, devices=("one", "two"))
@@ -384,12 +384,12 @@ async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
     pools = Pools(by_device, Catalogue({"probe": spec}))
     picture = Picture.of(np.zeros((2, 2, 3), np.uint8), "sha")
     try:
-        async with pools.seat(spec) as first:
+        async with pools.slot(spec) as first:
             assert first.pool.device == "one"
-            async with pools.seat(spec) as second:
+            async with pools.slot(spec) as second:
                 assert second.pool.device == "two"
                 await second.embed(spec, picture)
-        async with pools.seat(spec) as third:
+        async with pools.slot(spec) as third:
             pools.settle(third, picture, spec)
             assert third.pool.device == "two"
             assert (by_device["one"].requests, by_device["two"].requests) == (0, 1)
@@ -415,9 +415,9 @@ async def test_pixels_are_made_for_an_encode_alone():
     pools = Pools({"cpu": pool}, Catalogue({"probe": spec}))
     try:
         for _ in range(2):
-            async with pools.seat(spec) as seat:
+            async with pools.slot(spec) as slot:
                 assert pools.has_embedded(spec, "sha") == bool(threads)
-                await seat.embed(spec, Picture(2, 2, "sha", read))
+                await slot.embed(spec, Picture(2, 2, "sha", read))
         assert len(threads) == 1
         assert threads[0] != threading.get_ident()
     finally:

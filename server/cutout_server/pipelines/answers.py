@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from cutout_server.errors import DeadlineError
-from cutout_server.pools.flights import Flights
+from cutout_server.pools.single_flight import SingleFlight
 
 V = TypeVar("V")
 
@@ -56,7 +56,7 @@ class Answers(Generic[V]):
         self._ttl_s = ttl_s
         self._size = size
         self._entries: OrderedDict[AnswerKey, _Kept[V]] = OrderedDict()  # In the order in which they expire.
-        self._flights: Flights[tuple[AnswerKey, tuple[int, ...]], V] = Flights()
+        self._flights: SingleFlight[tuple[AnswerKey, tuple[int, ...]], V] = SingleFlight()
         self._forgotten: Counter[str] = Counter()
 
     def __len__(self) -> int:

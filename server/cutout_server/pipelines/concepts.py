@@ -8,8 +8,8 @@ import numpy as np
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.models.operations import EMBED_PICTURES, EMBED_TEXTS
-from cutout_server.pools.flights import Flights
-from cutout_server.pools.placement import Seat
+from cutout_server.pools.placement import Slot
+from cutout_server.pools.single_flight import SingleFlight
 from cutout_server.types import AnalyzeRequest, ConceptScore, Features, RgbImage
 from cutout_server.wording import reading
 
@@ -21,7 +21,7 @@ class Describer:
     """Scores pictures by concepts whose features are at hand.
 
     Args:
-        seat: Where the classifier runs.
+        slot: Where the classifier runs.
         classifier: What compares.
         concepts: As the caller wrote them.
         first: For each the index of the first that it reads like, which stands for both; mostly its own.
@@ -30,13 +30,13 @@ class Describer:
 
     def __init__(
         self,
-        seat: Seat,
+        slot: Slot,
         classifier: ModelSpec,
         concepts: Sequence[str],
         first: Sequence[int],
         texts: Sequence[Features],
     ) -> None:
-        self._seat = seat
+        self._slot = slot
         self._classifier = classifier
         self._concepts = concepts
         self._first = first
@@ -45,7 +45,7 @@ class Describer:
 
     async def describe(self, pictures: Sequence[RgbImage]) -> list[tuple[ConceptScore, ...]]:
         """The concepts of each picture, the best first: softmax of the logits over those that do not read alike."""
-        features = await self._seat.ask_all(EMBED_PICTURES, self._classifier, pictures)
+        features = await self._slot.ask_all(EMBED_PICTURES, self._classifier, pictures)
         return [self._scores(each) for each in features]
 
     def _scores(self, features: Features) -> tuple[ConceptScore, ...]:
@@ -70,9 +70,9 @@ class Concepts:
 
     def __init__(self) -> None:
         self._texts: OrderedDict[tuple[str, str], Features] = OrderedDict()
-        self._flights: Flights[tuple[str, tuple[str, ...]], Sequence[Features]] = Flights()
+        self._flights: SingleFlight[tuple[str, tuple[str, ...]], Sequence[Features]] = SingleFlight()
 
-    async def describer(self, seat: Seat, classifier: ModelSpec, request: AnalyzeRequest) -> Describer:
+    async def describer(self, slot: Slot, classifier: ModelSpec, request: AnalyzeRequest) -> Describer:
         """A describer for the request's concepts.
 
         Raises:
@@ -85,7 +85,7 @@ class Concepts:
 
             async def embed() -> Sequence[Features]:
                 # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
-                return await seat.ask_all(EMBED_TEXTS, classifier, new, deadline_s=math.inf)
+                return await slot.ask_all(EMBED_TEXTS, classifier, new, deadline_s=math.inf)
 
             known.update(zip(new, await self._flights.join((classifier.name, new), embed), strict=True))
         for text, features in known.items():
@@ -93,7 +93,7 @@ class Concepts:
             self._texts.move_to_end((classifier.name, text))
         while len(self._texts) > CACHED_TEXTS:
             self._texts.popitem(last=False)
-        return Describer(seat, classifier, request.concepts, first, [known[text] for text in texts])
+        return Describer(slot, classifier, request.concepts, first, [known[text] for text in texts])
 
     def forget(self, model: str) -> None:
         """Forgets the features that a model made."""

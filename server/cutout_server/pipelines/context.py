@@ -13,7 +13,7 @@ from cutout_server.models.embedding import Embedding
 from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.selection import Omissions
-from cutout_server.pools.placement import Seat
+from cutout_server.pools.placement import Slot
 from cutout_server.types import Picture, Task
 
 T = TypeVar("T")
@@ -60,8 +60,8 @@ class SelectedModels:
 class Slots:
     """Where they run; one and the same slot as far as their devices allow."""
 
-    segmenter: Seat
-    beside: Mapping[Task, Seat]
+    segmenter: Slot
+    beside: Mapping[Task, Slot]
 
 
 @dataclass(frozen=True)

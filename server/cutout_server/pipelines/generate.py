@@ -13,7 +13,7 @@ from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.models.operations import GENERATE
 from cutout_server.models.queries import GenerateQuery
-from cutout_server.pools.placement import Pools, Seat
+from cutout_server.pools.placement import Pools, Slot
 from cutout_server.types import (
     GeneratedPicture,
     GenerateRequest,
@@ -52,15 +52,15 @@ class Generation:
             CutoutError: The devices are full, the deadline has passed, or the generator cannot make such a picture.
         """
         generator = self.choose(request.generator)
-        async with self._pools.seat(generator) as seat:
+        async with self._pools.slot(generator) as slot:
             for index in range(len(request.prompts)):
-                async with aclosing(self._one(seat, generator, request, index)) as events:
+                async with aclosing(self._one(slot, generator, request, index)) as events:
                     async for event in events:
                         yield event
-                seat.step_back()
+                slot.step_back()
 
     async def _one(
-        self, seat: Seat, generator: ModelSpec, request: GenerateRequest, index: int
+        self, slot: Slot, generator: ModelSpec, request: GenerateRequest, index: int
     ) -> AsyncGenerator[GenerationProgress | GeneratedPicture]:
         loop = asyncio.get_running_loop()
         steps: asyncio.Queue[int | None] = asyncio.Queue()  # Holds no more than the request's steps.
@@ -82,7 +82,7 @@ class Generation:
             if not asked.cancelled():
                 asked.exception()  # Seen, so that asyncio does not complain when nobody waits for it any more.
 
-        asked = asyncio.ensure_future(seat.ask(GENERATE, generator, query))
+        asked = asyncio.ensure_future(slot.ask(GENERATE, generator, query))
         asked.add_done_callback(finish)
         try:
             while (step := await steps.get()) is not None:

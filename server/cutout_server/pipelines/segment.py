@@ -17,7 +17,7 @@ from cutout_server.pipelines.kinds.registry import kind_of
 from cutout_server.pipelines.pictures import Pictures
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.run import Run
-from cutout_server.pools.placement import Pools, Seat
+from cutout_server.pools.placement import Pools, Slot
 from cutout_server.types import ImageSource, Picture, SegmentRequest, Task, UriImage
 
 
@@ -58,7 +58,7 @@ class Segmentation:
         models = kind_of(request).select_models(self._shared, None)
         image = _image_of(request)
         if isinstance(image, UriImage):
-            async with self._pools.seat(models.segmenter):  # Fetching takes long, so a full server says so before.
+            async with self._pools.slot(models.segmenter):  # Fetching takes long, so a full server says so before.
                 image = await self._pictures.pin(image)
             request = request.with_image(image)
         identity = self._pictures.identity(image)
@@ -100,19 +100,19 @@ class Segmentation:
         """
         segmenter = self._shared.catalogue.choose(segmenter_name, Task.SEGMENT, "segmenter")
         async with self._pictures.open(image, for_session=True) as picture:
-            async with self._pools.seat(segmenter) as slot:
+            async with self._pools.slot(segmenter) as slot:
                 self._pools.settle(slot, picture, segmenter)
                 embedded = EmbeddedImage(picture, segmenter, await slot.embed(segmenter, picture), slot.pool.device)
             yield embedded
 
     async def _reserve(self, stack: AsyncExitStack, models: SelectedModels) -> Slots:
         """A slot for all models, and further ones for those that must not run on its device."""
-        slot = await stack.enter_async_context(self._pools.seat(models.segmenter))
+        slot = await stack.enter_async_context(self._pools.slot(models.segmenter))
 
-        async def beside(spec: ModelSpec) -> Seat:
+        async def beside(spec: ModelSpec) -> Slot:
             if slot.pool.device in spec.devices:
                 return slot
-            return await stack.enter_async_context(self._pools.seat(spec))
+            return await stack.enter_async_context(self._pools.slot(spec))
 
         return Slots(slot, {task: await beside(spec) for task, spec in models.beside.items()})
 

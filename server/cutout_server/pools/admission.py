@@ -1,4 +1,4 @@
-"""The seats of one device: how many requests it has in hand, and when those that it turns away are to come back."""
+"""The slots of one device: how many requests it has in hand, and when those that it turns away are to come back."""
 
 import time
 from collections.abc import Callable
@@ -26,12 +26,12 @@ def who(caller: str, peer: str) -> str:
 class Admission:
     """Admits a bounded number of requests. Those who are turned away stand in a queue that costs nothing.
 
-    Each is told the delay after which a seat should have become free for it, and from then on one is held for it for a
-    while. So whoever obeys gets in, though others ask for every seat the moment that it is given back. At most half of
-    the seats are held, and each caller at each address has one promise at a time.
+    Each is told the delay after which a slot should have become free for it, and from then on one is held for it for a
+    while. So whoever obeys gets in, though others ask for every slot the moment that it is given back. At most half of
+    the slots are held, and each caller at each address has one promise at a time.
 
     Args:
-        device: Whose seats they are, for errors.
+        device: Whose slots they are, for errors.
         capacity: How many.
         clock: Seconds.
     """
@@ -45,7 +45,7 @@ class Admission:
         self._pace = Pace(0.1, clock=clock)
 
     def expects(self, caller: str) -> bool:
-        """Whether a seat is held for a caller by now."""
+        """Whether a slot is held for a caller by now."""
         promise = self._promises.get(caller)
         return promise is not None and promise.due_s <= self._clock() <= promise.expires_s
 
@@ -59,7 +59,7 @@ class Admission:
         return self.requests < self.capacity
 
     def admit(self, caller: str) -> None:
-        """Takes a seat; `leave` gives it back.
+        """Takes a slot; `leave` gives it back.
 
         Args:
             caller: As `who` names it.
@@ -80,18 +80,18 @@ class Admission:
         self.requests += 1
 
     def leave(self, worked_s: float) -> None:
-        """Gives a seat back after `worked_s` seconds of holding it."""
+        """Gives a slot back after `worked_s` seconds of holding it."""
         self._pace.given_back(worked_s, self.requests)
         self.requests -= 1
 
     def _promise(self, caller: str) -> float:
-        """How long to wait until a seat is free for a caller: one becomes free for each request that is done."""
+        """How long to wait until a slot is free for a caller: one becomes free for each request that is done."""
         now_s = self._clock()
         known = self._promises.get(caller)
         if known is not None and known.due_s > now_s:
             return max(MIN_DELAY_S, known.due_s - now_s)
         ahead = sum(key != caller for key in self._promises)
-        # One whose seat was not free in time is the next.
+        # One whose slot was not free in time is the next.
         delay_s = self._pace.delay_s(1 if known else ahead + 1)
         if known is not None or len(self._promises) < self.capacity:
             due_s = known.due_s if known else now_s + delay_s

@@ -15,10 +15,10 @@ from cutout_server.errors import DeadlineError
 from cutout_server.models.compact import compact, expand
 from cutout_server.models.operations import Answer, Operation, Query
 from cutout_server.pools.admission import Admission, who
+from cutout_server.pools.batch_sizing import BatchSizing
 from cutout_server.pools.embeddings import EmbeddingsCache
-from cutout_server.pools.gains import Gains
+from cutout_server.pools.fair_queue import FairQueue, Turn
 from cutout_server.pools.models import LoadedModels
-from cutout_server.pools.turns import Turn, Turns
 
 log = structlog.get_logger()
 
@@ -115,8 +115,8 @@ class DevicePool:
         self._max_batch = max_batch
         self._max_encode_batch = max_encode_batch
         self._observer = observer
-        self.turns = Turns()
-        self._gains = Gains()
+        self.fair_queue = FairQueue()
+        self._batch_sizing = BatchSizing()
         self._waiting: list[AnyJob] = []
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"pool-{device}")
@@ -139,17 +139,17 @@ class DevicePool:
         return self.admission.capacity
 
     def admit(self, caller: str = "", deadline_s: float = float("inf"), peer: str = "") -> Turn:
-        """Takes a seat for a request; `leave` gives it back.
+        """Takes a slot for a request; `leave` gives it back.
 
         Raises:
             OverloadedError: None is free.
         """
         self.admission.admit(who(caller, peer))
-        return self.turns.take(caller, deadline_s)
+        return self.fair_queue.take(caller, deadline_s)
 
     def leave(self, turn: Turn, worked_s: float) -> None:
-        """Gives a seat back after `worked_s` seconds of holding it."""
-        self.turns.give_back(turn)
+        """Gives a slot back after `worked_s` seconds of holding it."""
+        self.fair_queue.give_back(turn)
         self.admission.leave(worked_s)
 
     async def ask(
@@ -244,7 +244,7 @@ class DevicePool:
         for job in batch:
             self._observer.waited(self.device, started_s - job.queued_s)
             if job.turn:
-                self.turns.begin(job.turn)
+                self.fair_queue.begin(job.turn)
         self.batches += 1
         self.jobs += len(batch)
         self._observer.batched(self.device, batch[0].operation.name, len(batch))
@@ -257,13 +257,13 @@ class DevicePool:
         batch = [job for job in alive if job is alive[0] or job.joins(alive[0])]
         if batch:
             most = min(len(batch), batch[0].max_batch)
-            batch = batch[: self._gains.best(batch[0].kind, most)]
+            batch = batch[: self._batch_sizing.best(batch[0].kind, most)]
         chosen = set(map(id, batch))
         self._waiting = [job for job in alive if id(job) not in chosen]
         return batch
 
     def _order(self, job: AnyJob) -> tuple[int, float, int]:
-        return self.turns.order(job.turn) if job.turn else (-1, 0.0, 0)
+        return self.fair_queue.order(job.turn) if job.turn else (-1, 0.0, 0)
 
     def _is_alive(self, job: AnyJob) -> bool:
         if job.done.done():
@@ -290,7 +290,7 @@ class DevicePool:
             elif not batch[0].done.done():
                 batch[0].done.set_exception(error)
             return
-        self._gains.measured(batch[0].kind, len(batch), seconds)
+        self._batch_sizing.measured(batch[0].kind, len(batch), seconds)
         finished_s = time.monotonic()
         for job, answer in zip(batch, answers, strict=True):
             if not job.done.done():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, Operation
-from cutout_server.pools.flights import Flights
+from cutout_server.pools.single_flight import SingleFlight
 from cutout_server.types import RgbImage
 
 
@@ -34,7 +34,7 @@ class EmbeddingsCache:
         self.hits = 0
         self.misses = 0
         self._entries: OrderedDict[EmbeddingKey, Embedding] = OrderedDict()
-        self._flights: Flights[EmbeddingKey, Embedding] = Flights()
+        self._flights: SingleFlight[EmbeddingKey, Embedding] = SingleFlight()
 
     def __len__(self) -> int:
         return len(self._entries)

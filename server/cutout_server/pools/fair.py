@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from cutout_server import calls
-from cutout_server.pools.turns import Turn, Turns
+from cutout_server.pools.fair_queue import FairQueue, Turn
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class _Piece:
 
 
 class FairThreads(ThreadPoolExecutor):
-    """Work begins in the order of `Turns`, for the call that it is submitted in. What is cancelled before is not begun.
+    """Work begins in the order of `FairQueue`, for the call that it is submitted in; not what is cancelled before.
 
     A piece that has begun holds its thread until it is done: whatever may take long has to come in several pieces, or
     to go elsewhere.
@@ -46,7 +46,7 @@ class FairThreads(ThreadPoolExecutor):
         self._where = where
         self._observer = observer
         self._order_lock = threading.Lock()
-        self._turns = Turns()
+        self._turns = FairQueue()
         self._waiting: list[_Piece] = []
 
     def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

@@ -1,4 +1,4 @@
-"""All device pools together: where a request is seated."""
+"""All device pools together: where a request is placed."""
 
 import asyncio
 import math
@@ -15,11 +15,11 @@ from cutout_server.models.runtime import Runtime
 from cutout_server.pools.admission import who
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
-from cutout_server.pools.turns import Turn
+from cutout_server.pools.fair_queue import Turn
 from cutout_server.types import Picture, RgbImage
 
 
-class Seat:
+class Slot:
     """A request's place on a device: what it asks there, it asks through this."""
 
     def __init__(self, pool: DevicePool, turn: Turn) -> None:
@@ -72,10 +72,10 @@ class Seat:
 
     def step_back(self) -> None:
         """Lets those go first who came meanwhile: what work of many long passes owes to the others."""
-        self.pool.turns.step_back(self.turn)
+        self.pool.fair_queue.step_back(self.turn)
 
     def leave(self) -> None:
-        """Gives the seat back."""
+        """Gives the slot back."""
         self.pool.leave(self.turn, time.monotonic() - self._taken_s)
 
 
@@ -87,8 +87,8 @@ class Pools:
         self._catalogue = catalogue
 
     @asynccontextmanager
-    async def seat(self, spec: ModelSpec) -> AsyncIterator[Seat]:
-        """Seats a request on the device with the fewest requests that may hold the model.
+    async def slot(self, spec: ModelSpec) -> AsyncIterator[Slot]:
+        """Places a request on the device with the fewest requests that may hold the model.
 
         Raises:
             OverloadedError: Every such device is full; known at once, before any work was done.
@@ -97,11 +97,11 @@ class Pools:
         caller = who(call.caller, call.peer)
         pools = (self.by_device[device] for device in spec.devices)
         pool = min(pools, key=lambda pool: (not pool.admission.expects(caller), pool.requests))
-        seat = Seat(pool, pool.admit(call.caller, call.deadline_s, call.peer))
+        slot = Slot(pool, pool.admit(call.caller, call.deadline_s, call.peer))
         try:
-            yield seat
+            yield slot
         finally:
-            seat.leave()
+            slot.leave()
 
     def on_unload(self, forget: Callable[[str], None]) -> None:
         """Has `forget` called with the name of each model that leaves a device, on the event loop."""
@@ -113,25 +113,25 @@ class Pools:
         key = _key(spec, picture_key)
         return any(self.by_device[device].embeddings.holds(key) for device in spec.devices)
 
-    def settle(self, seat: Seat, picture: Picture, spec: ModelSpec, *others: ModelSpec) -> None:
-        """Moves a seated request to the device that has the picture's embedding already, if there is room.
+    def settle(self, slot: Slot, picture: Picture, spec: ModelSpec, *others: ModelSpec) -> None:
+        """Moves a placed request to the device that has the picture's embedding already, if there is room.
 
         `others` are the models that the request uses beside the one that embeds; those that can run where it sits now
         must be able to run there too.
         """
         key = _key(spec, picture.key)
-        if seat.pool.embeddings.holds(key):
+        if slot.pool.embeddings.holds(key):
             return
-        sharing = [other for other in others if seat.pool.device in other.devices]
+        sharing = [other for other in others if slot.pool.device in other.devices]
         for device in spec.devices:
             pool = self.by_device[device]
             if pool.embeddings.holds(key) and all(device in other.devices for other in sharing):
                 call = calls.current()
                 if not pool.admission.has_room(who(call.caller, call.peer)):
                     continue
-                turn = pool.admit(seat.turn.caller, seat.turn.deadline_s, call.peer)
-                seat.leave()
-                seat.pool, seat.turn = pool, turn
+                turn = pool.admit(slot.turn.caller, slot.turn.deadline_s, call.peer)
+                slot.leave()
+                slot.pool, slot.turn = pool, turn
                 return
 
     async def load(self, spec: ModelSpec, device: str = "") -> None:

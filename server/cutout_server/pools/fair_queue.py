@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(eq=False)
 class Turn:
-    """One request's place in the order; made by `Turns`."""
+    """One request's place in the order; made by `FairQueue`."""
 
     caller: str
     deadline_s: float
@@ -20,7 +20,7 @@ class _Caller:
     turns: set[Turn] = field(default_factory=set)
 
 
-class Turns:
+class FairQueue:
     """Fair queueing of requests, each of one unit (Demers, Keshav, Shenker 1989).
 
     A caller's round grows with each of its requests that begins; the caller with the lowest round is next, so that a

@@ -20,7 +20,7 @@ class _Times:
     passes: int = 0
 
 
-class Gains:
+class BatchSizing:
     """Learns for each kind of pass how many jobs to join. Joins all until it has seen that this does not pay."""
 
     def __init__(self) -> None:

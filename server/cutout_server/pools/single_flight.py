@@ -15,7 +15,7 @@ class _Flight(Generic[V]):
     waiters: int = 0
 
 
-class Flights(Generic[K, V]):
+class SingleFlight(Generic[K, V]):
     """Work under way, by what it is for. Belongs to the event loop."""
 
     def __init__(self) -> None:
