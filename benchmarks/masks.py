@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from cutout_common import masks as codec
 from cutout_server.imaging import masks
-from cutout_server.models.sam.frame import stretches as of_square
-from cutout_server.models.stretches import Stretch
+from cutout_server.models.bilinear import Interpolation
+from cutout_server.models.sam.longest_side import interpolations as of_square
 from cutout_server.models.upscale import Upscaling
 from cutout_server.types import MaskFormat, MaskPatch
 from harness.photographs import boxes
@@ -58,14 +58,14 @@ def main() -> None:
 def compare(name: str, size: tuple[int, int], count: int, rounds: int) -> list[Row]:
     """A row for logits over the picture, as SAM 2 has them, and one for those over the padded square."""
     rows: list[Row] = []
-    for family, stretches in (("SAM 2", (Stretch(size, size),)), ("SAM", of_square(size, SQUARE))):
+    for family, interpolations in (("SAM 2", (Interpolation(size, size),)), ("SAM", of_square(size, SQUARE))):
         logits = objects(count, size, square=family == "SAM")
-        upscaling = Upscaling((256, 256), stretches)
+        upscaling = Upscaling((256, 256), interpolations)
         first = next(iter(upscaling.levels(logits[:1], [0.0]))).patch(0)
-        assert np.array_equal(first.whole(), whole(logits[0], stretches))
+        assert np.array_equal(first.whole(), whole(logits[0], interpolations))
         times: dict[str, list[list[float]]] = {"whole": [], "part": []}
         ways: dict[str, Callable[[], float]] = {
-            "whole": lambda: timed(times["whole"], by_wholes, logits, stretches),  # noqa: B023 - called in this turn
+            "whole": lambda: timed(times["whole"], by_wholes, logits, interpolations),  # noqa: B023 - called in this turn
             "part": lambda: timed(times["part"], by_parts, logits, upscaling),  # noqa: B023
         }
         # The whole way takes minutes for many objects in the largest pictures.
@@ -100,19 +100,19 @@ def objects(count: int, size: tuple[int, int], *, square: bool) -> Tensor:
     return torch.stack(logits) + uneven
 
 
-def whole(logits: Tensor, stretches: Sequence[Stretch]) -> np.ndarray:
+def whole(logits: Tensor, interpolations: Sequence[Interpolation]) -> np.ndarray:
     """One mask as the official predictors make it."""
     values = logits[None]
-    for stretch in stretches:
-        values = stretch(values)
+    for interpolation in interpolations:
+        values = interpolation(values)
     mask: np.ndarray = (values[0] > 0).numpy()
     return mask
 
 
-def by_wholes(logits: Tensor, stretches: Sequence[Stretch], lap: Callable[[int], None]) -> None:
+def by_wholes(logits: Tensor, interpolations: Sequence[Interpolation], lap: Callable[[int], None]) -> None:
     """Each mask at full size, and everything from that."""
     for each in logits:
-        mask = whole(each, stretches)
+        mask = whole(each, interpolations)
         lap(0)
         counts = codec.rle_encode(mask)
         int(np.count_nonzero(mask))

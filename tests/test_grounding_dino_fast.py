@@ -12,7 +12,6 @@ from cutout_server.models.grounding_dino import load
 from cutout_server.models.grounding_dino.deformable import DeformableAttention, Places
 from cutout_server.models.grounding_dino.fast_network import FastNetwork, is_usual
 from cutout_server.models.grounding_dino.prompts import Prompt
-from cutout_server.models.grounding_dino.recent import Recent
 from cutout_server.models.grounding_dino.swin import Swin
 from cutout_server.models.grounding_dino.transformers_network import TransformersNetwork
 from cutout_server.models.runtime import Precision, Runtime
@@ -153,20 +152,11 @@ def test_what_is_kept_is_bounded():
         network._text([Prompt((101, 110 + index, 1012, 102), ())])
     for side in range(80, 280, 32):
         answer(network, picture(1, 3, 80, side), [CAT])
-    assert len(network._text._kept) == 64
-    assert len(network._grids) == 4
-    assert len(network._swin._cuts) <= 32
+    assert network._text._kept.cache_info().currsize == 64
+    assert network._grids.cache_info().currsize == 4
+    assert network._swin._cuts.cache_info().currsize <= 32
     for found, expected in zip(answer(network, pixels, [CAT]), first, strict=True):
         assert torch.equal(found, expected)
-
-
-def test_the_oldest_is_forgotten():
-    """It is the one that was asked for longest ago, and it is made anew."""
-    made = []
-    recent = Recent(lambda key: made.append(key) or key * 2, 2)
-    assert [recent(key) for key in (1, 2, 1, 3, 1, 2)] == [2, 4, 2, 6, 2, 4]
-    assert made == [1, 2, 3, 2]
-    assert len(recent) == 2
 
 
 @torch.inference_mode()

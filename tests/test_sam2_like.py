@@ -7,8 +7,8 @@ import pytest
 import torch
 from cutout_common.masks import rle_decode
 from cutout_server.models import edgetam, sam3
-from cutout_server.models.protocols import Segmenter, Sifter
-from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery, Sieve, SiftQuery
+from cutout_server.models.protocols import GridSegmenter, Segmenter
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskFilter, MaskQuery, PointQuery
 from cutout_server.models.sam2_like import Sam2Like
 from cutout_server.types import Box, ModelFiles, ObjectPrompt
 from edgetam_checkpoints import edgetam_folder  # noqa: F401 - a fixture
@@ -126,13 +126,13 @@ def test_a_grid_is_sifted_as_prompts_are_decoded(bench):
     """Its masks are those of the prompts, measured at the picture's size."""
     image = PICTURES["tall"]()
     (embedding,) = bench.ours.encode([image])
-    sieve = Sieve(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=0.1)
+    mask_filter = MaskFilter(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=0.1)
     spots = [(30.0, 40.0), (80.0, 220.0)]
-    sifted = bench.ours.sift([SiftQuery(embedding, spot, sieve, with_logits=True) for spot in spots])
+    filtered = bench.ours.filtered_masks([PointQuery(embedding, spot, mask_filter, with_logits=True) for spot in spots])
     label = np.ones(1, np.int32)
     prompts = [ObjectPrompt(points=np.array([spot], np.float32), labels=label) for spot in spots]
     queries = [DecodeQuery(embedding, prompt, multimask=True) for prompt in prompts]
-    for found, query, candidates in zip(sifted, queries, bench.ours.decode(queries), strict=True):
+    for found, query, candidates in zip(filtered, queries, bench.ours.decode(queries), strict=True):
         for one, mask, logits, iou in zip(
             found.kept,
             full_size(bench.ours, query, candidates),
@@ -150,7 +150,7 @@ def test_a_grid_is_sifted_as_prompts_are_decoded(bench):
 def test_it_is_a_segmenter_and_a_sifter(bench):
     """It fills in both Protocols, and refuses foreign embeddings."""
     assert isinstance(bench.ours, Segmenter)
-    assert isinstance(bench.ours, Sifter)
+    assert isinstance(bench.ours, GridSegmenter)
 
     class Foreign:
         image_size = (5, 5)

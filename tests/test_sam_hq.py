@@ -11,8 +11,8 @@ import pytest
 import torch
 from cutout_common.masks import rle_decode
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.protocols import Segmenter, Sifter
-from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery, Sieve, SiftQuery
+from cutout_server.models.protocols import GridSegmenter, Segmenter
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskFilter, MaskQuery, PointQuery
 from cutout_server.models.sam_hq import SamHq, load
 from cutout_server.types import Box, ModelFiles, ObjectPrompt, Rle
 from sam2_cases import KINDS, PICTURES
@@ -189,13 +189,13 @@ def test_a_grid_is_sifted_as_prompts_are_decoded(ours):
     """Its masks are those of the prompts, measured at the picture's size."""
     image = PICTURES["tall"]()
     (embedding,) = ours.encode([image])
-    sieve = Sieve(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
+    mask_filter = MaskFilter(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
     spots = [(30.0, 40.0), (80.0, 220.0)]
-    sifted = ours.sift([SiftQuery(embedding, spot, sieve, with_logits=True) for spot in spots])
+    filtered = ours.filtered_masks([PointQuery(embedding, spot, mask_filter, with_logits=True) for spot in spots])
     label = np.ones(1, np.int32)
     prompts = [ObjectPrompt(points=np.array([spot], np.float32), labels=label) for spot in spots]
     queries = [DecodeQuery(embedding, prompt, multimask=True) for prompt in prompts]
-    for found, query, candidates in zip(sifted, queries, ours.decode(queries), strict=True):
+    for found, query, candidates in zip(filtered, queries, ours.decode(queries), strict=True):
         for one, mask, logits, iou in zip(
             found.kept, full_size(ours, query, candidates), candidates.logits, candidates.predicted_iou, strict=True
         ):
@@ -212,7 +212,7 @@ def decoded(rle: Rle) -> np.ndarray:
 def test_it_is_a_segmenter_and_a_sifter(ours):
     """It fills in both Protocols, and refuses foreign embeddings."""
     assert isinstance(ours, Segmenter)
-    assert isinstance(ours, Sifter)
+    assert isinstance(ours, GridSegmenter)
 
     class Foreign:
         image_size = (5, 5)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from cutout_server.models.protocols import Segmenter, Sifter
-from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery, Sieve, SiftQuery
+from cutout_server.models.protocols import GridSegmenter, Segmenter
+from cutout_server.models.queries import Candidates, DecodeQuery, MaskFilter, MaskQuery, PointQuery
 from cutout_server.models.sam import Sam, load
 from cutout_server.models.upscale import Levels
 from cutout_server.types import Box, ModelFiles, ObjectPrompt
@@ -151,12 +151,12 @@ def test_the_narrowest_pictures_are_answered(ours, shape):
 
 
 def test_few_masks_are_at_full_size_at_once(ours, benches, monkeypatch):
-    """However many points are sifted, no mask of another is in hand beside it; each is what it is alone."""
+    """However many points are filtered, no mask of another is in hand beside it; each is what it is alone."""
     bench = benches["large"]
     height, width = bench.embedding.image_size
-    sieve = Sieve(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
+    mask_filter = MaskFilter(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
     spots = [(width * x / 4, height * y / 4) for x in (1, 2, 3) for y in (1, 2, 3)]
-    queries = [SiftQuery(bench.embedding, spot, sieve) for spot in spots]
+    queries = [PointQuery(bench.embedding, spot, mask_filter) for spot in spots]
     in_hand, most = [], []
     made = ours._levels
 
@@ -167,11 +167,11 @@ def test_few_masks_are_at_full_size_at_once(ours, benches, monkeypatch):
             yield levels
 
     monkeypatch.setattr(ours, "_levels", watched)
-    together = ours.sift(queries)
+    together = ours.filtered_masks(queries)
     assert len(in_hand) == 3 * 9
     assert max(most) <= 2
     for query, found in zip(queries, together, strict=True):
-        (alone,) = ours.sift([query])
+        (alone,) = ours.filtered_masks([query])
         for one, other in zip(found.kept, alone.kept, strict=True):
             assert abs(one.predicted_iou - other.predicted_iou) < 1e-5
             # An empty mask has none.
@@ -183,17 +183,17 @@ def test_a_sieve_keeps_what_passes(ours, benches):
     """Questions with other thresholds share a call; each gets what passes its own, and hears of all the rest."""
     bench = benches["square"]
     spots = [(x, y) for x in (60.0, 250.0, 440.0) for y in (60.0, 250.0, 440.0)]
-    every = Sieve(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
-    strict = Sieve(mask_threshold=0.0, predicted_iou=0.45, stability_score=0.8, stability_offset=1.0)
-    queries = [SiftQuery(bench.embedding, spot, sieve) for spot in spots for sieve in (every, strict)]
-    siftings = ours.sift(queries)
-    found = [each.kept for each in siftings]
+    every = MaskFilter(mask_threshold=0.0, predicted_iou=0.0, stability_score=0.0, stability_offset=1.0)
+    strict = MaskFilter(mask_threshold=0.0, predicted_iou=0.45, stability_score=0.8, stability_offset=1.0)
+    queries = [PointQuery(bench.embedding, spot, mask_filter) for spot in spots for mask_filter in (every, strict)]
+    answers = ours.filtered_masks(queries)
+    found = [each.kept for each in answers]
     assert all(len(each) == 3 for each in found[::2])
     for all_three, some in zip(found[::2], found[1::2], strict=True):
         passing = [each for each in all_three if each.predicted_iou > 0.45 and each.stability_score >= 0.8]
         assert [each.predicted_iou for each in some] == pytest.approx([e.predicted_iou for e in passing], abs=1e-5)
     assert 0 < sum(map(len, found[1::2])) < 3 * len(spots)
-    for every_mask, some in zip(siftings[::2], siftings[1::2], strict=True):
+    for every_mask, some in zip(answers[::2], answers[1::2], strict=True):
         assert not every_mask.doubted
         assert not every_mask.unstable
         doubted = [each for each in every_mask.kept if not each.predicted_iou > 0.45]
@@ -219,7 +219,7 @@ def test_foreign_embeddings_and_empty_prompts_are_refused(ours, benches):
 def test_it_is_a_segmenter_and_a_sifter(ours):
     """It fills in both Protocols."""
     assert isinstance(ours, Segmenter)
-    assert isinstance(ours, Sifter)
+    assert isinstance(ours, GridSegmenter)
 
 
 def test_the_official_vit_b_is_answered_as_by_the_predictor(tmp_path):

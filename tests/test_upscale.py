@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from cutout_server.models.sam.frame import stretches as of_square
-from cutout_server.models.stretches import Stretch, Taps
+from cutout_server.models.bilinear import Interpolation, Taps
+from cutout_server.models.sam.longest_side import interpolations as of_square
 from cutout_server.models.upscale import Upscaling
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,18 +55,18 @@ def logits_of(kind: str, shape: tuple[int, int], seed: int) -> torch.Tensor:
     }[kind]
 
 
-def of_everything(logits: torch.Tensor, stretches: tuple[Stretch, ...]) -> torch.Tensor:
+def of_everything(logits: torch.Tensor, interpolations: tuple[Interpolation, ...]) -> torch.Tensor:
     """The reference, written out: interpolate, cut, and again."""
-    for stretch in stretches:
-        logits = functional.interpolate(logits[:, None], stretch.size, mode="bilinear", align_corners=False)[:, 0]
-        logits = logits[:, : stretch.kept[0], : stretch.kept[1]]
+    for interpolation in interpolations:
+        logits = functional.interpolate(logits[:, None], interpolation.size, mode="bilinear", align_corners=False)[:, 0]
+        logits = logits[:, : interpolation.kept[0], : interpolation.kept[1]]
     return logits
 
 
-def assert_same(logits: torch.Tensor, stretches: tuple[Stretch, ...]) -> None:
+def assert_same(logits: torch.Tensor, interpolations: tuple[Interpolation, ...]) -> None:
     source = (logits.shape[1], logits.shape[2])
-    (levels,) = Upscaling(source, stretches).levels(logits, THRESHOLDS)
-    whole = of_everything(logits, stretches)[0]
+    (levels,) = Upscaling(source, interpolations).levels(logits, THRESHOLDS)
+    whole = of_everything(logits, interpolations)[0]
     for index, threshold in enumerate(THRESHOLDS):
         assert np.array_equal(levels.patch(index).whole(), (whole > threshold).numpy())
         assert levels.areas()[index] == int((whole > threshold).sum())
@@ -77,7 +77,7 @@ def assert_same(logits: torch.Tensor, stretches: tuple[Stretch, ...]) -> None:
 def test_any_logits_over_the_picture(shape, size, kind, seed):
     """Any sizes of logits and picture, up and down, and logits of many kinds."""
     shape = (min(shape[0], 400), min(shape[1], 400))
-    assert_same(logits_of(kind, shape, seed), (Stretch(size, size),))
+    assert_same(logits_of(kind, shape, seed), (Interpolation(size, size),))
 
 
 @settings(max_examples=80, deadline=None)
@@ -87,12 +87,12 @@ def test_any_logits_over_the_padded_square(size, kind, seed):
     assert_same(logits_of(kind, (256, 256), seed), of_square(size, 1024))
 
 
-@pytest.mark.parametrize("stretches", [(Stretch((600, 803), (600, 803)),), of_square((431, 640), 1024)])
-def test_thresholds_that_pixels_lie_on(stretches):
+@pytest.mark.parametrize("interpolations", [(Interpolation((600, 803), (600, 803)),), of_square((431, 640), 1024)])
+def test_thresholds_that_pixels_lie_on(interpolations):
     """Of a pixel that is at the threshold to the last bit torch's own rounding decides."""
     logits = logits_of("blobs", (256, 256), 1)
-    upscaling = Upscaling((256, 256), stretches)
-    whole = of_everything(logits, stretches)[0]
+    upscaling = Upscaling((256, 256), interpolations)
+    whole = of_everything(logits, interpolations)[0]
     for threshold in whole.flatten()[:: whole.numel() // 60].tolist():
         (levels,) = upscaling.levels(logits, [threshold])
         assert np.array_equal(levels.patch(0).whole(), (whole > threshold).numpy())
@@ -130,7 +130,7 @@ def test_memory_does_not_grow_with_objects_times_pixels():
     y, x = np.mgrid[:256, :256].astype(np.float32)
     centres = np.random.default_rng(0).uniform(20, 236, (24, 2))
     logits = torch.from_numpy(np.stack([9 - np.hypot(y - cy, x - cx) for cy, cx in centres], dtype=np.float32))
-    upscaling = Upscaling((256, 256), (Stretch((6000, 8000), (6000, 8000)),))
+    upscaling = Upscaling((256, 256), (Interpolation((6000, 8000), (6000, 8000)),))
     with Largest() as largest:
         patches = [levels.patch(0) for levels in upscaling.levels(logits, [0.0])]
     assert len(patches) == 24
@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_objects_times_pixels():
 def test_large_objects_are_made_strip_by_strip():
     """Of one that fills a 12-megapixel picture, the mask is all that is made at that size."""
     with Largest() as largest:
-        (levels,) = Upscaling((256, 256), (Stretch((3000, 4000), (3000, 4000)),)).levels(
+        (levels,) = Upscaling((256, 256), (Interpolation((3000, 4000), (3000, 4000)),)).levels(
             logits_of("noise", (256, 256), 3), [0.0]
         )
     assert levels.inside.nbytes == largest.nbytes == 3000 * 4000
@@ -151,13 +151,13 @@ def test_one_object_is_in_hand_at_a_time():
     """Whoever lets go of the masks of one has them freed before the next one's are made."""
     logits = torch.cat([logits_of("noise", (64, 64), seed) for seed in range(5)])
     before: weakref.ref | None = None
-    for levels in Upscaling((64, 64), (Stretch((700, 500), (700, 500)),)).levels(logits, THRESHOLDS):
+    for levels in Upscaling((64, 64), (Interpolation((700, 500), (700, 500)),)).levels(logits, THRESHOLDS):
         assert before is None or before() is None
         before = weakref.ref(levels.inside)
         del levels
 
 
 def test_no_logits_at_all():
-    """What comes of a sieve that nothing passed."""
+    """What comes of a mask filter that nothing passed."""
     for size in ((20, 30), (600, 803)):
-        assert list(Upscaling((64, 64), (Stretch(size, size),)).levels(torch.zeros(0, 64, 64), THRESHOLDS)) == []
+        assert list(Upscaling((64, 64), (Interpolation(size, size),)).levels(torch.zeros(0, 64, 64), THRESHOLDS)) == []

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutout_server.models import two_way
-from cutout_server.models.products import linear, product
+from cutout_server.models.onednn import linear, product
 from cutout_server.models.runtime import Runtime
 from cutout_server.models.two_way import ImageTokens
 

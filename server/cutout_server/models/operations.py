@@ -9,9 +9,9 @@ from cutout_server.models.protocols import (
     Classifier,
     Detector,
     Generator,
+    GridSegmenter,
     Proposer,
     Segmenter,
-    Sifter,
     TextSegmenter,
 )
 from cutout_server.models.queries import (
@@ -19,11 +19,11 @@ from cutout_server.models.queries import (
     DecodeQuery,
     Detection,
     DetectQuery,
+    FilteredMasks,
     GenerateQuery,
     MaskQuery,
+    PointQuery,
     ProposeQuery,
-    Sifting,
-    SiftQuery,
     TextFind,
     TextQuery,
 )
@@ -70,8 +70,8 @@ def _propose(model: Proposer, queries: Sequence[ProposeQuery]) -> Sequence[Candi
     return model.propose(queries)
 
 
-def _sift(model: Sifter, queries: Sequence[SiftQuery]) -> Sequence[Sifting]:
-    return model.sift(queries)
+def _filtered(model: GridSegmenter, queries: Sequence[PointQuery]) -> Sequence[FilteredMasks]:
+    return model.filtered_masks(queries)
 
 
 def _image_features(model: Detector, images: Sequence[RgbImage]) -> Sequence[Embedding]:
@@ -102,7 +102,7 @@ ENCODE = Operation("encode", "encode", _encode, makes_embeddings=True)
 DECODE = Operation("decode", "prompt", _decode, reads_embeddings=True)
 MASKS = Operation("masks", "masks", _masks)
 PROPOSE = Operation("propose", "prompt", _propose, reads_embeddings=True)
-SIFT = Operation("sift", "prompt", _sift, reads_embeddings=True)
+FILTERED_MASKS = Operation("filtered_masks", "prompt", _filtered, reads_embeddings=True)
 IMAGE_FEATURES = Operation("image_features", "detect", _image_features, makes_embeddings=True)
 DETECT = Operation("detect", "detect", _detect, reads_embeddings=True)
 SEGMENT_TEXT = Operation("segment_text", "detect", _segment_text, reads_embeddings=True)

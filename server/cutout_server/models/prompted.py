@@ -1,4 +1,4 @@
-"""What the segmenters of the SAM line share: prompts decoded in company, and masks sifted where they are made."""
+"""What the segmenters of the SAM line share: prompts decoded in company, and masks filtered where they are made."""
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -12,20 +12,20 @@ from cutout_common.masks import rle_encode_part
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.engines import Encoder
-from cutout_server.models.queries import Candidates, DecodeQuery, MaskQuery, Sifted, Sifting, SiftQuery
-from cutout_server.models.stretches import Stretch
+from cutout_server.models.queries import Candidates, DecodeQuery, FilteredMask, FilteredMasks, MaskQuery, PointQuery
 from cutout_server.models.upscale import Levels, upscaling
 from cutout_server.types import MaskPatch, ObjectPrompt, RgbImage, Rle
 
-Q = TypeVar("Q", DecodeQuery, MaskQuery, SiftQuery)
+Q = TypeVar("Q", DecodeQuery, MaskQuery, PointQuery)
 
 _PROMPTS_PER_CALL = 64  # As the official automatic mask generators; bounds the decoder's memory.
 
 
 class PromptedSegmenter(ABC):
-    """A `Segmenter` and `Sifter` by three steps that each family takes in its own way.
+    """A `Segmenter` and `GridSegmenter` by three steps that each family takes in its own way.
 
     Args:
         model: In eval mode, on its device. Nothing of it changes afterwards.
@@ -48,7 +48,7 @@ class PromptedSegmenter(ABC):
         """
 
     @abstractmethod
-    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
+    def _interpolations(self, embedding: Embedding) -> tuple[Interpolation, ...]:
         """How logits come to the picture's size."""
 
     @property
@@ -98,15 +98,15 @@ class PromptedSegmenter(ABC):
         return [answers[i] for i in range(len(queries))]
 
     @torch.inference_mode()
-    def sift(self, queries: Sequence[SiftQuery]) -> list[Sifting]:
-        """See `Sifter.sift`; a few masks at a time are at full size, one of a very large picture.
+    def filtered_masks(self, queries: Sequence[PointQuery]) -> list[FilteredMasks]:
+        """See `GridSegmenter.filtered_masks`; a few masks at a time are at full size, one of a very large picture.
 
         Raises:
             TypeError: An embedding is of another family.
         """
-        answers: dict[int, Sifting] = {}
-        for indices, alike in _chunks(queries, lambda query: (id(query.embedding), query.sieve)):
-            answers.update(zip(indices, self._sift_alike(alike), strict=True))
+        answers: dict[int, FilteredMasks] = {}
+        for indices, alike in _chunks(queries, lambda query: (id(query.embedding), query.mask_filter)):
+            answers.update(zip(indices, self._filter_alike(alike), strict=True))
         return [answers[i] for i in range(len(queries))]
 
     def _masks(self, logits: Tensor, embedding: Embedding, threshold: float) -> list[MaskPatch]:
@@ -115,35 +115,35 @@ class PromptedSegmenter(ABC):
 
     def _levels(self, logits: Tensor, embedding: Embedding, thresholds: Sequence[float]) -> Iterator[Levels]:
         height, width = logits.shape[-2:]
-        return upscaling((height, width), self._stretches(embedding)).levels(logits, thresholds)
+        return upscaling((height, width), self._interpolations(embedding)).levels(logits, thresholds)
 
-    def _sift_alike(self, queries: Sequence[SiftQuery]) -> list[Sifting]:
-        embedding, sieve = queries[0].embedding, queries[0].sieve
+    def _filter_alike(self, queries: Sequence[PointQuery]) -> list[FilteredMasks]:
+        embedding, mask_filter = queries[0].embedding, queries[0].mask_filter
         inside = np.ones(1, np.int32)
         prompts = [ObjectPrompt(points=np.array([query.point], np.float32), labels=inside) for query in queries]
         logits, predicted_iou = self._answer([DecodeQuery(embedding, prompt, multimask=True) for prompt in prompts])
         candidates = logits.shape[1]
         logits, predicted_iou = logits.flatten(0, 1), predicted_iou.flatten()
         scores: list[float] = predicted_iou.tolist()
-        passes = (predicted_iou > sieve.predicted_iou) | (sieve.predicted_iou <= 0)
-        kept: list[list[Sifted]] = [[] for _ in queries]
+        passes = (predicted_iou > mask_filter.predicted_iou) | (mask_filter.predicted_iou <= 0)
+        kept: list[list[FilteredMask]] = [[] for _ in queries]
         doubted: list[list[float]] = [[] for _ in queries]
         unstable: list[list[float]] = [[] for _ in queries]
         for index in (~passes).nonzero()[:, 0].tolist():
             doubted[index // candidates].append(scores[index])
         likely = passes.nonzero()[:, 0]
-        middle, offset = sieve.mask_threshold, sieve.stability_offset
+        middle, offset = mask_filter.mask_threshold, mask_filter.stability_offset
         measured = self._levels(logits[likely], embedding, [middle + offset, middle, middle - offset])
         for index, levels in zip(likely.tolist(), measured, strict=True):
             stability, number = _stability(levels), index // candidates
-            if sieve.stability_score > 0 and not stability >= sieve.stability_score:
+            if mask_filter.stability_score > 0 and not stability >= mask_filter.stability_score:
                 unstable[number].append(stability.item())
                 continue
             patch = levels.patch(1)
             low_res = logits[index].cpu().numpy().copy() if queries[number].with_logits else None
             rle = Rle(patch.height, patch.width, rle_encode_part(*patch.place, patch.inside))
-            kept[number].append(Sifted(rle, scores[index], stability.item(), low_res))
-        return [Sifting(*each) for each in zip(kept, doubted, unstable, strict=True)]
+            kept[number].append(FilteredMask(rle, scores[index], stability.item(), low_res))
+        return [FilteredMasks(*each) for each in zip(kept, doubted, unstable, strict=True)]
 
 
 class EngineSegmenter(PromptedSegmenter):

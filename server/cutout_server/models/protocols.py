@@ -14,11 +14,11 @@ from cutout_server.models.queries import (
     DecodeQuery,
     Detection,
     DetectQuery,
+    FilteredMasks,
     GenerateQuery,
     MaskQuery,
+    PointQuery,
     ProposeQuery,
-    Sifting,
-    SiftQuery,
     TextFind,
     TextQuery,
 )
@@ -59,10 +59,10 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
-class Sifter(Protocol):
+class GridSegmenter(Protocol):
     """A segmenter that finds everything by a grid of points. Those that are no Proposers are this."""
 
-    def sift(self, queries: Sequence[SiftQuery]) -> Sequence[Sifting]:
+    def filtered_masks(self, queries: Sequence[PointQuery]) -> Sequence[FilteredMasks]:
         """Decodes each point into three masks and keeps those that pass.
 
         Masks never leave the device at full size all together, and those that do not pass never leave it at all.

@@ -69,7 +69,7 @@ class ProposeQuery:
 
 
 @dataclass(frozen=True)
-class Sieve:
+class MaskFilter:
     """What a mask must be like to be kept, as in the official automatic mask generators.
 
     Attributes:
@@ -86,25 +86,25 @@ class Sieve:
 
 
 @dataclass(frozen=True)
-class SiftQuery:
-    """A point of which the masks that pass a sieve are wanted.
+class PointQuery:
+    """A point of which the masks that pass a mask filter are wanted.
 
     Attributes:
         embedding: From `encode` of the same model.
         point: (x, y) in pixels of the picture.
-        sieve: What is kept.
+        mask_filter: What is kept.
         with_logits: Whether the masks' logits are wanted too.
     """
 
     embedding: Embedding
     point: tuple[float, float]
-    sieve: Sieve
+    mask_filter: MaskFilter
     with_logits: bool = False
 
 
 @dataclass(frozen=True)
-class Sifted:
-    """A mask that passed a sieve.
+class FilteredMask:
+    """A mask that passed a mask filter.
 
     Attributes:
         mask: At the picture's size.
@@ -121,16 +121,16 @@ class Sifted:
 
 
 @dataclass(frozen=True)
-class Sifting:
-    """What a sieve made of the masks of one point.
+class FilteredMasks:
+    """What a mask filter made of the masks of one point.
 
     Attributes:
         kept: Those that pass, in the decoder's order.
-        doubted: The predicted IoU of each that does not exceed the sieve's.
-        unstable: The stability score of each of the others that does not reach the sieve's.
+        doubted: The predicted IoU of each that does not exceed the filter's.
+        unstable: The stability score of each of the others that does not reach the filter's.
     """
 
-    kept: Sequence[Sifted]
+    kept: Sequence[FilteredMask]
     doubted: Sequence[float] = ()
     unstable: Sequence[float] = ()
 

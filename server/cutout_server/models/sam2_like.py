@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from cutout_server.errors import FailedPreconditionError
+from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.prompted import PromptedSegmenter
 from cutout_server.models.queries import DecodeQuery
 from cutout_server.models.rows import own_rows
-from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
 
 
@@ -37,7 +37,7 @@ class Sam2LikeEmbedding:
 
 
 class Sam2Like(PromptedSegmenter):
-    """A `Segmenter` and `Sifter` that answers as the model does with its processor and `post_process_masks`.
+    """A `Segmenter` and `GridSegmenter` that answers as the model does with its processor and `post_process_masks`.
 
     Its logits are (C, side / 4, side / 4), `side` being that of the square which pictures are stretched to times 16 and
     divided by the patch size; mask prompts of any other size are resized by the model itself.
@@ -86,9 +86,9 @@ class Sam2Like(PromptedSegmenter):
             arguments["input_masks"] = torch.from_numpy(np.stack(masks)[:, None])
         return {name: tensor.to(self._device) for name, tensor in arguments.items()}
 
-    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
+    def _interpolations(self, embedding: Embedding) -> tuple[Interpolation, ...]:
         size = own_embedding(embedding, Sam2LikeEmbedding).image_size
-        return (Stretch(size, size),)
+        return (Interpolation(size, size),)
 
 
 class NoPositions(nn.Module):

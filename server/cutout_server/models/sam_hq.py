@@ -11,14 +11,14 @@ from torch import Tensor
 from transformers import SamHQModel, SamHQProcessor
 
 from cutout_server.errors import FailedPreconditionError
+from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.engines import EXACT, Encoder, Runtime, prepare
 from cutout_server.models.engines.vit import of_sam_hq
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
 from cutout_server.models.prompted import EngineSegmenter
 from cutout_server.models.queries import DecodeQuery
-from cutout_server.models.sam import frame
-from cutout_server.models.stretches import Stretch
+from cutout_server.models.sam import longest_side
 from cutout_server.types import LOW_RES, ModelFiles, ObjectPrompt, RgbImage
 
 _SIDE = 1024
@@ -76,7 +76,7 @@ class SamHqEmbedding:
 
 
 class SamHq(EngineSegmenter):
-    """A `Segmenter` and `Sifter` that answers as `SamHQProcessor` and `SamHQModel` do.
+    """A `Segmenter` and `GridSegmenter` that answers as `SamHQProcessor` and `SamHQModel` do.
 
     Its logits are (C, 256, 256), over the padded square that the encoder looks at.
 
@@ -130,13 +130,13 @@ class SamHq(EngineSegmenter):
         """The model's arguments, (1, N, ...) each."""
         arrays: dict[str, list[Any]] = {}
         if len(prompts[0].points):
-            arrays["input_points"] = [frame.points(prompt, size, _SIDE) for prompt in prompts]
+            arrays["input_points"] = [longest_side.points(prompt, size, _SIDE) for prompt in prompts]
             arrays["input_labels"] = [prompt.labels for prompt in prompts]
         if prompts[0].box:
-            arrays["input_boxes"] = [frame.corners(prompt, size, _SIDE) for prompt in prompts]
+            arrays["input_boxes"] = [longest_side.corners(prompt, size, _SIDE) for prompt in prompts]
         if prompts[0].logits is not None:
             arrays["input_masks"] = [prompt.logits for prompt in prompts]
         return {name: torch.from_numpy(np.stack(each)[None]).to(self._device) for name, each in arrays.items()}
 
-    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
-        return frame.stretches(own_embedding(embedding, SamHqEmbedding).image_size, _SIDE)
+    def _interpolations(self, embedding: Embedding) -> tuple[Interpolation, ...]:
+        return longest_side.interpolations(own_embedding(embedding, SamHqEmbedding).image_size, _SIDE)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cutout_server.models.products import product
+from cutout_server.models.onednn import product
 
 
 class ImageTokens(NamedTuple):

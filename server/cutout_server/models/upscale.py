@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cutout_server.models.stretches import NARROW, Stretch, Taps, Values, stretch_rows
+from cutout_server.models.bilinear import NARROW, Interpolation, Taps, Values, interpolate_rows
 from cutout_server.types import MaskPatch
 
 _SMALL = 1 << 17  # Pixels of a picture that is not worth the trouble.
 _STRIP = 1 << 17  # Pixels in hand at once: they stay in a core's cache.
 _WHOLE = 1 << 23  # Likewise, where everything is interpolated.
 _ROWS_PER_DOUBT = 16  # Of a picture; with more rows in doubt than that, everything is made by torch.
-_ROUNDINGS = 16  # That both ways to a value take together, by half a unit in the last place each, per stretch.
+_ROUNDINGS = 16  # That both ways to a value take together, by half a unit in the last place each, per interpolation.
 _HALF_ULP = 2.0**-24
 
 Span = tuple[int, int]
@@ -58,17 +58,17 @@ class Upscaling:
 
     Args:
         source: (height, width) of the logits.
-        stretches: One after the other.
+        interpolations: One after the other.
     """
 
-    def __init__(self, source: tuple[int, int], stretches: tuple[Stretch, ...]) -> None:
-        self._stretches = stretches
-        self._size = stretches[-1].kept
-        sources = (source, *(stretch.kept for stretch in stretches[:-1]))
+    def __init__(self, source: tuple[int, int], interpolations: tuple[Interpolation, ...]) -> None:
+        self._interpolations = interpolations
+        self._size = interpolations[-1].kept
+        sources = (source, *(interpolation.kept for interpolation in interpolations[:-1]))
         self._rows, self._columns = (
             [
-                Taps.of(size[axis], stretch.size[axis], stretch.kept[axis])
-                for size, stretch in zip(sources, stretches, strict=True)
+                Taps.of(size[axis], interpolation.size[axis], interpolation.kept[axis])
+                for size, interpolation in zip(sources, interpolations, strict=True)
             ]
             for axis in (0, 1)
         )
@@ -96,12 +96,12 @@ class Upscaling:
     def _doubt(self, values: Values, thresholds: Sequence[float]) -> float:
         """How far from torch's own a value between these can be, and how far a sum with a threshold can be rounded."""
         largest = max(abs(threshold) for threshold in thresholds) + float(np.abs(values).max())
-        return _ROUNDINGS * _HALF_ULP * len(self._stretches) * largest
+        return _ROUNDINGS * _HALF_ULP * len(self._interpolations) * largest
 
     def _everywhere(self, logits: Tensor, thresholds: Sequence[float]) -> Iterator[Levels]:
         values = logits
-        for stretch in self._stretches:
-            values = stretch(values)
+        for interpolation in self._interpolations:
+            values = interpolation(values)
         inside = values > min(thresholds)
         rows, columns = (_spans(inside.any(axis).cpu().numpy()) for axis in (2, 1))
         for each, (top, bottom), (left, right) in zip(values, rows, columns, strict=True):
@@ -109,7 +109,7 @@ class Upscaling:
             yield Levels(self._size, top, left, torch.stack([part > threshold for threshold in thresholds]))
 
     def _within(self, logits: Values, rows: Span, columns: Span, thresholds: Sequence[float]) -> Levels:
-        margin = len(self._stretches)
+        margin = len(self._interpolations)
         near = tuple(slice(max(0, start - margin), stop + margin) for start, stop in (rows, columns))
         for down, across in zip(self._rows, self._columns, strict=True):
             rows, columns = down.reached(*rows), across.reached(*columns)
@@ -120,7 +120,7 @@ class Upscaling:
         strip = max(1, _STRIP // max(1, right - left))
         for start in range(top, bottom, strip) if right > left else ():
             stop = min(bottom, start + strip)
-            values = self._part(logits, len(self._stretches), (start, stop), columns)
+            values = self._part(logits, len(self._interpolations), (start, stop), columns)
             for level, threshold in zip(inside, thresholds, strict=True):
                 surely = np.greater(values, np.float32(threshold + doubt), out=level[start - top : stop - top])
                 differs = np.not_equal(surely, values > np.float32(threshold - doubt))
@@ -129,13 +129,13 @@ class Upscaling:
         if len(in_doubt) > self._size[0] // _ROWS_PER_DOUBT:
             return next(self._everywhere(torch.from_numpy(logits)[None], thresholds))
         for row in in_doubt:
-            exact = self._row(torch.from_numpy(logits), len(self._stretches), row)[left:right]
+            exact = self._row(torch.from_numpy(logits), len(self._interpolations), row)[left:right]
             for level, threshold in zip(inside, thresholds, strict=True):
                 level[row - top] = (exact > threshold).numpy()
         return Levels(self._size, top, left, torch.from_numpy(inside))
 
     def _part(self, logits: Values, count: int, rows: Span, columns: Span) -> Values:
-        """Rows and columns of what the first `count` stretches make, up to rounding."""
+        """Rows and columns of what the first `count` interpolations make, up to rounding."""
         if count == 0:
             return logits[slice(*rows), slice(*columns)]
         down, across = self._rows[count - 1], self._columns[count - 1]
@@ -144,20 +144,20 @@ class Upscaling:
         return down.apply(across.apply(values, 1, columns, needed_columns[0]), 0, rows, needed_rows[0])
 
     def _row(self, logits: Tensor, count: int, row: int) -> Tensor:
-        """A whole row of what the first `count` stretches make, (w,), to the bit."""
+        """A whole row of what the first `count` interpolations make, (w,), to the bit."""
         if count == 0:
             return logits[row]
-        taps, stretch = self._rows[count - 1], self._stretches[count - 1]
+        taps, interpolation = self._rows[count - 1], self._interpolations[count - 1]
         pair = torch.stack([self._row(logits, count - 1, int(side[row])) for side in (taps.first, taps.second)])
         # Torch looks for the first row at 0.5 * scale - 0.5 between the two.
         scale = 2 * float(taps.share[row]) + 1
-        return stretch_rows(pair, 1, stretch.size[1], scale)[0, : stretch.kept[1]]
+        return interpolate_rows(pair, 1, interpolation.size[1], scale)[0, : interpolation.kept[1]]
 
 
 @lru_cache(maxsize=16)
-def upscaling(source: tuple[int, int], stretches: tuple[Stretch, ...]) -> Upscaling:
+def upscaling(source: tuple[int, int], interpolations: tuple[Interpolation, ...]) -> Upscaling:
     """The last ones are kept: pictures are asked about more than once, and cameras have one size."""
-    return Upscaling(source, stretches)
+    return Upscaling(source, interpolations)
 
 
 def _spans(found: NDArray[np.bool_]) -> list[Span]:

@@ -16,8 +16,8 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging import masks
 from cutout_server.imaging.nms import grid_nms
 from cutout_server.models.embedding import Embedding
-from cutout_server.models.operations import ENCODE, PROPOSE, SIFT
-from cutout_server.models.queries import ProposeQuery, Sieve, Sifted, SiftQuery
+from cutout_server.models.operations import ENCODE, FILTERED_MASKS, PROPOSE
+from cutout_server.models.queries import FilteredMask, MaskFilter, PointQuery, ProposeQuery
 from cutout_server.pipelines.candidates import CHUNK, Candidate, FinishedMask, LowResMask, in_chunks
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.finishing import clean_and_measure
@@ -35,7 +35,7 @@ class _Find:
     """A mask in the picture's pixels, its tight box, and where it was found."""
 
     crop: Crop
-    sifted: Sifted
+    filtered: FilteredMask
     mask: Rle
     box: Box | None
 
@@ -45,26 +45,28 @@ async def in_its_own_way(
 ) -> AsyncIterator[list[Candidate]]:
     """What the segmenter finds itself, without what it doubts or what a small change of threshold alters."""
     segmenter = context.models.segmenter
-    sieve = _sieve(request, segmenter)
+    mask_filter = _mask_filter(request, segmenter)
     query = ProposeQuery(embedding, request.points_per_side)
     proposed = await context.slots.segmenter.ask(PROPOSE, segmenter, query)
     predicted_iou: list[float] = proposed.predicted_iou.tolist()
     likely = [
-        (logits, iou) for logits, iou in zip(proposed.logits, predicted_iou, strict=True) if iou >= sieve.predicted_iou
+        (logits, iou)
+        for logits, iou in zip(proposed.logits, predicted_iou, strict=True)
+        if iou >= mask_filter.predicted_iou
     ]
     scores = await asyncio.to_thread(
-        lambda: [masks.stability_score(logits, sieve.mask_threshold) for logits, _ in likely]
+        lambda: [masks.stability_score(logits, mask_filter.mask_threshold) for logits, _ in likely]
     )
-    _sieved(
-        sieve,
-        [iou for iou in predicted_iou if not iou >= sieve.predicted_iou],
-        [score for score in scores if not score >= sieve.stability_score],
+    _count_left_out(
+        mask_filter,
+        [iou for iou in predicted_iou if not iou >= mask_filter.predicted_iou],
+        [score for score in scores if not score >= mask_filter.stability_score],
         context.omissions,
     )
     yield [
         Candidate(LowResMask(embedding, logits), 0, iou, stability_score=score)
         for (logits, iou), score in zip(likely, scores, strict=True)
-        if score >= sieve.stability_score
+        if score >= mask_filter.stability_score
     ]
 
 
@@ -79,9 +81,9 @@ async def by_grid(
         if crop.layer:
             slot.step_back()
             embedded = await slot.ask(ENCODE, context.models.segmenter, crop.of(image.pixels))
-        sifted = await _sift(context, embedded, request, crop)
+        filtered = await _filtered(context, embedded, request, crop)
         with calls.stage("masks"):
-            finds += await asyncio.to_thread(_in_crop, sifted, crop, request, image, context.omissions)
+            finds += await asyncio.to_thread(_in_crop, filtered, crop, request, image, context.omissions)
     with calls.stage("masks"):
         finds = await asyncio.to_thread(_in_picture, finds, request, context.omissions)
     async for chunk in in_chunks([_candidate(find) for find in finds]):
@@ -89,49 +91,53 @@ async def by_grid(
 
 
 def _candidate(find: _Find) -> Candidate:
-    sifted = find.sifted
+    filtered = find.filtered
     return Candidate(
-        FinishedMask(find.mask, sifted.logits), 0, sifted.predicted_iou, stability_score=sifted.stability_score
+        FinishedMask(find.mask, filtered.logits), 0, filtered.predicted_iou, stability_score=filtered.stability_score
     )
 
 
-async def _sift(context: Context, embedding: Embedding, request: EverythingRequest, crop: Crop) -> list[Sifted]:
+async def _filtered(
+    context: Context, embedding: Embedding, request: EverythingRequest, crop: Crop
+) -> list[FilteredMask]:
     """The masks of the crop's points that pass the thresholds, in the crop's pixels."""
     segmenter = context.models.segmenter
-    sieve = _sieve(request, segmenter)
+    mask_filter = _mask_filter(request, segmenter)
     points = crop.points(request.points_per_side // request.crop_points_downscale**crop.layer)
     at_once = max(1, min(CHUNK, _PIXELS_PER_PASS // crop.area))
-    sifted: list[Sifted] = []
+    filtered: list[FilteredMask] = []
     for start in range(0, len(points), at_once):
         queries = [
-            SiftQuery(embedding, (x, y), sieve, request.options.return_logits)
+            PointQuery(embedding, (x, y), mask_filter, request.options.return_logits)
             for x, y in points[start : start + at_once].tolist()
         ]
-        for each in await context.slots.segmenter.ask_all(SIFT, segmenter, queries):
-            sifted += each.kept
-            _sieved(sieve, each.doubted, each.unstable, context.omissions)
-    return sifted
+        for each in await context.slots.segmenter.ask_all(FILTERED_MASKS, segmenter, queries):
+            filtered += each.kept
+            _count_left_out(mask_filter, each.doubted, each.unstable, context.omissions)
+    return filtered
 
 
-def _sieved(sieve: Sieve, doubted: Sequence[float], unstable: Sequence[float], omissions: Omissions) -> None:
-    """Counts what a sieve kept back; a mask without any stability score is empty."""
+def _count_left_out(
+    mask_filter: MaskFilter, doubted: Sequence[float], unstable: Sequence[float], omissions: Omissions
+) -> None:
+    """Counts what a mask filter kept back; a mask without any stability score is empty."""
     scores = [score for score in unstable if not isnan(score)]
-    omissions.below(OmissionReason.BELOW_PREDICTED_IOU, sieve.predicted_iou, doubted)
-    omissions.below(OmissionReason.BELOW_STABILITY, sieve.stability_score, scores)
+    omissions.below(OmissionReason.BELOW_PREDICTED_IOU, mask_filter.predicted_iou, doubted)
+    omissions.below(OmissionReason.BELOW_STABILITY, mask_filter.stability_score, scores)
     omissions.add(OmissionReason.EMPTY, 0, len(unstable) - len(scores))
 
 
 def _in_crop(
-    sifted: Sequence[Sifted], crop: Crop, request: EverythingRequest, picture: Picture, omissions: Omissions
+    filtered: Sequence[FilteredMask], crop: Crop, request: EverythingRequest, picture: Picture, omissions: Omissions
 ) -> list[_Find]:
     """Without what the crop may have cut off, and without duplicates; in the picture's pixels."""
-    boxes = inner_boxes([masks.tight_box(each.mask) for each in sifted])
+    boxes = inner_boxes([masks.tight_box(each.mask) for each in filtered])
     whole = np.flatnonzero(~cut_off(boxes, crop, picture.height, picture.width)).tolist()
-    kept = grid_nms(boxes[whole], [sifted[i].predicted_iou for i in whole], request.box_nms_iou)
-    omissions.add(OmissionReason.CUT_OFF, 0, len(sifted) - len(whole))
+    kept = grid_nms(boxes[whole], [filtered[i].predicted_iou for i in whole], request.box_nms_iou)
+    omissions.add(OmissionReason.CUT_OFF, 0, len(filtered) - len(whole))
     omissions.add(OmissionReason.DUPLICATE, 0, len(whole) - len(kept))
     finds = []
-    for each in [sifted[whole[i]] for i in kept]:
+    for each in [filtered[whole[i]] for i in kept]:
         mask = each.mask
         if crop.layer:
             mask = masks.paste(mask, crop.left, crop.top, picture.height, picture.width)
@@ -166,9 +172,9 @@ def _without_duplicates(
     return [finds[i] for i in kept]
 
 
-def _sieve(request: EverythingRequest, segmenter: ModelSpec) -> Sieve:
+def _mask_filter(request: EverythingRequest, segmenter: ModelSpec) -> MaskFilter:
     family, iou, stability = segmenter.family, request.predicted_iou_threshold, request.stability_threshold
-    return Sieve(
+    return MaskFilter(
         mask_threshold=request.options.mask_threshold,
         predicted_iou=family.predicted_iou_threshold if iou is None else iou,
         stability_score=family.stability_threshold if stability is None else stability,

@@ -12,7 +12,7 @@ import structlog
 from cutout_server import calls
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import DeadlineError
-from cutout_server.models.compact import compact, expand
+from cutout_server.models.half_embeddings import compact, expand
 from cutout_server.models.operations import Answer, Operation, Query
 from cutout_server.pools.admission import Admission, who
 from cutout_server.pools.batch_sizing import BatchSizing

@@ -30,9 +30,9 @@ class Detectors:
     def __init__(self, network: Network) -> None:
         self._cascades, self._network = Cascades(), network
 
-    def looks(self, pixels: RgbImage) -> "Looks":
+    def features(self, pixels: RgbImage) -> "BuiltinFeatures":
         """A (H, W, 3) uint8 RGB picture at which nobody has looked yet."""
-        return Looks(pixels, self._cascades, self._network)
+        return BuiltinFeatures(pixels, self._cascades, self._network)
 
     def find(self, query: DetectQuery) -> list[Detection]:
         """Finds the phrases, the best first for each.
@@ -49,11 +49,11 @@ class Detectors:
         ]
         if unknown:
             raise InvalidRequestError(*unknown)
-        looks = own_embedding(query.embedding, Looks)
+        features = own_embedding(query.embedding, BuiltinFeatures)
         return [
             Detection(box, score, index)
             for index, concept in enumerate(concepts)
-            for box, score in sorted(looks.at(str(concept)), key=lambda find: -find[1])
+            for box, score in sorted(features.at(str(concept)), key=lambda find: -find[1])
             if score >= query.box_threshold
         ]
 
@@ -66,7 +66,7 @@ def _unknown(phrase: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class BuiltinFeatures:
     """One picture; what was found once is not looked for again, whoever asks.
 
     Attributes:
@@ -156,7 +156,7 @@ class Looks:
         return self._scaled(lambda grey: self.cascades.find(grey, kinds, _SMALLEST))
 
     def _scaled(self, look: Callable[[Grey], list[Find]], side: int = _SIDE) -> list[Find]:
-        """Looks at the picture at a bounded size; boxes come back in its own pixels."""
+        """BuiltinFeatures at the picture at a bounded size; boxes come back in its own pixels."""
         height, width = self.pixels.shape[:2]
         scale = min(1.0, side / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -166,7 +166,7 @@ class Looks:
         return [(Box(b.x_min * x, b.y_min * y, b.x_max * x, b.y_max * y), score) for b, score in found]
 
     def _in_faces(self, kinds: tuple[Cascade, ...], start: float, end: float) -> list[Find]:
-        """Looks only between two heights of each face, as parts of it, and at twice 100 pixels a face."""
+        """BuiltinFeatures only between two heights of each face, as parts of it, and at twice 100 pixels a face."""
         height = self.pixels.shape[0]
         found: list[Find] = []
         for face, face_score in self.at("face"):

@@ -6,7 +6,7 @@ import cv2
 
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.builtin.decode import decode
-from cutout_server.models.builtin.detect import Detectors, Looks
+from cutout_server.models.builtin.detect import BuiltinFeatures, Detectors
 from cutout_server.models.builtin.embedding import BuiltinEmbedding, embed
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.propose import propose
@@ -78,9 +78,9 @@ class Builtin:
             for query in queries
         ]
 
-    def image_features(self, images: Sequence[RgbImage]) -> list[Looks]:
+    def image_features(self, images: Sequence[RgbImage]) -> list[BuiltinFeatures]:
         """Nothing yet: what a word needs is looked for when it is first asked for, and kept with the picture."""
-        return [self._detectors.looks(image) for image in images]
+        return [self._detectors.features(image) for image in images]
 
     def detect(self, queries: Sequence[DetectQuery]) -> list[list[Detection]]:
         """Finds the words of `words.VOCABULARY`; see `Detector.detect`."""

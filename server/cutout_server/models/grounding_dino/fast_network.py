@@ -1,6 +1,7 @@
 """Grounding DINO and MM Grounding DINO with transformers' weights and the same mathematics, in less time."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -9,8 +10,7 @@ from torch import Tensor, nn
 from cutout_server.models.grounding_dino.decoder import Decoder
 from cutout_server.models.grounding_dino.encoder import EncoderLayer
 from cutout_server.models.grounding_dino.prompts import Prompt
-from cutout_server.models.grounding_dino.recent import Recent
-from cutout_server.models.grounding_dino.sizes import Grids, grids
+from cutout_server.models.grounding_dino.sizes import grids
 from cutout_server.models.grounding_dino.swin import Swin
 from cutout_server.models.grounding_dino.text import TextTower
 from cutout_server.models.pretrained import nbytes
@@ -50,9 +50,7 @@ class FastNetwork:
         self._text = TextTower(self._model)
         self._encoder = [EncoderLayer(layer) for layer in self._model.encoder.layers]
         self._decoder = Decoder(model)
-        self._grids: Recent[tuple[tuple[int, int], ...], Grids] = Recent(
-            lambda shapes: grids(self._model, shapes, self.device), _SIZES
-        )
+        self._grids = lru_cache(_SIZES)(lambda shapes: grids(self._model, shapes, self.device))
 
     @property
     def nbytes(self) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cutout_server.models import products
+from cutout_server.models import onednn
 
 _WIDE = 4 * 2**20  # Elements between the layers of a perceptron at once: blocks that malloc keeps.
 
@@ -17,7 +17,7 @@ def linear(values: Tensor, layer: Any, bias: Tensor | None = None) -> Tensor:
     weight = layer if isinstance(layer, Tensor) else layer.weight
     if bias is None and not isinstance(layer, Tensor):
         bias = layer.bias
-    return products.linear(values.to(weight.dtype), weight, bias)
+    return onednn.linear(values.to(weight.dtype), weight, bias)
 
 
 def perceptron(values: Tensor, layers: tuple[nn.Linear, nn.Linear], activation: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """The backbone, Swin (https://arxiv.org/abs/2103.14030), with all that depends on the picture's size made once."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutout_server.models.grounding_dino.layers import joined, linear, perceptron
-from cutout_server.models.grounding_dino.recent import Recent
 
 _CUTS = 32  # Two for each stage of a picture's size.
 _APART = -100.0  # What the reference adds between positions that only the shift has made neighbours.
@@ -80,7 +80,7 @@ class Swin:
             for name in backbone.stage_names[1:]
         ]
         device = backbone.device
-        self._cuts: Recent[tuple[tuple[int, int], int, int], Windows] = Recent(lambda key: cut(*key, device), _CUTS)
+        self._cuts = lru_cache(_CUTS)(lambda size, window, shift: cut(size, window, shift, device))
 
     def __call__(self, pixels: Tensor) -> list[tuple[Tensor, tuple[int, int]]]:
         """The maps of the stages that are wanted.
@@ -95,7 +95,7 @@ class Swin:
         maps = []
         for (blocks, downsample), norm in zip(self._stages, self._norms, strict=True):
             for block in blocks:
-                stream = block(stream, self._cuts((size, block.window, block.shift)))
+                stream = block(stream, self._cuts(size, block.window, block.shift))
             if norm is not None:
                 maps.append((norm(stream), size))
             if downsample is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
 
 from cutout_server.models.grounding_dino.detector import padded
 from cutout_server.models.grounding_dino.prompts import Prompt
-from cutout_server.models.grounding_dino.recent import Recent
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TextTower:
 
     def __init__(self, model: Any, most: int = 64) -> None:
         self._model = model
-        self._kept: Recent[tuple[int, ...], Tensor] = Recent(self._read, most)
+        self._kept = lru_cache(most)(self._read)
 
     def __call__(self, prompts: Sequence[Prompt]) -> Words:
         """Prompts as one batch."""

@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.engines import Encoder
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter
 from cutout_server.models.queries import DecodeQuery
-from cutout_server.models.sam import frame
-from cutout_server.models.stretches import Stretch
+from cutout_server.models.sam import longest_side
 from cutout_server.types import RgbImage
 
 
@@ -40,7 +40,7 @@ class SamEmbedding:
 
 
 class Sam(EngineSegmenter):
-    """A `Segmenter` and `Sifter` that answers as `SamPredictor` and `SamAutomaticMaskGenerator` do.
+    """A `Segmenter` and `GridSegmenter` that answers as `SamPredictor` and `SamAutomaticMaskGenerator` do.
 
     Its logits are (C, 256, 256), over the padded square that the encoder looks at.
 
@@ -67,7 +67,7 @@ class Sam(EngineSegmenter):
 
     def _pixels(self, image: RgbImage) -> Tensor:
         """(1, 3, side, side) float32 on the device; to the bit what `ResizeLongestSide` and `Sam.preprocess` make."""
-        height, width = frame.resized((image.shape[0], image.shape[1]), self._side)
+        height, width = longest_side.resized((image.shape[0], image.shape[1]), self._side)
         picture = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(picture)).to(self._device).permute(2, 0, 1)
         normalised = (pixels - self._model.pixel_mean) / self._model.pixel_std
@@ -82,10 +82,10 @@ class Sam(EngineSegmenter):
         size, side = embedding.image_size, self._side
         points = boxes = masks = None
         if len(prompts[0].points):
-            coords = self._stack([frame.points(prompt, size, side) for prompt in prompts])
+            coords = self._stack([longest_side.points(prompt, size, side) for prompt in prompts])
             points = (coords, self._stack([prompt.labels for prompt in prompts]))
         if prompts[0].box:
-            boxes = self._stack([frame.corners(prompt, size, side) for prompt in prompts])
+            boxes = self._stack([longest_side.corners(prompt, size, side) for prompt in prompts])
         given = [prompt.logits for prompt in prompts if prompt.logits is not None]
         if given:
             masks = self._stack(given)[:, None]
@@ -106,8 +106,8 @@ class Sam(EngineSegmenter):
             masks=slice(1, None) if queries[0].multimask else slice(0, 1),
         )
 
-    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
-        return frame.stretches(own_embedding(embedding, SamEmbedding).image_size, self._side)
+    def _interpolations(self, embedding: Embedding) -> tuple[Interpolation, ...]:
+        return longest_side.interpolations(own_embedding(embedding, SamEmbedding).image_size, self._side)
 
     def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self._device)

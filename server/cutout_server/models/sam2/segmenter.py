@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.engines import Encoder
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter, on_device
 from cutout_server.models.queries import DecodeQuery
-from cutout_server.models.stretches import Stretch
 from cutout_server.types import ObjectPrompt, RgbImage
 
 # Of ImageNet's channels, as in SAM2Transforms.
@@ -45,7 +45,7 @@ class Sam2Embedding:
 
 
 class Sam2(EngineSegmenter):
-    """A `Segmenter` and `Sifter` that answers as `SAM2ImagePredictor` and `SAM2AutomaticMaskGenerator` do.
+    """A `Segmenter` and `GridSegmenter` that answers as `SAM2ImagePredictor` and `SAM2AutomaticMaskGenerator` do.
 
     Its logits are (C, 256, 256), and not yet clamped: clamping moves the boundary of a mask a little, so the predictor
     upscales first, and clamps only what it hands out for the next prompt, to [-32, 32].
@@ -130,9 +130,9 @@ class Sam2(EngineSegmenter):
             logits, predicted_iou = decoder._dynamic_multimask_via_stability(logits, predicted_iou)  # noqa: SLF001
         return logits, predicted_iou
 
-    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
+    def _interpolations(self, embedding: Embedding) -> tuple[Interpolation, ...]:
         size = own_embedding(embedding, Sam2Embedding).image_size
-        return (Stretch(size, size),)
+        return (Interpolation(size, size),)
 
 
 def _coords(prompt: ObjectPrompt) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.pretrained import nbytes
 from cutout_server.models.queries import TextFind, TextQuery
@@ -13,12 +14,11 @@ from cutout_server.models.rows import own_rows
 from cutout_server.models.sam2_like import Sam2Like, pixels_of
 from cutout_server.models.sam3.concepts import ConceptFrame, Concepts
 from cutout_server.models.sam3.encoder import Sam3Embedding, features_of
-from cutout_server.models.stretches import Stretch
 from cutout_server.types import MaskPatch, RgbImage
 
 
 class Sam3(Sam2Like):
-    """A `TextSegmenter` by the detector, and a `Segmenter` and `Sifter` by the tracker.
+    """A `TextSegmenter` by the detector, and a `Segmenter` and `GridSegmenter` by the tracker.
 
     It answers as `Sam3Model` does with `Sam3Processor` and `post_process_instance_segmentation`, and as
     `Sam3TrackerModel` does with `Sam3TrackerProcessor` and `post_process_masks`. One embedding serves both.
@@ -66,7 +66,7 @@ class Sam3(Sam2Like):
         # The detector's reference scales probabilities, not logits.
         return super()._masks(logits.sigmoid(), embedding, torch.tensor(threshold).sigmoid().item())
 
-    def _stretches(self, embedding: Embedding) -> tuple[Stretch, ...]:
+    def _interpolations(self, embedding: Embedding) -> tuple[Interpolation, ...]:
         if not isinstance(embedding, ConceptFrame):
-            return super()._stretches(embedding)
-        return (Stretch(embedding.image_size, embedding.image_size),)
+            return super()._interpolations(embedding)
+        return (Interpolation(embedding.image_size, embedding.image_size),)

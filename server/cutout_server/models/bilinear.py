@@ -14,7 +14,7 @@ NARROW = 128  # Up to as many rows and columns together, torch takes another ker
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Interpolation:
     """A bilinear interpolation, corners not aligned, of which the upper left part goes on.
 
     Attributes:
@@ -27,13 +27,13 @@ class Stretch:
 
     def __call__(self, values: Tensor) -> Tensor:
         """(N, h, w) to (N, *kept)."""
-        stretched = functional.interpolate(values[:, None], self.size, mode="bilinear", align_corners=False)
-        return stretched[:, 0, : self.kept[0], : self.kept[1]]
+        interpolated = functional.interpolate(values[:, None], self.size, mode="bilinear", align_corners=False)
+        return interpolated[:, 0, : self.kept[0], : self.kept[1]]
 
 
 @dataclass(frozen=True)
 class Taps:
-    """What a stretch reads along one axis: output i is input first[i] * (1 - share[i]) + input second[i] * share[i].
+    """What is read along one axis: output i is input first[i] * (1 - share[i]) + input second[i] * share[i].
 
     Attributes:
         first: (n,) int64, never falling.
@@ -72,7 +72,7 @@ class Taps:
         count = source + 1 + (size == source + 1)
         combs = (torch.arange(count)[:, None] % 3 == torch.arange(3)).float()
         combs = combs.repeat(1, NARROW // 3 + 1 if size < NARROW else 1)
-        weights = stretch_rows(combs, size, combs.shape[1], scale)[:kept, :3].numpy()
+        weights = interpolate_rows(combs, size, combs.shape[1], scale)[:kept, :3].numpy()
         place = np.maximum((np.arange(kept) + 0.5) * scale - 0.5, 0)
         first, each = np.floor(place).astype(np.int64), np.arange(kept)
         # Next to a whole number torch may have rounded to its other side.
@@ -82,7 +82,7 @@ class Taps:
         return cls(first, np.minimum(first + 1, source - 1), share)
 
 
-def stretch_rows(values: Tensor, height: int, width: int, scale: float) -> Tensor:
+def interpolate_rows(values: Tensor, height: int, width: int, scale: float) -> Tensor:
     """(h, w) to (height, width) by torch's kernel, which goes down by `scale` rows at a time, whatever the heights."""
-    stretched: Tensor = torch.ops.aten.upsample_bilinear2d(values[None, None], [height, width], False, 1 / scale, None)
-    return stretched[0, 0]
+    rows: Tensor = torch.ops.aten.upsample_bilinear2d(values[None, None], [height, width], False, 1 / scale, None)
+    return rows[0, 0]

@@ -11,7 +11,7 @@ from checkpoints import Sam2Files, sam2_files  # noqa: F401
 from conftest import Photo, Stubs, run_server
 from cutout.v1 import image_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
-from cutout_server.models.compact import compact, expand
+from cutout_server.models.half_embeddings import compact, expand
 from cutout_server.models.queries import DecodeQuery
 from cutout_server.types import Box, ObjectPrompt
 from probe_family import ProbeEmbedding

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.models.stretches import Stretch
+from cutout_server.models.bilinear import Interpolation
 from cutout_server.types import ObjectPrompt
 
 
@@ -27,9 +27,9 @@ def corners(prompt: ObjectPrompt, size: tuple[int, int], side: int) -> NDArray[n
     return (xyxy * _scale(size, side)).astype(np.float32).reshape(4)
 
 
-def stretches(size: tuple[int, int], side: int) -> tuple[Stretch, ...]:
+def interpolations(size: tuple[int, int], side: int) -> tuple[Interpolation, ...]:
     """From logits over the square to the picture, as `Sam.postprocess_masks` has it."""
-    return Stretch((side, side), resized(size, side)), Stretch(size, size)
+    return Interpolation((side, side), resized(size, side)), Interpolation(size, size)
 
 
 def _scale(size: tuple[int, int], side: int) -> NDArray[np.float64]:

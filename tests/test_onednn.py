@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 import torch
-from cutout_server.models.products import linear, product
+from cutout_server.models.onednn import linear, product
 from torch.nn import functional
 
 
