@@ -34,18 +34,18 @@ from cutout_server.imaging.store import ImageStore
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
 from cutout_server.models.devices import check_devices
-from cutout_server.pipelines.answers import Answers
 from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
-from cutout_server.pipelines.generate import Generation
+from cutout_server.pipelines.generate import GeneratePipeline
 from cutout_server.pipelines.pictures import Pictures
+from cutout_server.pipelines.response_cache import ResponseCache
 from cutout_server.pipelines.rewrite import Rewriter
-from cutout_server.pipelines.segment import Segmentation
+from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.uploads import Uploads
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.fair import FairThreads
 from cutout_server.pools.placement import Pools
-from cutout_server.services.answers import Kept
+from cutout_server.services.answers import SegmentationCache
 from cutout_server.services.generation import GenerationServicer
 from cutout_server.services.images import ImageServicer
 from cutout_server.services.models import ModelServicer
@@ -107,7 +107,7 @@ class App:
         )
         self._pools = Pools({device: self._pool(device) for device in settings.devices}, self._catalogue)
         self._rewriter = rewriter_of(settings)
-        self._answers: Kept = Answers(
+        self._answers: SegmentationCache = ResponseCache(
             settings.answers_cache_bytes, settings.answers_cache_ttl_s, segmentation_pb2.Segmentation.ByteSize
         )
         self._pools.on_unload(self._answers.forget)
@@ -281,7 +281,7 @@ class App:
             fetching=self._fetch_policy(),
             observer=self._metrics,
         )
-        segmentation = Segmentation(
+        segmentation = SegmentPipeline(
             self._catalogue, self._pools, pictures, self._encoding, self._rewriter, max_tiles=settings.max_tiles
         )
         uploads = Uploads(self._store, self._decoding, uploaded, self._arrivals)
@@ -302,7 +302,7 @@ class App:
             server,
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(uploads, segmentation, reader), server)
-        generation = Generation(self._catalogue, self._pools, self._encoding)
+        generation = GeneratePipeline(self._catalogue, self._pools, self._encoding)
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationServicer(generation, segmentation, reader, max_message_bytes=settings.max_message_bytes), server
         )

@@ -81,7 +81,7 @@ def segmentation(
     )
 
 
-def kept(answer: segmentation_pb2.Segmentation, stages: Stages) -> segmentation_pb2.Segmentation:
+def cached(answer: segmentation_pb2.Segmentation, stages: Stages) -> segmentation_pb2.Segmentation:
     """An answer that was made for an equal request, with the times of this one."""
     again = segmentation_pb2.Segmentation()
     again.CopyFrom(answer)

@@ -26,7 +26,7 @@ from cutout_server.types import (
 SEEDS = 2**64
 
 
-class Generation:
+class GeneratePipeline:
     """Makes pictures. Between two of them whoever came meanwhile has a turn on the device."""
 
     def __init__(self, catalogue: Catalogue, pools: Pools, executor: Executor) -> None:

@@ -9,19 +9,19 @@ from functools import partial
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
-from cutout_server.pipelines.answers import AnswerKey, digest
 from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.context import Context, EmbeddedImage, SelectedModels, Shared, Slots
 from cutout_server.pipelines.kinds.kind import Kind
 from cutout_server.pipelines.kinds.registry import kind_of
 from cutout_server.pipelines.pictures import Pictures
+from cutout_server.pipelines.response_cache import ResponseKey, digest
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.run import Run
 from cutout_server.pools.placement import Pools, Slot
 from cutout_server.types import ImageSource, Picture, SegmentRequest, Task, UriImage
 
 
-class Segmentation:
+class SegmentPipeline:
     """Prepares requests, up to the point from which their objects can be taken."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Segmentation:
         """
         kind_of(request).select_models(self._shared, None)
 
-    async def pin(self, request: SegmentRequest) -> tuple[SegmentRequest, AnswerKey]:
+    async def pin(self, request: SegmentRequest) -> tuple[SegmentRequest, ResponseKey]:
         """The request with its image fetched, and what its answer depends on.
 
         Raises:
@@ -63,7 +63,7 @@ class Segmentation:
             request = request.with_image(image)
         identity = self._pictures.identity(image)
         sha256 = await asyncio.to_thread(digest, request.with_image(None), *identity)
-        return request, AnswerKey(calls.current().caller, models.names, sha256)
+        return request, ResponseKey(calls.current().caller, models.names, sha256)
 
     @asynccontextmanager
     async def open(self, request: SegmentRequest, embedded: EmbeddedImage | None = None) -> AsyncIterator[Run]:

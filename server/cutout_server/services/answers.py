@@ -9,17 +9,17 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 
 from cutout_server import calls
 from cutout_server.convert import responses
-from cutout_server.pipelines.answers import Answers
 from cutout_server.pipelines.context import EmbeddedImage
-from cutout_server.pipelines.segment import Segmentation
+from cutout_server.pipelines.response_cache import ResponseCache
+from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services.room import Room
 from cutout_server.types import SegmentRequest
 
-Kept = Answers[segmentation_pb2.Segmentation]
+SegmentationCache = ResponseCache[segmentation_pb2.Segmentation]
 
 
 async def whole(
-    segmentation: Segmentation, request: SegmentRequest, room: Room, embedded: EmbeddedImage | None = None
+    segmentation: SegmentPipeline, request: SegmentRequest, room: Room, embedded: EmbeddedImage | None = None
 ) -> segmentation_pb2.Segmentation:
     """Everything in one message.
 
@@ -35,24 +35,24 @@ async def whole(
         return answer
 
 
-async def whole_or_kept(
-    segmentation: Segmentation, request: SegmentRequest, room: Room, kept: Kept
+async def whole_or_cached(
+    segmentation: SegmentPipeline, request: SegmentRequest, room: Room, cache: SegmentationCache
 ) -> segmentation_pb2.Segmentation:
     """Everything in one message, which may have been made for an equal request."""
-    if not kept.capacity_bytes or not request.is_repeatable:
+    if not cache.capacity_bytes or not request.is_repeatable:
         return await whole(segmentation, request, room)
     pinned, key = await segmentation.pin(request)
     asked_s = time.monotonic()
-    answer, cached = await kept.get(key, lambda: whole(segmentation, pinned, room))
+    answer, cached = await cache.get(key, lambda: whole(segmentation, pinned, room))
     if not cached:
         return answer
     stages = calls.current().stages
     stages.add("queue", time.monotonic() - asked_s)
-    return responses.kept(answer, stages)
+    return responses.cached(answer, stages)
 
 
 async def stream(
-    segmentation: Segmentation, request: SegmentRequest, chunk_bytes: int
+    segmentation: SegmentPipeline, request: SegmentRequest, chunk_bytes: int
 ) -> AsyncGenerator[pb2.StreamSegmentationResponse]:
     """Header, objects and their chunks, overlay, summary; nothing is made before the reader wants it."""
     async with segmentation.open(request) as run:

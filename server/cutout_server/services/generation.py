@@ -11,8 +11,8 @@ from cutout.v1 import generation_service_pb2_grpc as pb2_grpc
 from cutout_server.convert.checks import within
 from cutout_server.convert.generation import read_request
 from cutout_server.convert.requests import RequestReader
-from cutout_server.pipelines.generate import Generation
-from cutout_server.pipelines.segment import Segmentation
+from cutout_server.pipelines.generate import GeneratePipeline
+from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import pictures
 from cutout_server.services.room import Room
 
@@ -23,7 +23,12 @@ class GenerationServicer(pb2_grpc.GenerationServiceServicer):
     """Words in, pictures out. Each method is described in the contract."""
 
     def __init__(
-        self, generation: Generation, segmentation: Segmentation, reader: RequestReader, *, max_message_bytes: int
+        self,
+        generation: GeneratePipeline,
+        segmentation: SegmentPipeline,
+        reader: RequestReader,
+        *,
+        max_message_bytes: int,
     ) -> None:
         self._generation = generation
         self._segmentation = segmentation

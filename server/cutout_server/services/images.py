@@ -13,7 +13,7 @@ from cutout_server.convert import responses
 from cutout_server.convert.checks import renamed
 from cutout_server.convert.requests import OVERLAY_NAMES, RequestReader
 from cutout_server.errors import InvalidRequestError
-from cutout_server.pipelines.segment import Segmentation
+from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.uploads import Uploads
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,7 +22,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ImageServicer(pb2_grpc.ImageServiceServicer):
     """Pictures stored, given back, drawn upon. Each method is described in the contract."""
 
-    def __init__(self, uploads: Uploads, segmentation: Segmentation, reader: RequestReader) -> None:
+    def __init__(self, uploads: Uploads, segmentation: SegmentPipeline, reader: RequestReader) -> None:
         self._uploads = uploads
         self._segmentation = segmentation
         self._reader = reader

@@ -10,22 +10,22 @@ from cutout_server.convert import generation as convert
 from cutout_server.convert.checks import within
 from cutout_server.convert.requests import DEFAULT_CHUNK_BYTES
 from cutout_server.convert.responses import timings
-from cutout_server.pipelines.generate import Generation
-from cutout_server.pipelines.segment import Segmentation
+from cutout_server.pipelines.generate import GeneratePipeline
+from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import answers
 from cutout_server.services.room import Room
 from cutout_server.types import GeneratedPicture, GenerateRequest, TensorImage
 
 
 async def whole(
-    generation: Generation, segmentation: Segmentation, request: GenerateRequest, room: Room
+    generation: GeneratePipeline, segmentation: SegmentPipeline, request: GenerateRequest, room: Room
 ) -> pb2.GenerateImageResponse:
     """Everything in one message.
 
     Raises:
         TooLargeError: There is no room for it; no more pictures are made from then on.
     """
-    response = pb2.GenerateImageResponse(generator=_cast(generation, segmentation, request))
+    response = pb2.GenerateImageResponse(generator=_checked(generation, segmentation, request))
     async with aclosing(generation.make(request)) as events:
         async for event in events:
             if isinstance(event, GeneratedPicture):
@@ -43,10 +43,10 @@ async def whole(
 
 
 async def stream(
-    generation: Generation, segmentation: Segmentation, request: GenerateRequest
+    generation: GeneratePipeline, segmentation: SegmentPipeline, request: GenerateRequest
 ) -> AsyncGenerator[pb2.StreamGenerationResponse]:
     """For each prompt its steps, its picture in chunks, its segmentation; then the summary."""
-    generator = _cast(generation, segmentation, request)
+    generator = _checked(generation, segmentation, request)
     async with aclosing(generation.make(request)) as events:
         async for event in events:
             if not isinstance(event, GeneratedPicture):
@@ -61,7 +61,7 @@ async def stream(
 
 
 async def _segmented(
-    segmentation: Segmentation, request: GenerateRequest, picture: GeneratedPicture
+    segmentation: SegmentPipeline, request: GenerateRequest, picture: GeneratedPicture
 ) -> AsyncGenerator[pb2.StreamGenerationResponse]:
     if request.then is None:
         return
@@ -72,7 +72,7 @@ async def _segmented(
                 yield convert.stream_segmentation(message)
 
 
-def _cast(generation: Generation, segmentation: Segmentation, request: GenerateRequest) -> str:
+def _checked(generation: GeneratePipeline, segmentation: SegmentPipeline, request: GenerateRequest) -> str:
     """The generator's name, once it is known that there are models for everything."""
     generator = generation.choose(request.generator)
     if request.then is not None:

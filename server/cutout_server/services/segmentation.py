@@ -11,7 +11,7 @@ from cutout.v1 import segmentation_service_pb2_grpc as pb2_grpc
 
 from cutout_server.convert.checks import within
 from cutout_server.convert.requests import RequestReader, read_chunk_bytes
-from cutout_server.pipelines.segment import Segmentation
+from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import answers
 from cutout_server.services.room import Room
 from cutout_server.services.session import Sessions
@@ -25,15 +25,15 @@ class SegmentationServicer(pb2_grpc.SegmentationServiceServicer):
 
     def __init__(
         self,
-        segmentation: Segmentation,
+        segmentation: SegmentPipeline,
         reader: RequestReader,
         sessions: Sessions,
-        kept: answers.Kept,
+        cache: answers.SegmentationCache,
         *,
         max_message_bytes: int,
     ) -> None:
         self._segmentation = segmentation
-        self._kept = kept
+        self._cache = cache
         self._reader = reader
         self._sessions = sessions
         self._max_message_bytes = max_message_bytes
@@ -63,7 +63,7 @@ class SegmentationServicer(pb2_grpc.SegmentationServiceServicer):
         return pb2.AnalyzeImageResponse(segmentation=answer)
 
     async def _whole(self, request: SegmentRequest) -> segmentation_pb2.Segmentation:
-        return await answers.whole_or_kept(self._segmentation, request, Room(self._max_message_bytes), self._kept)
+        return await answers.whole_or_cached(self._segmentation, request, Room(self._max_message_bytes), self._cache)
 
     async def StreamSegmentation(
         self, request: pb2.StreamSegmentationRequest, context: Context

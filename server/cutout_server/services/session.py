@@ -15,7 +15,7 @@ from cutout_server.convert.images import read_image
 from cutout_server.convert.requests import RequestReader
 from cutout_server.errors import CutoutError, DeadlineError, InvalidRequestError, UnavailableError, to_status
 from cutout_server.pipelines.context import EmbeddedImage
-from cutout_server.pipelines.segment import Segmentation
+from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.uploads import Uploads
 from cutout_server.services import answers
 from cutout_server.services.room import Room
@@ -31,7 +31,7 @@ class Sessions:
 
     def __init__(
         self,
-        segmentation: Segmentation,
+        segmentation: SegmentPipeline,
         reader: RequestReader,
         uploads: Uploads,
         draining: asyncio.Event,

@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True)
-class AnswerKey:
+class ResponseKey:
     """What an answer depends on. Requests of equal keys have equal answers.
 
     Attributes:
@@ -39,7 +39,7 @@ class _Kept(Generic[V]):
     expires_s: float
 
 
-class Answers(Generic[V]):
+class ResponseCache(Generic[V]):
     """The oldest answers leave first. Belongs to the event loop; nothing here blocks.
 
     Args:
@@ -55,14 +55,14 @@ class Answers(Generic[V]):
         self.misses = 0
         self._ttl_s = ttl_s
         self._size = size
-        self._entries: OrderedDict[AnswerKey, _Kept[V]] = OrderedDict()  # In the order in which they expire.
-        self._flights: SingleFlight[tuple[AnswerKey, tuple[int, ...]], V] = SingleFlight()
+        self._entries: OrderedDict[ResponseKey, _Kept[V]] = OrderedDict()  # In the order in which they expire.
+        self._flights: SingleFlight[tuple[ResponseKey, tuple[int, ...]], V] = SingleFlight()
         self._forgotten: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def get(self, key: AnswerKey, make: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
+    async def get(self, key: ResponseKey, make: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
         """The answer, and whether it was here or on its way already.
 
         `make` runs once for all that wait for the same key. Its errors are theirs, too, and are not kept.
@@ -90,16 +90,16 @@ class Answers(Generic[V]):
         for key in [key for key in self._entries if model in key.models]:
             self.bytes -= self._entries.pop(key).nbytes
 
-    async def _make(self, key: AnswerKey, ages: tuple[int, ...], make: Callable[[], Awaitable[V]]) -> V:
+    async def _make(self, key: ResponseKey, ages: tuple[int, ...], make: Callable[[], Awaitable[V]]) -> V:
         answer = await make()
         if ages == self._ages(key):
             self._keep(key, answer)
         return answer
 
-    def _ages(self, key: AnswerKey) -> tuple[int, ...]:
+    def _ages(self, key: ResponseKey) -> tuple[int, ...]:
         return tuple(self._forgotten[model] for model in key.models)
 
-    def _keep(self, key: AnswerKey, answer: V) -> None:
+    def _keep(self, key: ResponseKey, answer: V) -> None:
         nbytes = self._size(answer)
         if nbytes > self.capacity_bytes:
             return

@@ -19,14 +19,14 @@ from cutout_client import Client
 from cutout_server.app import App
 from cutout_server.errors import DeadlineError, InvalidRequestError
 from cutout_server.imaging.fetch import FetchPolicy
-from cutout_server.pipelines import answers as answers_module
-from cutout_server.pipelines.answers import AnswerKey, Answers, digest
+from cutout_server.pipelines import response_cache
+from cutout_server.pipelines.response_cache import ResponseCache, ResponseKey, digest
 from cutout_server.types import Box, MaskFormat, ObjectPrompt, Options, PromptsRequest, Strategy
 from probe_family import Probe, probe_family
 from waiting import PATIENCE_S, until, wait_until
 
 KEYS = {"api_keys": [{"caller": caller, "key": caller * 16, "roles": ["operator"]} for caller in ("a", "b")]}
-KEY = AnswerKey("a", ("one", "two"), b"sha")
+KEY = ResponseKey("a", ("one", "two"), b"sha")
 
 
 def giving(answer: str, made: list[str]) -> Callable[[], Awaitable[str]]:
@@ -38,13 +38,13 @@ def giving(answer: str, made: list[str]) -> Callable[[], Awaitable[str]]:
     return make
 
 
-def of(text: bytes, *models: str) -> AnswerKey:
-    return AnswerKey("a", models or ("one",), text)
+def of(text: bytes, *models: str) -> ResponseKey:
+    return ResponseKey("a", models or ("one",), text)
 
 
 async def test_answers_are_bounded_in_bytes():
     """The oldest leave when there is no room, and one that alone is too large is not kept."""
-    answers: Answers[str] = Answers(10, 60, len)
+    answers: ResponseCache[str] = ResponseCache(10, 60, len)
     made: list[str] = []
     for text in ("aaaa", "bbbb", "cccc", "far too large"):
         assert await answers.get(of(text.encode()), giving(text, made)) == (text, False)
@@ -58,8 +58,8 @@ async def test_answers_are_bounded_in_bytes():
 async def test_answers_are_kept_for_their_time_and_no_longer(monkeypatch: pytest.MonkeyPatch):
     """However often one is asked for, it is made anew after its time, and its room is given back."""
     now_s = 1000.0
-    monkeypatch.setattr(answers_module, "time", SimpleNamespace(monotonic=lambda: now_s))
-    answers: Answers[str] = Answers(100, 60, len)
+    monkeypatch.setattr(response_cache, "time", SimpleNamespace(monotonic=lambda: now_s))
+    answers: ResponseCache[str] = ResponseCache(100, 60, len)
     made: list[str] = []
     await answers.get(KEY, giving("first", made))
     for _ in range(3):
@@ -74,7 +74,7 @@ async def test_answers_are_kept_for_their_time_and_no_longer(monkeypatch: pytest
 @pytest.mark.parametrize("model", ["one", "two"])
 async def test_a_model_takes_its_answers_along(model: str):
     """Those that it had a part in are forgotten; what is under way meanwhile is not kept, and nobody joins it."""
-    answers: Answers[str] = Answers(100, 60, len)
+    answers: ResponseCache[str] = ResponseCache(100, 60, len)
     made: list[str] = []
     await answers.get(KEY, giving("old", made))
     await answers.get(of(b"sha", "three"), giving("other", made))
@@ -97,7 +97,7 @@ async def test_a_model_takes_its_answers_along(model: str):
 
 async def test_errors_are_not_kept():
     """All who wait hear of it, and the next one tries anew."""
-    answers: Answers[str] = Answers(100, 60, len)
+    answers: ResponseCache[str] = ResponseCache(100, 60, len)
     tried = []
 
     async def fail() -> str:
@@ -113,7 +113,7 @@ async def test_errors_are_not_kept():
 
 async def test_anothers_deadline_is_not_ours():
     """When whoever began it has no time left, the others begin anew, once for all of them."""
-    answers: Answers[str] = Answers(100, 60, len)
+    answers: ResponseCache[str] = ResponseCache(100, 60, len)
     made: list[str] = []
     late = asyncio.Event()
 
@@ -135,7 +135,7 @@ async def test_anothers_deadline_is_not_ours():
 
 async def test_who_began_it_may_leave():
     """The others get the answer all the same; when the last one leaves, the work ends."""
-    answers: Answers[str] = Answers(100, 60, len)
+    answers: ResponseCache[str] = ResponseCache(100, 60, len)
     begun, ended, release = [], [], asyncio.Event()
 
     async def slowly() -> str:
