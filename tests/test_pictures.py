@@ -14,6 +14,7 @@ import pytest
 from cutout_server import calls
 from cutout_server.imaging import decode
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, key
+from cutout_server.imaging.folder import PrivateFolder
 from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines import pictures as pictures_module
 from cutout_server.pipelines.arrivals import Arrivals
@@ -90,7 +91,7 @@ def observer() -> Observer:
 @pytest.fixture
 async def pictures(executor: Counting, observer: Observer) -> AsyncIterator[Pictures]:
     """With room for one picture at a time."""
-    store = ImageStore(max_bytes=1 << 20, max_images=1, max_upload_bytes=1 << 20, ttl_s=60)
+    store = ImageStore(PrivateFolder(None), max_bytes=1 << 20, max_images=1, max_upload_bytes=1 << 20, ttl_s=60)
     limits = {"inline": LIMITS, "uploaded": LIMITS}
     budget = PixelBudget(30 * 40, callers_share=1)
     arrivals = Arrivals(budget, LIMITS)

@@ -122,6 +122,7 @@ def test_sigterm_does_not_wait_for_ever(photos: dict[str, Photo], tmp_path: Path
         (("--models", '{"name": "sam", "family": "sam2", "checkpoint": "nowhere.pt"}'), 1, "nowhere.pt"),
         (("--models", '{"name": "sam", "family": "sam9"}'), 2, "sam9"),
         (("--tls-cert", "nowhere.pem", "--tls-key", "nowhere.pem"), 2, "nowhere.pem"),
+        (("--image-store-dir", "/dev/null/pictures"), 2, "image_store_dir: no pictures can be kept there"),
         (("--devices", "cuda:99"), 2, "there is no device cuda:99"),
         (("--devices", "cpu", "--devices", "cpu"), 2, "devices: each once"),
     ],

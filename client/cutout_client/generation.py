@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import PIL.Image
 from cutout.v1 import generation_service_pb2
+from cutout_common.disks import write
 from cutout_common.status import ErrorDetails
 
 from cutout_client.errors import InternalError
@@ -79,7 +80,7 @@ class GeneratedImage:
     def save(self, path: str | PathLike[str]) -> Path:
         """Writes the file as it came, whatever the path's ending."""
         target = Path(path)
-        target.write_bytes(self.data)
+        write(target, self.data)
         return target
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
+from cutout_common.disks import write
 from numpy.typing import NDArray
 
 from cutout_client.coco import CocoDataset
@@ -37,7 +38,7 @@ def save(result: "Segmentation", folder: Path, formats: Iterable[str], name: str
 
 def _overlay(result: "Segmentation", folder: Path, name: str) -> list[Path]:
     path = folder / f"{name}.overlay.png"
-    result.overlay().save(path)
+    write(path, _png_of(result.overlay()))
     return [path]
 
 
@@ -57,7 +58,7 @@ def _numbered(kind: str, result: "Segmentation", files: Sequence[bytes], folder:
             path.unlink()
     paths = [folder / f"{name}.{_tag(number, each)}.{kind}.png" for number, each in enumerate(result)]
     for path, content in zip(paths, files, strict=True):
-        path.write_bytes(marked(content))
+        write(path, marked(content))
     return paths
 
 
@@ -102,7 +103,11 @@ def _npz(result: "Segmentation", folder: Path, name: str) -> list[Path]:
             "picture_concept_scores": _scores(result.concepts),
             "concept_scores": np.array([_scores(each.concepts) for each in result], np.float32).reshape(-1, len(names)),
         }
-    np.savez_compressed(path, masks=result.masks, boxes=result.boxes, labels=labels, scores=result.scores, **described)
+    content = io.BytesIO()
+    np.savez_compressed(
+        content, masks=result.masks, boxes=result.boxes, labels=labels, scores=result.scores, **described
+    )
+    write(path, content.getvalue())
     return [path]
 
 
@@ -136,5 +141,5 @@ def _tag(number: int, each: "SegmentedObject") -> str:
 
 def write_json(path: Path, content: Any) -> list[Path]:
     """Writes one file."""
-    path.write_text(json.dumps(content), encoding="utf-8")
+    write(path, json.dumps(content).encode())
     return [path]

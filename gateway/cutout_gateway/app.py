@@ -79,7 +79,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         *docs.routes(TITLE),
         *page.routes(),
     ]
-    observe = Middleware(Observe, pool=pool, pages=pages, metrics=metrics)
+    observe = Middleware(Observe, settings=settings, pool=pool, pages=pages, metrics=metrics)
     app = Starlette(
         routes=pages,
         middleware=[observe, Middleware(WellFormed, pool=pool), *_cors(settings)],

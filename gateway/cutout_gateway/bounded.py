@@ -4,12 +4,15 @@ import asyncio
 import resource
 
 import h11
+import structlog
+from cutout_common import forwarded
 from google.protobuf.json_format import MessageToJson
 
 from cutout_gateway.errors import HttpError, too_many_connections, too_slow
 from cutout_gateway.protocol import Protocol
 from cutout_gateway.settings import GatewaySettings
 
+log = structlog.get_logger("cutout_gateway")
 # Beside its connections the gateway has some files open: the channel to the server, logs, pipes.
 SPARE_FILES = 64
 
@@ -34,7 +37,9 @@ class Bounded(Protocol):
         """Turns away one too many, by an answer that says so."""
         super().connection_made(transport)
         address = _address(self)
-        of_this_client = sum(_address(other) == address for other in self.connections)
+        of_this_client = 0  # A proxy's connections are those of many clients.
+        if not forwarded.is_among(forwarded.address(address), self.settings.trusted_proxies):
+            of_this_client = sum(_address(other) == address for other in self.connections)
         if len(self.connections) > self.settings.max_connections:
             self._turn_away(too_many_connections("the gateway has", self.settings.max_connections))
         elif of_this_client > self.settings.max_connections_per_client:
@@ -76,6 +81,7 @@ class Bounded(Protocol):
             self.refuse(too_slow("the headers", self.settings.headers_timeout_s))
 
     def _turn_away(self, refused: HttpError) -> None:
+        log.warning("connection refused", client=_address(self), reason=refused.status.message)
         # Without the application, which is what there are too many connections for.
         body = MessageToJson(refused.status, indent=None).encode()
         head = f"HTTP/1.1 {refused.http_status} \r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"

@@ -43,6 +43,8 @@ class Serving(uvicorn.Config):
             log_config=None,
             access_log=False,
             server_header=False,
+            # It would believe anybody on this machine; see `trusted_proxies`.
+            proxy_headers=False,
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
             ssl_certfile=settings.tls_cert,

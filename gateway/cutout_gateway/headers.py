@@ -5,14 +5,24 @@ import binascii
 import re
 from collections.abc import Iterable
 
-from cutout_common import request_ids
+from cutout_common import forwarded, request_ids
 from starlette.datastructures import Headers
 
 from cutout_gateway.errors import DETAILS_KEY, invalid
 
 PREFIX = "grpc-metadata-"
 RESERVED = frozenset(
-    {"connection", "content-type", "host", "te", "transfer-encoding", "user-agent", request_ids.HEADER}
+    {
+        "connection",
+        "content-type",
+        "host",
+        "te",
+        "transfer-encoding",
+        "user-agent",
+        request_ids.HEADER,
+        forwarded.X_FORWARDED_FOR,
+        forwarded.FORWARDED,
+    }
 )
 PASSED = ("authorization", "x-api-key", "traceparent", "tracestate")
 
@@ -53,13 +63,15 @@ def late(headers: Headers, default_s: float) -> str:
     return f"no answer came within {default_s:g} s, the time of requests without Grpc-Timeout"
 
 
-def to_metadata(headers: Headers, call_id: str) -> Metadata:
-    """What the server is told: the credentials, the trace, the request id, and every `Grpc-Metadata-*`.
+def to_metadata(headers: Headers, call_id: str, client: str) -> Metadata:
+    """What the server is told: credentials, trace, request id, the caller's address, and every `Grpc-Metadata-*`.
 
     Raises:
         HttpError: 400 when a header cannot be metadata.
     """
     metadata: Metadata = [(request_ids.HEADER, call_id)]
+    if client:
+        metadata.append((forwarded.X_FORWARDED_FOR, client))
     for name, value in headers.items():
         if name in PASSED:
             metadata.append((name, _checked(name, value)))

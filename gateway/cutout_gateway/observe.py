@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from cutout_common import request_ids
+from cutout_common import forwarded, request_ids
 from google.protobuf.descriptor_pool import DescriptorPool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Mount, Route
@@ -17,6 +17,7 @@ from cutout_gateway.errors import ClientGoneError, internal
 from cutout_gateway.headers import request_id
 from cutout_gateway.metrics import Metrics
 from cutout_gateway.reply import Reply
+from cutout_gateway.settings import GatewaySettings
 
 log = structlog.get_logger("cutout_gateway")
 OK = 200
@@ -26,10 +27,21 @@ PROBES = frozenset({"/healthz", "/readyz", metrics.PATH})
 
 
 class Observe:
-    """Middleware; puts `request_id` into `scope["state"]` and reads `route` from there, if it is not one of `pages`."""
+    """Middleware; puts `request_id` and `client`, the address that the request comes from, into `scope["state"]`.
 
-    def __init__(self, app: ASGIApp, pool: DescriptorPool, pages: Sequence[BaseRoute], metrics: Metrics) -> None:
+    From there it reads `route`, if it is not one of `pages`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: GatewaySettings,
+        pool: DescriptorPool,
+        pages: Sequence[BaseRoute],
+        metrics: Metrics,
+    ) -> None:
         self._app = app
+        self._settings = settings
         self._pool = pool
         self._metrics = metrics
         self._paths = frozenset(page.path for page in pages if isinstance(page, Route))
@@ -44,6 +56,7 @@ class Observe:
         call_id = request_id(headers)
         state = scope.setdefault("state", {})
         state["request_id"] = call_id
+        state["client"] = self._client(scope, headers)
         began = time.perf_counter()
         status = received = sent = 0
 
@@ -82,11 +95,19 @@ class Observe:
             write(
                 "request",
                 request_id=call_id,
+                client=state["client"],
                 method=scope["method"],
                 route=route,
                 status=status,
                 ms=round(seconds * 1000, 1),
             )
+
+    def _client(self, scope: Scope, headers: Headers) -> str:
+        peer, _ = scope.get("client") or ("", 0)
+        header = self._settings.proxy_header
+        return forwarded.caller(
+            forwarded.address(peer), header, headers.getlist(header), self._settings.trusted_proxies
+        )
 
     def _page(self, path: str) -> str:
         """The route of a page of the gateway's own; empty when it is none."""

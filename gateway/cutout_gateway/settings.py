@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from cutout_common.address import check
 from cutout_common.config import Config
-from pydantic import Field, FilePath, field_validator, model_validator
+from cutout_common.forwarded import X_FORWARDED_FOR
+from pydantic import Field, FilePath, IPvAnyNetwork, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from starlette.datastructures import URL
 
@@ -37,6 +38,12 @@ class GatewaySettings(Config):
     )
     max_connections: int = Field(4000, ge=1, description="Bound on the connections of all clients together.")
     max_connections_per_client: int = Field(1000, ge=1, description="Bound on the connections of one address.")
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="Addresses or networks of proxies that are believed when they say whom a request comes from."
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        X_FORWARDED_FOR, description="The header by which they say so; the other one is not looked at."
+    )
     drain_s: float = Field(30.0, gt=0, description="Time that accepted requests have to finish after SIGTERM.")
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="Bound on a request's body that is held in memory.")
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on a body that is passed on in pieces.")

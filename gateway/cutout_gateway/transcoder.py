@@ -46,6 +46,7 @@ class Exchange:
     body: Body
     reply: Reply
     request_id: str
+    client: str
     head: bool
 
 
@@ -70,7 +71,9 @@ class Transcoder:
             state["route"] = binding.template.text
             query = parse_query(scope["query_string"].decode("latin-1"))
             head = scope["method"] == "HEAD"
-            exchange = Exchange(binding, variables, query, headers, body, reply, state["request_id"], head)
+            exchange = Exchange(
+                binding, variables, query, headers, body, reply, state["request_id"], state["client"], head
+            )
             await self._serve(state["link"], exchange)
         except HttpError as failure:
             if not reply.started:  # Otherwise the connection breaks, so that nobody takes the part for the whole.
@@ -83,7 +86,7 @@ class Transcoder:
 
     async def _serve(self, link: Link, exchange: Exchange) -> None:
         rpc = exchange.binding.rpc
-        metadata = to_metadata(exchange.headers, exchange.request_id)
+        metadata = to_metadata(exchange.headers, exchange.request_id, exchange.client)
         seconds = timeout_s(exchange.headers, self._settings.default_timeout_s)
         if rpc.client_streaming or exchange.body.is_long:
             call = calls.start(link.channel, rpc, [*metadata, channels.ASK_FIRST], seconds, None)

@@ -17,6 +17,7 @@ from cutout.v1 import (
     segmentation_service_pb2,
     segmentation_service_pb2_grpc,
 )
+from cutout_common.config import ConfigError
 from cutout_common.distribution import build
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -30,6 +31,7 @@ from cutout_server.daemon import in_daemon_thread
 from cutout_server.gate import Gate
 from cutout_server.imaging.decode import ImageLimits
 from cutout_server.imaging.fetch import FetchPolicy
+from cutout_server.imaging.folder import PrivateFolder
 from cutout_server.imaging.store import ImageStore
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
@@ -68,6 +70,9 @@ SERVICES = tuple(
     )
 )
 
+IMAGES = image_service_pb2.DESCRIPTOR.services_by_name["ImageService"].full_name
+ServingStatus = health_pb2.HealthCheckResponse
+
 
 def rewriter_of(settings: Settings) -> Rewriter | None:
     """What asks the operator's language model; None when there is none."""
@@ -100,6 +105,7 @@ class App:
         self._decoding = FairThreads(settings.imaging_threads, "decode", self._metrics)
         self._encoding = FairThreads(settings.imaging_threads, "encode", self._metrics)
         self._store = ImageStore(
+            _image_folder(settings),
             max_bytes=settings.image_store_bytes,
             max_images=settings.image_store_images,
             max_upload_bytes=settings.max_upload_bytes,
@@ -117,6 +123,7 @@ class App:
         self._server: grpc.aio.Server | None = self._grpc_server()
         self._admin: grpc.aio.Server | None = None
         self._metrics_server: WSGIServer | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.port = 0
         self.metrics_port: int | None = None
         self.admin_port: int | None = None
@@ -165,7 +172,7 @@ class App:
         # What asyncio.to_thread does: files, and what is made of everything's masks.
         asyncio.get_running_loop().set_default_executor(FairThreads(OTHER_THREADS, "other", self._metrics))
         for service in (health.OVERALL_HEALTH, *SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+            await self._health.set(service, ServingStatus.NOT_SERVING)
         server = self._server
         assert server is not None, "an App starts once"  # noqa: S101
         self.port = self._bind(server, f"{settings.host}:{settings.port}", self._credentials)
@@ -179,6 +186,7 @@ class App:
             self.admin_port = self._bind(self._admin, f"127.0.0.1:{settings.admin_port}", None)
             await self._admin.start()
         await server.start()
+        self._watching = asyncio.create_task(self._store.watch(self._show_health))
 
     async def serve(self) -> None:
         """Downloads what is missing and loads the models, then says that it is serving.
@@ -192,9 +200,8 @@ class App:
             await self._pools.preload()
         if self.draining:
             return
-        for service in (health.OVERALL_HEALTH, *SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         self._board.state = State.SERVING
+        await self._show_health()
         log.info(
             "serving",
             address=self.address,
@@ -203,6 +210,13 @@ class App:
             models=list(self._catalogue.specs),
             devices=list(self._settings.devices),
         )
+
+    async def _show_health(self) -> None:
+        if self._board.state is not State.SERVING:
+            return
+        for service in (health.OVERALL_HEALTH, *SERVICES):
+            works = service != IMAGES or self._store.is_available
+            await self._health.set(service, ServingStatus.SERVING if works else ServingStatus.NOT_SERVING)
 
     async def stop(self) -> None:
         """Refuses new work, lets accepted work finish as long as the setting allows, and gives everything back."""
@@ -222,6 +236,9 @@ class App:
         if self._rewriter is not None:
             await self._rewriter.close()
         await self._arrivals.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         for threads in (self._decoding, self._encoding):
             threads.shutdown(cancel_futures=True)
         self._store.close()
@@ -248,6 +265,7 @@ class App:
         interceptor = CallInterceptor(
             self._gate,
             (CallLog(), self._metrics),
+            trusted_proxies=settings.trusted_proxies,
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
             max_stall_s=settings.max_stall_s,
@@ -339,3 +357,10 @@ class App:
             return server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
+
+
+def _image_folder(settings: Settings) -> PrivateFolder:
+    try:
+        return PrivateFolder(settings.image_store_dir)
+    except OSError as error:
+        raise ConfigError(f"image_store_dir: no pictures can be kept there: {error}") from error

@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import grpc
 import structlog
-from cutout_common import channels, request_ids
+from cutout_common import channels, forwarded, request_ids
 
 from cutout_server import calls, messages
 from cutout_server.errors import (
@@ -106,6 +107,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         gate: Knows the keys.
+        trusted_proxies: Networks of those who are believed when they say whom a call comes from.
         observers: Hear of every call of the contract's services.
         default_deadline_s: Deadline of calls that bring none.
         max_deadline_s: Calls that bring a later one get this.
@@ -118,6 +120,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         gate: Gate,
         observers: Sequence[CallObserver],
         *,
+        trusted_proxies: Sequence[forwarded.Network],
         default_deadline_s: float,
         max_deadline_s: float,
         max_stall_s: float,
@@ -125,6 +128,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         self._gate = gate
         self._observers = observers
+        self._trusted_proxies = trusted_proxies
         self._default_deadline_s = default_deadline_s
         self._max_deadline_s = max_deadline_s
         self._max_stall_s = max_stall_s
@@ -196,7 +200,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             observer.started(rpc)
         counts = _Counts()
         own_s = context.time_remaining()
-        call = calls.Call(request_id, calls.ANONYMOUS, started_s + self._seconds(rpc, own_s), peer=context.peer())
+        call = calls.Call(request_id, calls.ANONYMOUS, started_s + self._seconds(rpc, own_s), peer=self._peer(context))
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None
         try:
@@ -241,6 +245,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 observer.finished(record)
         if refused is not None:
             await _abort(context, refused, request_id)
+
+    def _peer(self, context: Context) -> str:
+        """Where a call comes from: an address with its port, or without one when it was told by who is trusted."""
+        peer = unquote(context.peer())
+        connected = forwarded.address(peer.partition(":")[2]) if peer.startswith(("ipv4:", "ipv6:")) else ""
+        told = [str(value) for key, value in context.invocation_metadata() or () if key == forwarded.X_FORWARDED_FOR]
+        caller = forwarded.caller(connected, forwarded.X_FORWARDED_FOR, told, self._trusted_proxies)
+        return peer if caller == connected else f"ipv6:[{caller}]" if ":" in caller else f"ipv4:{caller}"
 
     def _seconds(self, rpc: Rpc, own_s: float | None) -> float:
         """Time that a call has, of which its caller gave it `own_s`."""

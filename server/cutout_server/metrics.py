@@ -125,6 +125,7 @@ class _StatusCollector(Collector):
         yield _gauge("cutout_serving", "1 while requests are taken.", status.state is State.SERVING)
         yield _gauge("cutout_stored_images", "Uploaded pictures held.", status.stored_images)
         yield _gauge("cutout_stored_image_bytes", "Their files.", status.stored_bytes)
+        yield _gauge("cutout_image_store_available", "1 while uploaded pictures can be kept.", status.store_available)
         per_device: dict[str, tuple[str, Callable[[DeviceStatus], float]]] = {
             "cutout_requests_in_hand": ("Requests admitted and not finished.", lambda d: d.requests),
             "cutout_queue_depth": ("Jobs that wait.", lambda d: d.queued_jobs),

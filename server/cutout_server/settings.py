@@ -10,7 +10,7 @@ import httpx
 from annotated_types import Len
 from cutout_common import channels
 from cutout_common.config import Config
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from cutout_server.models.runtime import Engine, Precision, check
@@ -125,6 +125,11 @@ class Settings(Config):
     tls_cert: Path | None = Field(None, description="PEM certificate chain; with tls_key it turns TLS on.")
     tls_key: Path | None = Field(None, description="PEM private key of tls_cert.")
     tls_client_ca: Path | None = Field(None, description="PEM authorities; with it, callers must show a certificate.")
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Addresses or networks of gateways and proxies that are believed when they say, by the metadata "
+        "x-forwarded-for, whom a call comes from.",
+    )
     api_keys: tuple[ApiKey, ...] = Field((), description="Keys that are let in; none means that everyone is.")
 
     profile: Literal["", "builtin", "small", "quality"] = Field(
@@ -196,6 +201,9 @@ class Settings(Config):
 
     image_store_bytes: int = Field(2 * GIB, ge=0, description="Bound on the uploaded pictures' files.")
     image_store_images: int = Field(10_000, ge=0, description="Bound on their number.")
+    image_store_dir: Path | None = Field(
+        None, description="Where a folder for them is made. Default: the system's place for temporary files."
+    )
     image_store_ttl_s: float = Field(3600.0, gt=0, description="An upload unused for so long is forgotten.")
 
     allow_uris: bool = Field(False, description="Fetch pictures from http(s) addresses that callers name.")

@@ -76,6 +76,7 @@ class ServerStatus:
     stored_images: int
     stored_bytes: int
     store_capacity_bytes: int
+    store_available: bool
 
 
 class StatusBoard:
@@ -100,6 +101,7 @@ class StatusBoard:
             stored_images=len(self._store),
             stored_bytes=self._store.bytes,
             store_capacity_bytes=self._store.max_bytes,
+            store_available=self._store.is_available,
         )
 
     @staticmethod

@@ -3,7 +3,6 @@
 Downloads are resumed, checked, and put into place at once; two processes do not fetch the same thing twice.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from cutout_common import disks
 
 from cutout_server import web_files
 from cutout_server.errors import FailedPreconditionError
@@ -206,11 +206,11 @@ class Weights:
         except FailedPreconditionError as error:
             raise FailedPreconditionError(f"model {wanted.model!r}: {error.message}", reason=error.reason) from error
         except Exception as error:
-            what, reason = _advice(error, wanted, source)
+            what, reason = _advice(error, wanted, source, self.folder)
             raise FailedPreconditionError(f"model {wanted.model!r}: {what}", reason=reason) from error
 
 
-def _advice(error: Exception, wanted: Wanted, source: Source) -> tuple[str, str]:
+def _advice(error: Exception, wanted: Wanted, source: Source, folder: Path) -> tuple[str, str]:
     """What is wrong and what to do about it, and the reason for programs."""
     from huggingface_hub import errors as hub  # noqa: PLC0415 - half a second
 
@@ -231,8 +231,9 @@ def _advice(error: Exception, wanted: Wanted, source: Source) -> tuple[str, str]
             "has another checksum than expected, and was removed: try again, or correct it",
             "CHECKSUM_MISMATCH",
         )
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        what, reason = "does not fit onto the disk: make room, or set weights_dir to a larger one", "DISK_FULL"
+    elif disks.is_full(error):
+        what = f"does not fit: {disks.room(folder)}; make room, or set weights_dir to a larger one"
+        reason = "DISK_FULL"
     elif isinstance(error, PermissionError):
         what, reason = f"cannot be written to {error.filename}: set weights_dir", "NOT_WRITABLE"
     return f"{_name(source)} {what}", reason

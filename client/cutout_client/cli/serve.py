@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cutout_common import forwarded
 from cutout_common.distribution import install_hint
 
 from cutout_client.cli import console
@@ -77,7 +78,7 @@ def run_serve(args: argparse.Namespace) -> int:
     elif args.only == "gateway":
         commands = {"gateway": _command("gateway", *logs, *gateway, *others)}
     else:
-        flags, address = _settle_address(others)
+        flags, address = _settle(others)
         commands = {
             "server": _command("server", *logs, *flags),
             "gateway": _command("gateway", *logs, *gateway, f"--server-address={address}"),
@@ -114,8 +115,11 @@ def _command(program: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", PROGRAMS[program], *flags]
 
 
-def _settle_address(flags: Sequence[str]) -> tuple[list[str], str]:
-    """The server's flags and its address: the server itself says what its settings come to."""
+def _settle(flags: Sequence[str]) -> tuple[list[str], str]:
+    """The server's flags and its address: the server itself says what its settings come to.
+
+    Unless they say whom it believes about callers' addresses, it believes this machine, on which the gateway is.
+    """
     yaml = importlib.import_module("yaml")  # of the server's extra
     command = _command("server", *flags, "--print-config")
     asked = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603  # our own program
@@ -127,6 +131,9 @@ def _settle_address(flags: Sequence[str]) -> tuple[list[str], str]:
     if port == 0:  # the gateway must know it before the server has chosen one
         port = _free_port(host)
         settled.append(f"--port={port}")
+    if not settings["trusted_proxies"]:
+        own = {"127.0.0.1", "::1", *([] if host in ALL_ADDRESSES else [forwarded.address(host)])} - {""}
+        settled += [f"--trusted-proxies={address}" for address in sorted(own)]
     return settled, f"{ALL_ADDRESSES.get(host, f'[{host}]' if ':' in host else host)}:{port}"
 
 

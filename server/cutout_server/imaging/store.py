@@ -1,21 +1,29 @@
 """Uploaded pictures: files in a private folder, bounded in bytes, number and age."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import secrets
-import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from cutout_server.errors import NotFoundError, TooLargeError
+import structlog
+from cutout_common.disks import is_full
+from cutout_server.errors import NotFoundError, TooLargeError, UnavailableError
 from cutout_server.imaging.decode import ImageHeader
+from cutout_server.imaging.folder import PrivateFolder
+
+log = structlog.get_logger()
 
 READ_BYTES = 512 * 1024
+# The folder is looked at so often; a caller is told to come back as soon.
+LOOK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -70,16 +78,27 @@ class StoredFile:
 
 
 class ImageStore:
-    """Least recently used files leave first. Belongs to the event loop; files are touched in threads."""
+    """Least recently used files leave first. Belongs to the event loop; files are touched in threads.
 
-    def __init__(self, *, max_bytes: int, max_images: int, max_upload_bytes: int, ttl_s: float) -> None:
+    Attributes:
+        max_bytes: Bound on all files together.
+        bytes: What they have now.
+        is_available: Whether files can be written, as far as is known.
+    """
+
+    def __init__(
+        self, folder: PrivateFolder, *, max_bytes: int, max_images: int, max_upload_bytes: int, ttl_s: float
+    ) -> None:
         self.max_bytes = max_bytes
         self._max_images = max_images
         self._max_upload_bytes = max_upload_bytes
         self._ttl_s = ttl_s
-        self._folder = tempfile.TemporaryDirectory(prefix="cutout-images-")
+        self._folder = folder
         self._files: OrderedDict[str, StoredFile] = OrderedDict()
+        self._wake: Callable[[], object] = lambda: None
+        self._missed_bytes = 0
         self.bytes = 0
+        self.is_available = True
 
     def __len__(self) -> int:
         return len(self._files)
@@ -93,20 +112,23 @@ class ImageStore:
 
         Raises:
             TooLargeError: It outgrew the bound; nothing is left of it.
+            UnavailableError: It cannot be written.
         """
-        path = Path(self._folder.name) / secrets.token_urlsafe(16)
+        with self.disk():
+            path, file = await asyncio.to_thread(self._folder.create)
         follower = follow(path)
         digest = hashlib.sha256()
         size = 0
         try:
-            with path.open("wb") as file:
+            with file:
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > min(self._max_upload_bytes, self.max_bytes):
                         limit = min(self._max_upload_bytes, self.max_bytes)
                         raise TooLargeError(f"an upload may have at most {limit} bytes", reason="UPLOAD_TOO_LARGE")
-                    await asyncio.to_thread(_append, file, digest, chunk)
-                    follower.grew(size)
+                    with self.disk(size):
+                        await asyncio.to_thread(_append, file, digest, chunk)
+                        follower.grew(size)
         except BaseException:
             follower.abandon()
             path.unlink(missing_ok=True)
@@ -152,21 +174,22 @@ class ImageStore:
         """All of a file's bytes.
 
         Raises:
-            NotFoundError: It made room for others a moment ago.
+            NotFoundError: It made room for others a moment ago, or something removed it.
+            UnavailableError: It cannot be read.
         """
-        try:
+        with self._there(file):
             return await asyncio.to_thread(file.path.read_bytes)
-        except FileNotFoundError:
-            raise NotFoundError(f"no image {file.image_id!r}; upload it again", reason="IMAGE_NOT_FOUND") from None
 
     async def chunks(self, file: StoredFile) -> AsyncIterator[bytes]:
-        """A file's bytes in pieces; an open file outlives its deletion."""
-        try:
+        """A file's bytes in pieces, as `read` has them; an open file outlives its deletion."""
+        with self._there(file):
             handle = await asyncio.to_thread(file.path.open, "rb")
-        except FileNotFoundError:
-            raise NotFoundError(f"no image {file.image_id!r}; upload it again", reason="IMAGE_NOT_FOUND") from None
         with handle:
-            while chunk := await asyncio.to_thread(handle.read, READ_BYTES):
+            while True:
+                with self.disk():
+                    chunk = await asyncio.to_thread(handle.read, READ_BYTES)
+                if not chunk:
+                    return
                 yield chunk
 
     def delete(self, image_id: str, owner: str) -> None:
@@ -177,15 +200,79 @@ class ImageStore:
         """
         self.forget(self.find(image_id, owner).image_id)
 
+    @contextlib.contextmanager
+    def disk(self, size_bytes: int = 0) -> Iterator[None]:
+        """Around what touches files of this store, one of `size_bytes` perhaps; in any thread.
+
+        Raises:
+            UnavailableError: The disk is full, the folder was removed, or anything else that is no caller's fault.
+        """
+        try:
+            yield
+        except OSError as error:
+            self._missed_bytes = max(self._missed_bytes, size_bytes)
+            if self.is_available:
+                log.error("uploads cannot be kept", folder=str(self._folder.path), error=str(error))  # noqa: TRY400
+            self.is_available = False
+            self._wake()
+            message = f"the server cannot keep pictures at the moment: {_cause(error)}"
+            raise UnavailableError(message, retry_after_s=LOOK_S, reason="IMAGE_STORE_UNAVAILABLE") from error
+
+    @contextlib.contextmanager
+    def _there(self, file: StoredFile) -> Iterator[None]:
+        with self.disk():
+            try:
+                yield
+            except FileNotFoundError:
+                message = f"no image {file.image_id!r}; upload it again"
+                raise NotFoundError(message, reason="IMAGE_NOT_FOUND") from None
+
+    async def watch(self, changed: Callable[[], Awaitable[None]]) -> None:
+        """Forgets files as they expire and looks after the folder, until it is cancelled.
+
+        Args:
+            changed: Called whenever `is_available` is another than before.
+        """
+        was_available, failed = True, asyncio.Event()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, failed.set)
+        while True:
+            self._expire()
+            await self._look_after_folder()
+            if self.is_available != was_available:
+                was_available = self.is_available
+                await changed()
+            failed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(failed.wait(), self._seconds_to_next_look())
+
+    async def _look_after_folder(self) -> None:
+        if not await asyncio.to_thread(self._folder.is_there):
+            log.error("uploads are lost, as their folder was removed", folder=str(self._folder.path))
+            self._files.clear()
+            self.bytes = 0
+        elif self.is_available:
+            return
+        has_room = await asyncio.to_thread(self._folder.has_room, self._missed_bytes)
+        if has_room and not self.is_available:
+            log.info("uploads can be kept again", folder=str(self._folder.path))
+            self._missed_bytes = 0
+        self.is_available = has_room
+
+    def _seconds_to_next_look(self) -> float:
+        oldest = next(iter(self._files.values()), None)
+        if oldest is None:
+            return LOOK_S
+        return min(LOOK_S, max(0.0, oldest.used_s + oldest.ttl_s - time.monotonic()))
+
     def close(self) -> None:
         """Removes the folder."""
         self._files.clear()
         self.bytes = 0
-        self._folder.cleanup()
+        self._folder.remove()
 
     def _expire(self) -> None:
         horizon = time.monotonic() - self._ttl_s
-        while self._files and next(iter(self._files.values())).used_s < horizon:
+        while self._files and next(iter(self._files.values())).used_s <= horizon:
             self.forget(next(iter(self._files)))
 
     def forget(self, image_id: str) -> None:
@@ -196,7 +283,15 @@ class ImageStore:
             file.path.unlink(missing_ok=True)
 
 
-def _append(file: io.BufferedWriter, digest: "hashlib._Hash", chunk: bytes) -> None:
-    file.write(chunk)
-    file.flush()  # Others read it.
+def _append(file: io.FileIO, digest: "hashlib._Hash", chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
     digest.update(chunk)
+
+
+def _cause(error: OSError) -> str:
+    """For callers, whom the server's paths do not concern."""
+    if is_full(error):
+        return "its disk is full"
+    return "their folder was removed" if isinstance(error, FileNotFoundError) else "its disk failed"

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging.decode import ImageLimits, probe
-from cutout_server.imaging.store import ImageStore, StoredFile
+from cutout_server.imaging.decode import ImageHeader, ImageLimits, probe
+from cutout_server.imaging.store import ImageStore, StoredFile, Upload
 from cutout_server.pipelines.arrivals import Arrivals
 
 
@@ -33,6 +33,7 @@ class Uploads:
         Raises:
             InvalidRequestError: It is not a picture that can be read, or not the one that was announced.
             TooLargeError: It outgrew the bound.
+            UnavailableError: It cannot be kept at the moment.
         """
         upload = await self.store.receive(chunks, self._arrivals.expect)
         try:
@@ -42,11 +43,14 @@ class Uploads:
                     f"expected {expected_sha256.lower()}, the bytes that arrived have {upload.sha256}",
                 )
             loop = asyncio.get_running_loop()
-            header = await loop.run_in_executor(
-                self._executor, lambda: probe(upload.path.read_bytes(), self._limits, field=field)
-            )
+            header = await loop.run_in_executor(self._executor, self._probe, upload, field)
         except BaseException:
             self._arrivals.forget(upload.path)
             self.store.discard(upload)
             raise
         return self.store.keep(upload, owner, header)
+
+    def _probe(self, upload: Upload, field: str) -> ImageHeader:
+        with self.store.disk():
+            content = upload.path.read_bytes()
+        return probe(content, self._limits, field=field)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 
 import structlog
 import torch
+from cutout_common import disks
 from filelock import FileLock
 from torch import nn
 
@@ -20,6 +21,7 @@ from cutout_server.models.memory import trim
 log = structlog.get_logger()
 
 _MANIFEST = "manifest.json"
+_LEAST_FREE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,12 @@ def _make(folder: Path, identity: Identity, export: Callable[[Path], None]) -> N
         manifest = {"identity": json.loads(identity.json), "files": files}
         (unfinished / _MANIFEST).write_text(json.dumps(manifest, indent=2))
         unfinished.rename(folder)
+    except Exception as error:  # engines raise what they like
+        # Those that write by themselves do not say why they could not.
+        if disks.is_full(error) or shutil.disk_usage(unfinished).free < _LEAST_FREE_BYTES:
+            message = f"an export does not fit: {disks.room(folder)}; make room, or set weights_dir to a larger one"
+            raise FailedPreconditionError(message, reason="DISK_FULL") from error
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
