@@ -22,9 +22,9 @@ from grpc_status import rpc_status
 from waiting import PATIENCE_S
 
 
-def cutout(address: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Runs the command line in a process of its own, 80 columns wide, and checks its exit status."""
-    env = os.environ | {"CUTOUT_CLIENT_SERVER": address, "COLUMNS": "80"}
+def cutout(address: str, *arguments: object, code: int = 0, columns: int = 80) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own, so many columns wide, and checks its exit status."""
+    env = os.environ | {"CUTOUT_CLIENT_SERVER": address, "COLUMNS": str(columns)}
     command = [sys.executable, "-m", "cutout_client", *map(str, arguments)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == code, done.stderr
