@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from cutout_common.heap import keep_freed
 from cutout_server.models.mask_decoder import MaskDecoder
-from cutout_server.models.memory import keep_freed_memory
 from harness.iou import iou
 from harness.report import Report, Row, Table
 from harness.rounds import Sample, interleave, ratio
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
+    keep_freed()
     torch.manual_seed(0)
     modules: dict[str, Any] = {
         "SAM": SamMaskDecoder(

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cutout_common.heap import keep_freed
 from cutout_server.models.grounding_dino.fast_network import FastNetwork
 from cutout_server.models.grounding_dino.prompts import Prompt
 from cutout_server.models.grounding_dino.transformers_network import TransformersNetwork
-from cutout_server.models.memory import keep_freed_memory
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
+    keep_freed()
     model = random_model()
     naive = TransformersNetwork(model)
     exact = FastNetwork(copy.deepcopy(model))

@@ -29,11 +29,11 @@ import numpy as np
 import skimage.data
 from cutout.v1 import image_pb2, mask_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
 from cutout_common import logs
+from cutout_common.heap import keep_freed
 from cutout_server import interceptors, messages, metrics
 from cutout_server.app import App
 from cutout_server.convert import requests, responses
 from cutout_server.imaging import decode
-from cutout_server.models.memory import keep_freed_memory
 from cutout_server.pipelines import finishing, pictures
 from cutout_server.settings import Settings
 
@@ -125,7 +125,7 @@ def watch_server(watch: Stopwatch) -> None:
 
 def serve(pipe: Connection, embeddings_cache_bytes: int) -> None:
     """A child process: the server, which tells its address, and its stages' times each time it is asked."""
-    keep_freed_memory()
+    keep_freed()
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
     logs.configure("json", "info")
     watch, probe = Stopwatch(), Probe()

@@ -1,6 +1,7 @@
 """What callers share: bounded in all and for each, in turn, and with a delay that holds when it is refused."""
 
 import asyncio
+import contextlib
 
 import pytest
 from cutout_common.allowance import Allowance, Held, NoRoomError
@@ -56,6 +57,25 @@ async def test_one_caller_holds_no_more_than_its_share():
         one.shrink(3)
         await waiting
         assert room.of("greedy") == 5
+
+
+async def test_the_caller_who_was_given_least_is_next():
+    """A crowd of one caller's wishes does not stand before the first one of another."""
+    room = Allowance(2, 2)
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(room.hold("crowd")) for _ in range(20)]
+        waiting = [grow(each, 1) for each in crowd]
+        await nothing_more()
+        assert sum(each.done() for each in waiting) == 2
+        late = stack.enter_context(room.hold("late"))
+        its = grow(late, 1)
+        await nothing_more()
+        crowd[0].shrink(0)
+        await its
+        assert sum(each.done() for each in waiting) == 2
+        for held, task in zip(crowd, waiting, strict=True):
+            await task
+            held.shrink(0)
 
 
 @pytest.mark.parametrize("granted", [False, True])

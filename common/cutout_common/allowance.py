@@ -32,7 +32,10 @@ class _Wish:
 
 
 class Allowance:
-    """First come, first served; but whoever has used up its own share holds nobody else up. Belongs to an event loop.
+    """The caller who was given least goes first, and whoever has used up its own share holds nobody up.
+
+    Fair queueing (Demers, Keshav, Shenker 1989): a thousand wishes of one caller do not stand before the first of
+    another. Belongs to an event loop.
 
     Attributes:
         total: How much there is.
@@ -47,7 +50,9 @@ class Allowance:
         self._clock = clock
         self._pace = Pace(0.1 / total, total, clock)
         self._by_caller: Counter[str] = Counter()
+        self._given: dict[str, int] = {}
         self._waiting: list[_Wish] = []
+        self._short = asyncio.Event()
 
     @contextmanager
     def hold(self, caller: str) -> Iterator["Held"]:
@@ -56,7 +61,7 @@ class Allowance:
         try:
             yield held
         finally:
-            held.shrink(0)
+            held.close()
 
     def of(self, caller: str) -> int:
         """How much a caller holds."""
@@ -71,12 +76,18 @@ class Allowance:
         """For `Held`: the time at which there was room, None if there is none now."""
         if not self.has(caller, amount):
             return None
+        self._enter(caller)
         self._change(caller, amount)
         return self._clock()
+
+    async def short(self) -> None:
+        """Returns once somebody waits who is not kept waiting by its own share."""
+        await self._short.wait()
 
     async def take(self, caller: str, amount: int, patience_s: float) -> float:
         """For `Held`: waits for room and returns the time at which there was."""
         wish = _Wish(caller, amount, asyncio.get_running_loop().create_future())
+        self._enter(caller)
         self._waiting.append(wish)
         self._grant()
         try:
@@ -95,25 +106,41 @@ class Allowance:
         self._change(caller, -amount)
         self._grant()
 
+    def _enter(self, caller: str) -> None:
+        """Whoever is new has been given as much as whoever has been given least."""
+        self._given.setdefault(caller, min(self._given.values(), default=0))
+
     def _change(self, caller: str, amount: int) -> None:
         if not self.in_use:
             self._pace.began()
         self.in_use += amount
         self._by_caller[caller] += amount
-        if not self._by_caller[caller]:
-            del self._by_caller[caller]
+        self._given[caller] += max(0, amount)
 
     def _fits_share(self, wish: _Wish) -> bool:
         return self._by_caller[wish.caller] + wish.amount <= self.share
 
     def _grant(self) -> None:
-        for wish in [wish for wish in self._waiting if self._fits_share(wish)]:
-            if self.in_use + wish.amount > self.total:
-                return  # However small the others are: they would keep it waiting for ever.
-            if self._fits_share(wish):  # still
-                self._waiting.remove(wish)
-                self._change(wish.caller, wish.amount)
-                wish.granted.set_result(None)
+        """Gives what there is to those whose turn it is."""
+        while (wish := self._next()) and self.in_use + wish.amount <= self.total:
+            self._waiting.remove(wish)
+            self._change(wish.caller, wish.amount)
+            wish.granted.set_result(None)
+        # However small the others are: they would keep it waiting for ever.
+        self._short.set() if wish else self._short.clear()
+        self._forget()
+
+    def _next(self) -> _Wish | None:
+        fitting = (wish for wish in self._waiting if self._fits_share(wish))
+        return min(fitting, key=lambda wish: (self._given[wish.caller], self._by_caller[wish.caller]), default=None)
+
+    def _forget(self) -> None:
+        """Who neither holds nor wants anything starts anew."""
+        wanting = {wish.caller for wish in self._waiting}
+        for caller in [each for each, amount in self._by_caller.items() if not amount]:
+            del self._by_caller[caller]
+        for caller in self._given.keys() - self._by_caller.keys() - wanting:
+            del self._given[caller]
 
     def _withdraw(self, wish: _Wish) -> None:
         if wish.granted.done():
@@ -124,7 +151,7 @@ class Allowance:
 
     def _no_room(self, wish: _Wish) -> NoRoomError:
         before = self._waiting[: self._waiting.index(wish)]
-        missing = wish.amount + sum(each.amount for each in before) - (self.total - self.in_use)
+        missing = self.in_use + sum(each.amount for each in before) + wish.amount - self.total
         of_caller = not self._fits_share(wish)
         if of_caller:
             own = sum(each.amount for each in before if each.caller == wish.caller)
@@ -144,6 +171,7 @@ class Held:
         self._allowance = allowance
         self._caller = caller
         self._taken_s = 0.0
+        self._closed = False
 
     async def grow(self, to: int, patience_s: float) -> None:
         """Waits until it is `to` at least.
@@ -151,7 +179,7 @@ class Held:
         Raises:
             NoRoomError: There was no room for so long.
         """
-        if to > self.amount:
+        if to > self.amount and not self._closed:
             self._taken_s = await self._allowance.take(self._caller, to - self.amount, patience_s)
             self.amount = to
 
@@ -163,6 +191,11 @@ class Held:
                 return False
             self._taken_s, self.amount = taken_s, to
         return True
+
+    def close(self) -> None:
+        """Gives all back; what others still do for whoever held it counts no more."""
+        self._closed = True
+        self.shrink(0)
 
     def shrink(self, to: int) -> None:
         """Gives back what is beyond `to`."""

@@ -5,8 +5,6 @@ Python runs. On the event loop, or in a thread beside it, one body would hold up
 """
 
 import asyncio
-import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,6 +12,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+from cutout_common import heap
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc.status_pb2 import Status
 
@@ -125,5 +124,4 @@ def _read_elsewhere(number: int, variables: dict[str, str], query: Query, payloa
     except HttpError as refused:
         return refused.http_status, refused.status.SerializeToString(), refused.headers
     finally:
-        with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        heap.trim()

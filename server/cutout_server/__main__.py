@@ -6,12 +6,11 @@ import signal
 import sys
 
 import structlog
-from cutout_common import logs
+from cutout_common import heap, logs
 from cutout_common.config import ConfigError
 
 from cutout_server.app import App
 from cutout_server.errors import CutoutError
-from cutout_server.models.memory import keep_freed_memory
 from cutout_server.settings import Settings
 
 log = structlog.get_logger()
@@ -22,7 +21,7 @@ def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     try:
         settings = Settings.load(args)
-        keep_freed_memory()
+        heap.keep_freed()
         logs.configure(settings.log_format, settings.log_level)
         return asyncio.run(_run(settings, args))
     except ConfigError as error:

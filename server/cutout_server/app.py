@@ -17,6 +17,7 @@ from cutout.v1 import (
     segmentation_service_pb2,
     segmentation_service_pb2_grpc,
 )
+from cutout_common.allowance import Allowance
 from cutout_common.config import ConfigError
 from cutout_common.distribution import build
 from grpc_channelz.v1 import channelz
@@ -28,6 +29,7 @@ from cutout_server.catalogue import Catalogue
 from cutout_server.certificates import credentials
 from cutout_server.convert.requests import RequestReader
 from cutout_server.daemon import in_daemon_thread
+from cutout_server.exchange import Bounds
 from cutout_server.gate import Gate
 from cutout_server.imaging.decode import ImageLimits
 from cutout_server.imaging.fetch import FetchPolicy
@@ -44,6 +46,7 @@ from cutout_server.pipelines.response_cache import ResponseCache
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.uploads import Uploads
+from cutout_server.places import Places
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.fair import FairThreads
 from cutout_server.pools.placement import Pools
@@ -60,6 +63,9 @@ from cutout_server.zoo import KNOWN, PROFILES
 log = structlog.get_logger()
 
 OTHER_THREADS = 8  # Most of them wait for disks.
+# For TLS and the first words of HTTP/2.
+HANDSHAKE_MS = 20_000
+
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
@@ -260,6 +266,12 @@ class App:
             observer=self._metrics,
         )
 
+    def _share(self, total: int) -> int:
+        """How much of it one caller may have: all of it while there is no other."""
+        settings = self._settings
+        several = len({key.caller for key in settings.api_keys}) > 1
+        return max(1, int(total * settings.caller_share)) if several else total
+
     def _grpc_server(self) -> grpc.aio.Server:
         settings = self._settings
         interceptor = CallInterceptor(
@@ -268,8 +280,14 @@ class App:
             trusted_proxies=settings.trusted_proxies,
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
-            max_stall_s=settings.max_stall_s,
-            max_message_bytes=settings.max_message_bytes,
+            bounds=Bounds(
+                Allowance(settings.max_received_bytes, self._share(settings.max_received_bytes)),
+                Allowance(settings.max_answer_bytes, self._share(settings.max_answer_bytes)),
+                settings.max_message_bytes,
+                settings.max_stall_s,
+            ),
+            places=Places("calls", settings.max_calls, self._share(settings.max_calls)),
+            sessions=Places("sessions", settings.max_sessions, self._share(settings.max_sessions)),
         )
         server = grpc.aio.server(
             interceptors=[interceptor],
@@ -277,6 +295,10 @@ class App:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
                 ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+                ("grpc.max_allowed_incoming_connections", settings.max_connections),
+                # What comes unasked for, and is kept, of each call: gRPC's own bound grows to megabytes.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 # The third ping in a row that comes too soon ends a connection. gRPC's own bounds, five minutes with a
                 # call and two hours without, would end the idle sessions of clients that ping as often as usual.
                 ("grpc.http2.min_ping_interval_without_data_ms", round(settings.min_ping_interval_s * 1000)),

@@ -1,7 +1,7 @@
 """What is known about the call at hand, carried in a context variable so that no signature has to."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,10 @@ class Stages:
         return (time.monotonic() - self.started_s) * 1000
 
 
+async def _unbounded(nbytes: int) -> None:
+    """Room for whatever comes."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of an RPC.
@@ -44,6 +48,7 @@ class Call:
         deadline_s: On the clock of time.monotonic; infinite for sessions, which live by their idle time.
         stages: Where the time went.
         peer: The caller's address.
+        hold_answer: Waits for room for so many bytes of its answer.
     """
 
     request_id: str
@@ -51,6 +56,7 @@ class Call:
     deadline_s: float
     stages: Stages = field(default_factory=Stages)
     peer: str = ""
+    hold_answer: Callable[[int], Awaitable[None]] = _unbounded
 
     @property
     def party(self) -> str:

@@ -6,10 +6,9 @@ recorded is what the caller gets.
 """
 
 import asyncio
-import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -18,34 +17,29 @@ import grpc
 import structlog
 from cutout_common import channels, forwarded, request_ids
 
-from cutout_server import calls, messages
+from cutout_server import calls, handlers, messages
 from cutout_server.errors import (
     CutoutError,
     DeadlineError,
     InternalError,
-    MalformedMessageError,
     UnimplementedError,
-    to_status,
 )
+from cutout_server.exchange import Bounds, Context, Exchange
 from cutout_server.gate import Gate
+from cutout_server.keyless import Keyless
+from cutout_server.places import Places
 
 log = structlog.get_logger()
 
 OURS = "/cutout.v1."
 # Lives by its idle time instead of a deadline.
 SESSION = "SegmentSession"
-# A caller on a poor line is no slower than this.
-SLOWEST_BYTES_PER_S = 64 * 1024
-CANCELLATION_S = 0.1
-STATUS_DETAILS = "grpc-status-details-bin"
 TYPES = {
     (False, False): "unary",
     (False, True): "server_stream",
     (True, False): "client_stream",
     (True, True): "bidi_stream",
 }
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -96,12 +90,6 @@ class CallObserver(Protocol):
         """A call is over."""
 
 
-@dataclass
-class _Counts:
-    received: int = 0
-    sent: int = 0
-
-
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handlers of the contract's services; those of health and reflection, as far as reading goes.
 
@@ -111,8 +99,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         observers: Hear of every call of the contract's services.
         default_deadline_s: Deadline of calls that bring none.
         max_deadline_s: Calls that bring a later one get this.
-        max_stall_s: A caller who takes in nothing of an answer for so long has left; a long message has longer.
-        max_message_bytes: Bound on one message of an answer.
+        bounds: What messages may take.
+        places: Of calls.
+        sessions: Of those of them that are sessions.
     """
 
     def __init__(
@@ -123,16 +112,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         trusted_proxies: Sequence[forwarded.Network],
         default_deadline_s: float,
         max_deadline_s: float,
-        max_stall_s: float,
-        max_message_bytes: int,
+        bounds: Bounds,
+        places: Places,
+        sessions: Places,
     ) -> None:
         self._gate = gate
         self._observers = observers
         self._trusted_proxies = trusted_proxies
         self._default_deadline_s = default_deadline_s
         self._max_deadline_s = max_deadline_s
-        self._max_stall_s = max_stall_s
-        self._max_message_bytes = max_message_bytes
+        self._bounds = bounds
+        self._places = places
+        self._sessions = sessions
+        self._keyless = Keyless(bounds)
 
     async def intercept_service(
         self,
@@ -144,9 +136,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
         if not details.method.startswith(OURS):
-            return handler and grpc.stream_stream_rpc_method_handler(
-                _guarded(handler, metadata), response_serializer=handler.response_serializer
-            )
+            return handler and self._keyless.guarded(handler, metadata)
         # On the wire a single message is a stream of one. As streams all handlers begin before their first message has
         # come, and none waits forever for one that does not come.
         serve = self._wrapped(handler, details.method, metadata) if handler else self._unknown(details.method, metadata)
@@ -155,52 +145,62 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _wrapped(self, handler: Any, path: str, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
         _, service, method = path.split("/")
         rpc = Rpc(TYPES[handler.request_streaming, handler.response_streaming], service, method)
-        inner = _inner(handler)
+        inner = handlers.inner(handler)
 
-        async def serve(arriving: AsyncIterator[bytes], context: Context) -> None:
-            async with self._call(rpc, metadata, context) as counts:
+        async def work(exchange: Exchange, context: Context) -> None:
+            async def send(response: Any) -> None:
+                data = messages.serialize(handler.response_serializer, response, self._bounds.max_message_bytes)
+                del response  # A copy less in memory while the caller takes it in.
+                await exchange.write(data)
 
-                async def send(response: Any) -> None:
-                    data = messages.serialize(handler.response_serializer, response, self._max_message_bytes)
-                    # Returns once the transport has room: a slow reader holds its own call back, and nothing piles up.
-                    try:
-                        async with asyncio.timeout(self._max_stall_s + len(data) / SLOWEST_BYTES_PER_S):
-                            await context.write(data)
-                    except TimeoutError:
-                        raise DeadlineError(
-                            f"the caller took in nothing of the answer for {self._max_stall_s:g} s",
-                            reason="CALLER_STALLED",
-                        ) from None
-                    counts.sent += 1
+            request = handlers.requested(handler, exchange.await_next if method == SESSION else exchange.read)
+            if not handler.response_streaming:
+                await send(await inner(await request, context))
+                return
+            async with aclosing(inner(await request, context)) as responses:
+                async for response in responses:
+                    await send(response)
 
-                request = await _requested(handler, arriving, counts)
-                if not handler.response_streaming:
-                    await send(await inner(request, context))
-                    return
-                async with aclosing(inner(request, context)) as responses:
-                    async for response in responses:
-                        await send(response)
+        return self._called(rpc, metadata, work)
+
+    def _unknown(self, path: str, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
+        async def refuse(_: Exchange, __: Context) -> None:
+            raise UnimplementedError(f"there is no method {path}; the server may be older than the caller")
+
+        # Callers make such names up: none of them becomes a label.
+        return self._called(Rpc("unknown", "unknown", "unknown"), metadata, refuse)
+
+    def _called(
+        self, rpc: Rpc, metadata: dict[str, str], work: Callable[[Exchange, Context], Awaitable[None]]
+    ) -> Callable[..., Awaitable[None]]:
+        async def serve(_: AsyncIterator[bytes], context: Context) -> None:
+            request_id = request_ids.usable_or_new(metadata.get(request_ids.HEADER, ""))
+            context.set_trailing_metadata(((request_ids.HEADER, request_id),))
+            refused = await self._call(rpc, metadata, context, request_id, work)
+            # gRPC keeps the exception that this raises, and the frames that it passes: none of them has the request.
+            if refused is not None:
+                await handlers.abort(context, refused, request_id)
 
         return serve
 
-    def _unknown(self, path: str, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
-        async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
-            # Callers make such names up: none of them becomes a label.
-            async with self._call(Rpc("unknown", "unknown", "unknown"), metadata, context):
-                raise UnimplementedError(f"there is no method {path}; the server may be older than the caller")
-
-        return refuse
-
-    @asynccontextmanager
-    async def _call(self, rpc: Rpc, metadata: dict[str, str], context: Context) -> AsyncIterator[_Counts]:
+    async def _call(
+        self,
+        rpc: Rpc,
+        metadata: dict[str, str],
+        context: Context,
+        request_id: str,
+        work: Callable[[Exchange, Context], Awaitable[None]],
+    ) -> CutoutError | None:
+        """Does the work of a call and records it; returns what it is refused with."""
         started_s = time.monotonic()
-        request_id = request_ids.usable_or_new(metadata.get(request_ids.HEADER, ""))
-        context.set_trailing_metadata(((request_ids.HEADER, request_id),))
         for observer in self._observers:
             observer.started(rpc)
-        counts = _Counts()
+        exchange = Exchange(context, self._bounds)
         own_s = context.time_remaining()
-        call = calls.Call(request_id, calls.ANONYMOUS, started_s + self._seconds(rpc, own_s), peer=self._peer(context))
+        deadline_s = started_s + self._seconds(rpc, own_s)
+        call = calls.Call(
+            request_id, calls.ANONYMOUS, deadline_s, peer=self._peer(context), hold_answer=exchange.hold_answer
+        )
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None
         try:
@@ -208,11 +208,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call = replace(call, caller=caller.name)
             calls.begin(call)
             caller.check(rpc.method)
-            with self._gate.inside():
+            async with self._let_in(rpc, caller.name, exchange):
                 if metadata.get(channels.ASK_FIRST[0]) == channels.ASK_FIRST[1]:
                     await context.send_initial_metadata(())
                 async with asyncio.timeout_at(_loop_time(call.deadline_s)):
-                    yield counts
+                    await work(exchange, context)
         except (asyncio.CancelledError, grpc.aio.InternalError):  # The latter when the caller leaves amid a message.
             timed_out = context.time_remaining() is not None and context.time_remaining() <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if timed_out else grpc.StatusCode.CANCELLED
@@ -221,7 +221,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except TimeoutError:
             refused = DeadlineError(self._late(own_s))
         except CutoutError as error:
-            refused = error
+            refused = handlers.bare(error)
         except Exception:
             log.exception("unexpected error", request_id=request_id, method=rpc.method)
             refused = InternalError(f"internal error; the server's log has it under request id {request_id}")
@@ -237,14 +237,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 code,
                 reason,
                 seconds,
-                counts.received,
-                counts.sent,
+                exchange.received,
+                exchange.sent,
                 call.stages.ms,
             )
             for observer in self._observers:
                 observer.finished(record)
-        if refused is not None:
-            await _abort(context, refused, request_id)
+        return refused
+
+    @asynccontextmanager
+    async def _let_in(self, rpc: Rpc, caller: str, exchange: Exchange) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._gate.inside())
+            await stack.enter_async_context(self._places.one(caller))
+            if rpc.method == SESSION:
+                await stack.enter_async_context(self._sessions.one(caller))
+            stack.enter_context(exchange.of(caller))
+            yield
 
     def _peer(self, context: Context) -> str:
         """Where a call comes from: an address with its port, or without one when it was told by who is trusted."""
@@ -267,54 +276,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if own_s > self._max_deadline_s:
             return f"the call took longer than {self._max_deadline_s:g} s, the most that this server gives a call"
         return f"the deadline that the call came with passed, {own_s:.3g} s after its arrival; set a longer one"
-
-
-def _guarded(handler: Any, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
-    """A handler of health or reflection, whose callers are told in our form when their message cannot be read."""
-    inner = _inner(handler)
-
-    async def serve(arriving: AsyncIterator[bytes], context: Context) -> None:
-        try:
-            answers = inner(await _requested(handler, arriving, _Counts()), context)
-            if inspect.isasyncgen(answers):
-                async with aclosing(answers):
-                    async for answer in answers:
-                        await context.write(answer)
-            elif (answer := await answers) is not None:  # Watch writes its answers itself.
-                await context.write(answer)
-        except CutoutError as error:
-            await _abort(context, error, request_ids.usable_or_new(metadata.get(request_ids.HEADER, "")))
-
-    return serve
-
-
-def _inner(handler: Any) -> Callable[..., Any]:
-    inner: Callable[..., Any] = (
-        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    )
-    return inner
-
-
-async def _requested(handler: Any, arriving: AsyncIterator[bytes], counts: _Counts) -> Any:
-    """What a handler takes: a message, or an iterator of them."""
-
-    def read(data: bytes) -> Any:
-        counts.received += 1
-        return messages.parse(handler.request_deserializer, data)
-
-    if handler.request_streaming:
-        return (read(data) async for data in arriving)
-    async for data in arriving:
-        return read(data)
-    # When a caller has left, or sent more than gRPC takes, the messages end first and the cancellation comes next.
-    await asyncio.sleep(CANCELLATION_S)
-    raise MalformedMessageError("expected a message, got none")
-
-
-async def _abort(context: Context, error: CutoutError, request_id: str) -> None:
-    status = to_status(error, request_id)
-    trailing = ((request_ids.HEADER, request_id), (STATUS_DETAILS, status.SerializeToString()))
-    await context.abort(error.code, status.message, trailing_metadata=trailing)
 
 
 def _loop_time(deadline_s: float) -> float | None:

@@ -185,6 +185,23 @@ class Settings(Config):
     max_prompts: int = Field(256, ge=1, description="Bound on phrases, boxes or prompts in one request.")
     max_objects: int = Field(1000, ge=1, description="Bound on objects in one answer.")
     max_tiles: int = Field(256, ge=1, description="Bound on the tiles of one picture, for requests that ask for them.")
+    max_received_bytes: int = Field(
+        GIB, ge=1, description="Bound on the messages of all calls that arrive or are in use; more wait, 10 s at most."
+    )
+    max_answer_bytes: int = Field(
+        512 * MIB,
+        ge=1,
+        description="Bound on the answers that are made and not yet taken in by their callers; likewise.",
+    )
+    caller_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of these, and of the calls, that one caller may have while there are others.",
+    )
+    max_calls: int = Field(1024, ge=1, description="Bound on the calls of all callers together.")
+    max_sessions: int = Field(64, ge=1, description="Bound on the sessions among them.")
+    max_connections: int = Field(1024, ge=1, description="Bound on the connections of all clients together.")
     max_concurrent_streams: int = Field(256, ge=1, description="Bound on the calls of one connection.")
     min_ping_interval_s: float = Field(
         5.0, gt=0, le=channels.PING_S, description="Connections that ping more often, with calls or without, are ended."
@@ -265,6 +282,9 @@ class Settings(Config):
 
     def _check_calls(self) -> None:
         """Raises ValueError unless what is said of every call fits together."""
+        for name in ("max_received_bytes", "max_answer_bytes"):
+            if int(getattr(self, name) * self.caller_share) < self.max_message_bytes:
+                raise ValueError(f"{name}: expected at least max_message_bytes / caller_share")
         if self.max_deadline_s < self.default_deadline_s:
             raise ValueError("max_deadline_s: expected at least default_deadline_s")
         if (self.tls_cert is None) != (self.tls_key is None):

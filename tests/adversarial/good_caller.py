@@ -73,7 +73,7 @@ class GoodCaller:
         self._over.set()
         self._thread.join()
         if kind is None:
-            assert not self.failures
+            assert not self.failures, self.failures
 
     @property
     def failures(self) -> list[Answer]:
@@ -89,7 +89,7 @@ class GoodCaller:
         """Returns once it has been answered everything so many times more."""
         wanted = self.rounds + rounds
         wait_until(lambda: self.rounds >= wanted or self.failures)
-        assert not self.failures
+        assert not self.failures, self.failures
 
     def _run(self) -> None:
         with self._stack.channel() as channel, httpx.Client(base_url=self._stack.url, timeout=PATIENCE_S) as web:

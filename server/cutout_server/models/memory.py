@@ -1,27 +1,11 @@
-"""How freed memory is kept, and how it is given back."""
+"""What models take of a device's memory, and how it is given back."""
 
-import contextlib
-import ctypes
 import gc
 import os
 import sys
 from pathlib import Path
 
-# From glibc's malloc.h.
-M_TRIM_THRESHOLD = -1
-M_MMAP_THRESHOLD = -3
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc's malloc reuse blocks of up to 32 MiB instead of mapping and faulting each large temporary anew.
-
-    That is worth a third of an encoder's pass on the CPU, and half of the time of a 1 MiB message. With another libc
-    nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024)
-        mallopt(M_TRIM_THRESHOLD, 512 * 1024 * 1024)
+from cutout_common.heap import trim
 
 
 def give_back(device: str) -> None:
@@ -31,12 +15,6 @@ def give_back(device: str) -> None:
     if torch is not None and device.startswith("cuda"):
         torch.cuda.empty_cache()
     trim()
-
-
-def trim() -> None:
-    """Gives the heap's free blocks back to the system; lets other threads run meanwhile."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def in_use(device: str) -> tuple[int, int]:

@@ -4,10 +4,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import structlog
+from cutout_common.heap import trim
 
 from cutout_server.catalogue import Loaded, ModelSpec
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.memory import give_back, trim
+from cutout_server.models.memory import give_back
 from cutout_server.models.protocols import Model
 from cutout_server.models.runtime import Runtime
 from cutout_server.weights import size_bytes

@@ -27,10 +27,10 @@ async def whole(
         TooLargeError: There is no room for it; no more masks are made from then on.
     """
     async with segmentation.open(request, embedded) as run, aclosing(run.objects()) as made:
-        objects = [room.take(responses.segmented_object(found)) async for found in made]
+        objects = [await room.take(responses.segmented_object(found)) async for found in made]
         overlay = await run.overlay()
         sha256 = await segmentation.sha256(run.image)
-        answer = room.take(responses.segmentation(run.facts(), sha256, overlay, calls.current().stages))
+        answer = await room.take(responses.segmentation(run.facts(), sha256, overlay, calls.current().stages))
         answer.objects.extend(objects)
         return answer
 

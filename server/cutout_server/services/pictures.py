@@ -31,7 +31,7 @@ async def whole(
             if isinstance(event, GeneratedPicture):
                 image = convert.image(event)
                 image.data = event.data
-                room.take(image)
+                await room.take(image)
                 if request.then is not None:
                     with within(request.then_field), calls.part():
                         then = request.then.with_image(TensorImage(event.pixels))

@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from cutout_server import calls
 from cutout_server.messages import answer_too_large
 
 M = TypeVar("M", bound=Message)
@@ -19,13 +20,15 @@ class Room:
         self._message_bytes = message_bytes
         self._left = message_bytes - _ENVELOPE_BYTES
 
-    def take(self, part: M) -> M:
+    async def take(self, part: M) -> M:
         """Gives a part its place.
 
         Raises:
             TooLargeError: There is none left.
+            OverloadedError: Answers that nobody takes in have all the memory that answers may have.
         """
         self._left -= part.ByteSize() + _FRAMING_BYTES
         if self._left < 0:
             raise answer_too_large(self._message_bytes)
+        await calls.current().hold_answer(self._message_bytes - self._left)
         return part

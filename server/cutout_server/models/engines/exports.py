@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory, mkdtemp
 import structlog
 import torch
 from cutout_common import disks
+from cutout_common.heap import trim
 from filelock import FileLock
 from torch import nn
 
 from cutout_server.errors import FailedPreconditionError
-from cutout_server.models.memory import trim
 
 log = structlog.get_logger()
 

@@ -1,0 +1,168 @@
+"""The messages of one call, as bytes, within what callers may have in hand and how long they may keep us waiting."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from cutout_common.allowance import Allowance, Held, NoRoomError
+from cutout_common.heap import Trimmer
+
+from cutout_server import calls
+from cutout_server.errors import DeadlineError, OverloadedError
+
+# A caller on a poor line is no slower than this.
+SLOWEST_BYTES_PER_S = 64 * 1024
+# For room in the budget of bytes, before a call is turned away.
+ROOM_S = 10.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What holds for the messages of all calls together.
+
+    gRPC takes in all of a message once it is asked for it, and nobody knows how long it is before it is there. So there
+    must be room for the largest one first; what turns out to be less is given back as soon as the message is there.
+
+    Attributes:
+        received: Bytes of messages that arrive, or that were received and are not yet dropped.
+        answers: Bytes of answers that are made and not yet written.
+        max_message_bytes: Bound on one message, both ways.
+        max_stall_s: A caller who takes in nothing of an answer for so long has left; a long message has longer. And
+            whose message is not there after so long gives way when others wait for room.
+    """
+
+    received: Allowance
+    answers: Allowance
+    max_message_bytes: int
+    max_stall_s: float
+    trimmer: Trimmer = field(default_factory=Trimmer)
+
+
+class Exchange:
+    """Reads and writes the messages of a call.
+
+    Attributes:
+        received: Messages that came.
+        sent: Messages that went.
+    """
+
+    def __init__(self, context: Context, bounds: Bounds) -> None:
+        self.received = 0
+        self.sent = 0
+        self._context = context
+        self._bounds = bounds
+        self._message = Held(bounds.received, "")
+        self._answer = Held(bounds.answers, "")
+        self._kept = 0
+
+    @contextmanager
+    def of(self, caller: str) -> Iterator[None]:
+        """Whose call it is; within the block it can be read and written."""
+        bounds = self._bounds
+        with bounds.received.hold(caller) as self._message, bounds.answers.hold(caller) as self._answer:
+            yield
+
+    async def read(self) -> bytes | None:
+        """The next message; None when there is none.
+
+        Raises:
+            OverloadedError: There was no room for it in time.
+            DeadlineError: It did not come in time, and others wait.
+        """
+        await self._hold(self._message, self._kept + self._bounds.max_message_bytes)
+        reading = asyncio.ensure_future(self._context.read())
+        try:
+            await asyncio.wait({reading}, timeout=self._bounds.max_stall_s)
+            if not reading.done():
+                await self._unless_short(reading)
+            data = reading.result()
+        finally:
+            reading.cancel()
+        return self._arrived(data)
+
+    async def await_next(self) -> bytes | None:
+        """The next message of a session, which may be silent for long and keeps its first message: None at the end.
+
+        Room is looked for when the message is there.
+
+        Raises:
+            OverloadedError: There was none in time.
+        """
+        if not self.received:
+            first = await self.read()
+            self._kept = len(first or b"")
+            return first
+        data = await self._context.read()
+        if data is not grpc.aio.EOF:
+            await self._hold(self._message, self._kept + len(data))
+        return self._arrived(data)
+
+    def drop(self) -> None:
+        """The last message is used no more."""
+        self._message.shrink(self._kept)
+
+    async def hold_answer(self, nbytes: int) -> None:
+        """Waits for room for so many bytes of an answer, which is taken until it is written.
+
+        Raises:
+            OverloadedError: There was none in time.
+        """
+        await self._hold(self._answer, nbytes)
+
+    async def write(self, data: bytes) -> None:
+        """Returns once the transport has room: a slow reader holds its own call back, and nothing piles up.
+
+        Raises:
+            DeadlineError: The caller takes in nothing.
+        """
+        await self.hold_answer(len(data))
+        try:
+            async with asyncio.timeout(self._bounds.max_stall_s + len(data) / SLOWEST_BYTES_PER_S):
+                await self._context.write(data)
+        except TimeoutError:
+            raise DeadlineError(
+                f"the caller took in nothing of the answer for {self._bounds.max_stall_s:g} s", reason="CALLER_STALLED"
+            ) from None
+        self.sent += 1
+        self._answer.shrink(0)
+        self._bounds.trimmer.freed(len(data))
+
+    async def _unless_short(self, reading: "asyncio.Future[Any]") -> None:
+        short = asyncio.ensure_future(self._bounds.received.short())
+        try:
+            await asyncio.wait({reading, short}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            short.cancel()
+        if not reading.done():
+            waited = f"the message was not there after {self._bounds.max_stall_s:g} s, and others wait for its room"
+            raise DeadlineError(waited, reason="CALLER_STALLED")
+
+    def _arrived(self, data: Any) -> bytes | None:
+        if data is grpc.aio.EOF:
+            self._message.shrink(self._kept)
+            return None
+        self.received += 1
+        message: bytes = data
+        self._message.shrink(self._kept + len(message))
+        self._bounds.trimmer.freed(len(message))
+        return message
+
+    async def _hold(self, held: Held, nbytes: int) -> None:
+        if nbytes <= held.amount:
+            return
+        try:
+            with calls.stage("queue"):
+                await held.grow(nbytes, ROOM_S)
+        except NoRoomError as full:
+            kind = "messages" if held is self._message else "answers"
+            whose = "your" if full.of_caller else "all callers'"
+            raise OverloadedError(
+                f"{whose} {kind} in hand have as many bytes as they may; try again in {full.retry_after_s:.1f} s",
+                reason="BYTES_IN_HAND",
+                retry_after_s=full.retry_after_s,
+            ) from None

@@ -1,0 +1,58 @@
+"""gRPC's handlers of methods, each served as streams of bytes both ways."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from cutout_common import request_ids
+
+from cutout_server import messages
+from cutout_server.errors import CutoutError, MalformedMessageError, to_status
+from cutout_server.exchange import Context
+
+CANCELLATION_S = 0.1
+STATUS_DETAILS = "grpc-status-details-bin"
+
+NextMessage = Callable[[], Awaitable[bytes | None]]
+
+
+def inner(handler: Any) -> Callable[..., Any]:
+    """What a servicer does, whichever kind of method it is."""
+    method: Callable[..., Any] = (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
+    return method
+
+
+async def requested(handler: Any, next_message: NextMessage) -> Any:
+    """What that takes: a message, or an iterator of them.
+
+    Raises:
+        MalformedMessageError: There is none, or it cannot be read.
+    """
+    if handler.request_streaming:
+        return _all(handler, next_message)
+    data = await next_message()
+    if data is not None:
+        return messages.parse(handler.request_deserializer, data)
+    # When a caller has left, or sent more than gRPC takes, the messages end first and the cancellation comes next.
+    await asyncio.sleep(CANCELLATION_S)
+    raise MalformedMessageError("expected a message, got none")
+
+
+def bare(error: CutoutError) -> CutoutError:
+    """The error without what led to it, whose frames have the request: megabytes that would stay until the next GC."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
+async def abort(context: Context, error: CutoutError, request_id: str) -> None:
+    """Ends a call with an error."""
+    status = to_status(error, request_id)
+    trailing = ((request_ids.HEADER, request_id), (STATUS_DETAILS, status.SerializeToString()))
+    await context.abort(error.code, status.message, trailing_metadata=trailing)
+
+
+async def _all(handler: Any, next_message: NextMessage) -> AsyncIterator[Any]:
+    while (data := await next_message()) is not None:
+        yield messages.parse(handler.request_deserializer, data)
