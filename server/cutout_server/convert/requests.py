@@ -295,7 +295,7 @@ class RequestReader:
             min_part_area=message.min_part_area,
             nms_iou=_nms_iou(check, message, "nms_iou", "options."),
             max_objects=message.max_objects or self.max_objects,
-            tiling=read_tiling(check, message),
+            tiling=read_tiling(check, message) if message.HasField("tiling") else None,
         )
 
 

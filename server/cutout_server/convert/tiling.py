@@ -12,10 +12,8 @@ MIN_OVERLAP = 0.05
 MAX_OVERLAP = 0.5
 
 
-def read_tiling(check: Checker, options: segmentation_pb2.SegmentationOptions) -> Tiling | None:
+def read_tiling(check: Checker, options: segmentation_pb2.SegmentationOptions) -> Tiling:
     """The tiles that the options ask for; how many they come to shows later."""
-    if not options.HasField("tiling"):
-        return None
     size = options.tiling.tile_size or Tiling.tile_size
     check.require(
         MIN_TILE_SIZE <= size <= MAX_TILE_SIZE,

@@ -22,7 +22,7 @@ from cutout_server.pipelines.candidates import CHUNK, Candidate, FinishedMask, L
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.finishing import clean_and_measure
 from cutout_server.pipelines.grid import Crop, crops, cut_off, inner_boxes
-from cutout_server.pipelines.selection import Omissions
+from cutout_server.pipelines.omissions import Omissions
 from cutout_server.types import Box, EverythingRequest, OmissionReason, Options, Picture, Rle
 
 # Points times pixels in one pass, which cannot be interrupted: 64 points of a 2-megapixel picture, one of a

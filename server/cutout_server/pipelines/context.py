@@ -11,8 +11,8 @@ from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.models.embedding import Embedding
 from cutout_server.pipelines.concepts import Concepts
+from cutout_server.pipelines.omissions import Omissions
 from cutout_server.pipelines.rewrite import Rewriter
-from cutout_server.pipelines.selection import Omissions
 from cutout_server.pools.placement import Slot
 from cutout_server.types import Picture, Task
 

@@ -13,7 +13,6 @@ from cutout_server.pipelines.candidates import CHUNK, Proposals
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.finishing import PIXELS_AT_ONCE, Finisher
 from cutout_server.pipelines.kinds.kind import Kind
-from cutout_server.pipelines.selection import needs_all
 from cutout_server.types import (
     AnswerFacts,
     EncodedOverlay,
@@ -22,6 +21,7 @@ from cutout_server.types import (
     PngMask,
     SegmentedObject,
     SegmentRequest,
+    Strategy,
 )
 
 
@@ -50,8 +50,7 @@ class Run:
     async def objects(self) -> AsyncGenerator[SegmentedObject]:
         """The objects with their masks encoded; each as soon as nothing later can change it."""
         finisher, options, candidates = self._finisher, self._kind.options, self._proposals.candidates
-        compared = needs_all(options, finisher.nms_iou, self._proposals.most)
-        if self._kind.keeps_order and not compared and self._proposals.describer is None:
+        if self._kind.keeps_order and not self._waits_for_all():
             async for chunk in finisher.each(candidates, options.mask_formats):
                 self._taken += chunk
                 for found in chunk:
@@ -64,6 +63,12 @@ class Run:
             self._taken += encoded
             for found in encoded:
                 yield found
+
+    def _waits_for_all(self) -> bool:
+        """Whether no object can leave before every mask is made."""
+        options, proposals = self._kind.options, self._proposals
+        compared = options.strategy in {Strategy.LARGEST, Strategy.MERGE} or self._finisher.nms_iou < 1
+        return compared or proposals.most > options.max_objects or proposals.describer is not None
 
     async def overlay(self) -> EncodedOverlay | None:
         """The image with the objects that were taken drawn on it, if the request asked for it."""

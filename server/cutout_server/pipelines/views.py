@@ -13,7 +13,7 @@ from cutout_server.pipelines.candidates import Proposals
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.finishing import Finisher
 from cutout_server.pipelines.kinds.kind import Kind
-from cutout_server.pipelines.selection import Omissions
+from cutout_server.pipelines.omissions import Omissions
 from cutout_server.types import (
     Box,
     ObjectPrompt,

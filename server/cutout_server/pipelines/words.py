@@ -9,7 +9,6 @@ from cutout_server.models.queries import DetectQuery, TextQuery
 from cutout_server.pipelines.candidates import Candidate, LowResMask
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.decoding import LabelledPrompt
-from cutout_server.pipelines.geometry import clip
 from cutout_server.types import (
     Exemplar,
     ObjectPrompt,
@@ -26,16 +25,16 @@ BOX_NMS_IOU = 0.7
 
 async def detect(context: Context, request: TextRequest, sought: Sequence[RewrittenPhrase]) -> list[LabelledPrompt]:
     """Boxes of what the phrases name, by a detector, the best first."""
-    slot, detector = context.slots.beside[Task.DETECT], context.models.beside[Task.DETECT]
+    image, slot, detector = context.image, context.slots.beside[Task.DETECT], context.models.beside[Task.DETECT]
     family = detector.family
     query = DetectQuery(
-        await slot.image_features(detector, context.image),
+        await slot.image_features(detector, image),
         tuple(phrase.phrase for phrase in sought),
         family.box_threshold if request.box_threshold is None else request.box_threshold,
         family.text_threshold if request.text_threshold is None else request.text_threshold,
     )
     detections = await slot.ask(DETECT, detector, query)
-    inside = [(d, box) for d in detections if (box := clip(d.box, context.image)) is not None]
+    inside = [(d, box) for d in detections if (box := d.box.clipped(image.height, image.width)) is not None]
     nms_iou = BOX_NMS_IOU if request.box_nms_iou is None else request.box_nms_iou
     kept = detection_nms(
         [box for _, box in inside], [d.score for d, _ in inside], [d.phrase_index for d, _ in inside], nms_iou
@@ -53,12 +52,12 @@ async def detect(context: Context, request: TextRequest, sought: Sequence[Rewrit
 async def segment_text(context: Context, request: TextRequest, sought: Sequence[RewrittenPhrase]) -> list[Candidate]:
     """Masks of what the phrases name, by a model that needs no detector, the best first."""
     embedding = await context.embedding()
-    slot, segmenter = context.slots.segmenter, context.models.segmenter
+    image, slot, segmenter = context.image, context.slots.segmenter, context.models.segmenter
     query = TextQuery(
         embedding,
         tuple(phrase.phrase for phrase in sought),
         segmenter.family.box_threshold if request.box_threshold is None else request.box_threshold,
-        _exemplars(request, context.image),
+        _exemplars(request, image),
     )
     finds = await slot.ask(SEGMENT_TEXT, segmenter, query)
     nms_iou = 1.0 if request.box_nms_iou is None else request.box_nms_iou
@@ -72,7 +71,7 @@ async def segment_text(context: Context, request: TextRequest, sought: Sequence[
     for index, find in enumerate(finds):
         phrase = sought[find.phrase_index]
         if index in kept:
-            mask, box = LowResMask(find.embedding, find.logits), clip(find.box, context.image)
+            mask, box = LowResMask(find.embedding, find.logits), find.box.clipped(image.height, image.width)
             candidates.append(Candidate(mask, phrase.prompt_index, 0.0, phrase.phrase, find.score, box))
         else:
             context.omissions.add(OmissionReason.DUPLICATE, phrase.prompt_index)
@@ -82,7 +81,7 @@ async def segment_text(context: Context, request: TextRequest, sought: Sequence[
 def _exemplars(request: TextRequest, picture: Picture) -> tuple[Exemplar, ...]:
     clipped = []
     for index, exemplar in enumerate(request.exemplars):
-        box = clip(exemplar.box, picture)
+        box = exemplar.box.clipped(picture.height, picture.width)
         if box is None:
             size = f"{picture.width} x {picture.height}"
             raise InvalidRequestError.of(f"exemplars[{index}].box", f"expected a box that overlaps the {size} picture")

@@ -19,6 +19,12 @@ class Box:
     x_max: float
     y_max: float
 
+    def clipped(self, height: int, width: int) -> "Box | None":
+        """The part of it that lies in an image of that size, or None when there is none."""
+        x_min, x_max = (float(x) for x in np.clip([self.x_min, self.x_max], 0, width))
+        y_min, y_max = (float(y) for y in np.clip([self.y_min, self.y_max], 0, height))
+        return Box(x_min, y_min, x_max, y_max) if x_min < x_max and y_min < y_max else None
+
 
 @dataclass(frozen=True)
 class Rle:

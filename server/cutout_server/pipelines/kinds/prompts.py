@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from cutout_common.status import FieldViolation
+
 from cutout_server.catalogue import ModelSpec
+from cutout_server.errors import InvalidRequestError
 from cutout_server.pipelines.candidates import Proposals
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
 from cutout_server.pipelines.decoding import LabelledPrompt, decode_prompts
-from cutout_server.pipelines.geometry import fit
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
 from cutout_server.pipelines.views import Views, best_view, moved
-from cutout_server.types import PromptsRequest, SegmentedObject, Task
+from cutout_server.types import Box, ObjectPrompt, Picture, PromptsRequest, SegmentedObject, Task
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Prompts(MasksKind[PromptsRequest]):
 
     async def propose(self, context: Context) -> Proposals:
         """See Kind."""
-        prompts = fit(self.request, context.image)
+        prompts = _fitted(self.request, context.image)
         indices = range(len(prompts)) if self.indices is None else self.indices
         labelled = [LabelledPrompt(index, prompt) for index, prompt in zip(indices, prompts, strict=True)]
         embedding = await context.embedding()
@@ -51,7 +54,7 @@ class Prompts(MasksKind[PromptsRequest]):
 
     async def over_views(self, views: Views) -> list[SegmentedObject]:
         """Each prompt in the view that holds it best, and in the whole image if its object goes on beyond that."""
-        prompts = fit(self.request, views.context.image)
+        prompts = _fitted(self.request, views.context.image)
         places = [best_view(prompt, views.tiles) for prompt in prompts]
         found: list[SegmentedObject] = []
         # The whole image comes last, when it is known what is cut in the tiles.
@@ -67,3 +70,41 @@ class Prompts(MasksKind[PromptsRequest]):
                 places[index] = 0
             found += [whole for whole in objects if whole.prompt_index not in cut]
         return sorted(found, key=lambda segmented: segmented.prompt_index)
+
+
+def _fitted(request: PromptsRequest, image: Picture) -> tuple[ObjectPrompt, ...]:
+    """The prompts with their boxes clipped to the image.
+
+    Raises:
+        InvalidRequestError: A point lies outside, or nothing of a box is left.
+    """
+    violations: list[FieldViolation] = []
+    prompts = []
+    for index, prompt in enumerate(request.prompts):
+        path = f"{request.kind}[{index}]"
+        violations.extend(_points_outside(prompt, image, path, single=request.kind == "regions"))
+        box = prompt.box and prompt.box.clipped(image.height, image.width)
+        if prompt.box and box is None:
+            field = path if request.kind == "boxes" else f"{path}.box"
+            size = f"{image.width} x {image.height}"
+            violations.append(
+                FieldViolation(field, f"expected a box that overlaps the {size} picture, got {_text(prompt.box)}")
+            )
+        prompts.append(replace(prompt, box=box))
+    if violations:
+        raise InvalidRequestError(*violations)
+    return tuple(prompts)
+
+
+def _points_outside(prompt: ObjectPrompt, image: Picture, path: str, *, single: bool) -> Sequence[FieldViolation]:
+    size = np.array([image.width, image.height])
+    outside = np.flatnonzero(((prompt.points < 0) | (prompt.points >= size)).any(axis=1))
+    expected = f"expected 0 <= x < {image.width} and 0 <= y < {image.height}"
+    return [
+        FieldViolation(f"{path}.point" if single else f"{path}.points[{index}]", f"{expected}, got ({x:g}, {y:g})")
+        for index, (x, y) in zip(outside, prompt.points[outside], strict=True)
+    ]
+
+
+def _text(box: Box) -> str:
+    return f"[{box.x_min:g}, {box.y_min:g}, {box.x_max:g}, {box.y_max:g}]"

@@ -11,7 +11,7 @@ from cutout_server.pipelines.candidates import Proposals, in_chunks
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
 from cutout_server.pipelines.decoding import decode_prompts
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
-from cutout_server.pipelines.selection import Omissions
+from cutout_server.pipelines.omissions import Omissions
 from cutout_server.pipelines.words import detect, segment_text
 from cutout_server.types import Rewriting, RewrittenPhrase, Task, TextRequest
 from cutout_server.wording import reading
