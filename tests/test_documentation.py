@@ -165,6 +165,8 @@ def test_a_document_can_be_followed(path: str, folder: Path, request: pytest.Fix
                     Reader(folder, *request.getfixturevalue(needs)).shell(commands)
             case "yaml":
                 load_settings(block.text, folder)
+            case "mermaid":
+                pass  # A picture, which GitHub draws.
             case _:
                 assert is_output(block), f"{block} has no language that could be run"
 

@@ -1,6 +1,7 @@
 """What may import what: the rooms of the server, and the arrows between them."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import cutout_server
 import pytest
 
 ROOT = Path(cutout_server.__file__).parent
+REPOSITORY = Path(__file__).parent.parent
 # Each room with all that it may import of the server. A room is a package, or a file beside them. Files that are not
 # named here put the server together or stand around its calls.
 MAY_IMPORT = {
@@ -72,3 +74,14 @@ def test_protobuf_stays_at_the_edge_and_torch_in_the_models():
             packages = {name.split(".")[0] for name in names}
             assert "torch" not in packages or room == "models", file
             assert "cutout" not in packages or room in {"app.py", "convert", "services"}, file
+
+
+def test_the_architecture_names_files_that_exist():
+    """And every room that the test holds is in its table or part of one that is."""
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:[\w.]+/)*[\w.]+(?:/|\.py)?)`", text))
+    paths = {name for name in named if "/" in name or name.endswith(".py")}
+    assert len(paths) > 30
+    missing = {path for path in paths if not (ROOT / path).exists() and not (REPOSITORY / path).exists()}
+    assert not missing
+    assert text.split("## Words")[1].count("\n| ") <= 25 + 2
