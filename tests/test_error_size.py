@@ -190,6 +190,8 @@ def all_errors() -> list[errors.CutoutError]:
     for each in errors.CutoutError.__subclasses__():
         if each in {errors.OverloadedError, errors.UnavailableError}:
             made.append(each(LONG["escaped"], retry_after_s=1.5))
+        elif each is errors.QuotaError:
+            made.append(each(LONG["escaped"], 10**18, use=10**18, retry_after_s=1.5))
         elif each is not errors.InvalidRequestError:
             made.append(each(LONG["escaped"]))
     return made
@@ -208,7 +210,8 @@ def test_every_class_of_error_arrives(error: errors.CutoutError, monkeypatch, st
     assert (code, details.reason, details.retry_after_s) == (error.code, error.reason, error.retry_after_s)
     with GatewayThread(GatewaySettings(server_address=server.address)) as gateway:
         answer = httpx.get(f"{gateway.url}/v1/status", headers={"x-request-id": ID}, timeout=PATIENCE_S)
-    assert json_format.ParseDict(answer.json(), Status()) == found
+    same = json_format.ParseDict(answer.json(), Status())
+    assert (same.code, same.message, unpack(same)) == (found.code, found.message, details)
     assert ("retry-after" in answer.headers) == (error.retry_after_s is not None)
 
 

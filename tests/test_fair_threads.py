@@ -7,6 +7,9 @@ from contextvars import copy_context
 
 import pytest
 from cutout_server import calls
+from cutout_server.callers import origin
+from cutout_server.callers.account import Account
+from cutout_server.callers.quotas import Quotas
 from cutout_server.pools.fair import FairThreads
 from waiting import PATIENCE_S, wait_until
 
@@ -36,7 +39,8 @@ class Line:
         """A piece of work of a caller's."""
 
         def submit():
-            calls.begin(calls.Call("id", caller, deadline_s, peer=peer))
+            account = Account(origin.party(peer) if caller == calls.ANONYMOUS else caller, caller, Quotas())
+            calls.begin(calls.Call("id", caller, deadline_s, account=account))
             return self.threads.submit(self.done.append, name or caller)
 
         return copy_context().run(submit)

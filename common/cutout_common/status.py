@@ -5,8 +5,9 @@ callers see nothing but RESOURCE_EXHAUSTED. So whatever a request holds, every s
 ErrorInfo and the first violations always arrive, and the status says how many violations it leaves out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -28,6 +29,7 @@ MAX_FIELD_BYTES = 256
 MAX_DESCRIPTION_BYTES = 768
 MAX_NAME_BYTES = 128
 _FRAMING_BYTES = 8  # Of one violation in protobuf.
+_ROUNDING_MS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class ErrorDetails:
         retry_after_s: Seconds to wait before the next try; None when a retry is not what helps.
         request_id: The id under which the server logged the call.
         omitted_violations: How many more fields are violated than `violations` lists.
+        metadata: Further facts for programs, few and short.
     """
 
     reason: str = ""
@@ -60,6 +63,7 @@ class ErrorDetails:
     retry_after_s: float | None = None
     request_id: str = ""
     omitted_violations: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def summary(violations: Sequence[FieldViolation]) -> str:
@@ -80,6 +84,8 @@ def pack(code: grpc.StatusCode, message: str, details: ErrorDetails) -> Status:
     """Builds the status that carries `details` as ErrorInfo, BadRequest, RetryInfo and RequestInfo, bounded."""
     violations = _first(details.violations)
     info = error_details_pb2.ErrorInfo(reason=shorten(details.reason, MAX_NAME_BYTES), domain=DOMAIN)
+    for name, value in details.metadata.items():
+        info.metadata[name] = shorten(value, MAX_NAME_BYTES)
     if omitted := details.omitted_violations + len(details.violations) - len(violations):
         info.metadata[OMITTED] = str(omitted)
     parts: list[Message] = [info]
@@ -90,7 +96,7 @@ def pack(code: grpc.StatusCode, message: str, details: ErrorDetails) -> Status:
         parts.append(bad_request)
     if details.retry_after_s is not None:
         delay = Duration()
-        delay.FromMilliseconds(round(details.retry_after_s * 1000))
+        delay.FromMilliseconds(math.ceil(details.retry_after_s * 1000 - _ROUNDING_MS))  # Not before it is worth it.
         parts.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if details.request_id:
         parts.append(error_details_pb2.RequestInfo(request_id=shorten(details.request_id, MAX_NAME_BYTES)))
@@ -113,6 +119,7 @@ def unpack(status: Status) -> ErrorDetails:
         retry_after_s=retry.retry_delay.ToMilliseconds() / 1000 if retry.DESCRIPTOR.full_name in present else None,
         request_id=request.request_id,
         omitted_violations=int(omitted) if (omitted := info.metadata.get(OMITTED, "")).isdecimal() else 0,
+        metadata={name: value for name, value in info.metadata.items() if name != OMITTED},
     )
 
 

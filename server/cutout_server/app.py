@@ -25,6 +25,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
+from cutout_server.callers.accounts import Accounts
 from cutout_server.catalogue import Catalogue
 from cutout_server.certificates import credentials
 from cutout_server.convert.requests import RequestReader
@@ -107,7 +108,7 @@ class App:
         self._credentials = self._read_certificate()
         self._catalogue = Catalogue.of(settings)
         self._metrics = Metrics()
-        self._gate = Gate(settings.api_keys)
+        self._gate = Gate(settings)
         self._decoding = FairThreads(settings.imaging_threads, "decode", self._metrics)
         self._encoding = FairThreads(settings.imaging_threads, "encode", self._metrics)
         self._store = ImageStore(
@@ -144,6 +145,11 @@ class App:
         """Whether new work is refused."""
         return self._gate.draining.is_set()
 
+    @property
+    def accounts(self) -> Accounts:
+        """What each caller uses."""
+        return self._gate.accounts
+
     def status(self) -> ServerStatus:
         """The server at this moment; safe from any thread."""
         return self._board.read()
@@ -164,8 +170,8 @@ class App:
                 )
 
     def admit(self, settings: Settings) -> None:
-        """Lets in whom the settings name from now on; every other setting stays as it is until the next start."""
-        self._gate.admit(settings.api_keys)
+        """Lets in whom the settings name from now on, by their quotas; all else stays as it is until the next start."""
+        self._gate.admit(settings)
         log.info("keys read again", callers=sorted({key.caller for key in settings.api_keys}))
 
     async def start(self) -> None:
@@ -331,6 +337,7 @@ class App:
             reader,
             uploads,
             self._gate.draining,
+            open_s=settings.max_deadline_s,
             idle_s=settings.session_idle_s,
             prompt_deadline_s=settings.default_deadline_s,
             max_message_bytes=settings.max_message_bytes,

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
+from cutout_server.callers.account import NOBODY, Account
+
 ANONYMOUS = "anonymous"
 
 
@@ -49,6 +51,7 @@ class Call:
         stages: Where the time went.
         peer: The caller's address.
         hold_answer: Waits for room for so many bytes of its answer.
+        account: What the caller uses of the server.
     """
 
     request_id: str
@@ -57,14 +60,12 @@ class Call:
     stages: Stages = field(default_factory=Stages)
     peer: str = ""
     hold_answer: Callable[[int], Awaitable[None]] = _unbounded
+    account: Account = NOBODY
 
     @property
     def party(self) -> str:
-        """Among whom work is shared: callers, or, where nobody has a key, the addresses that they come from."""
-        if self.caller != ANONYMOUS:
-            return self.caller
-        address, _, port = self.peer.rpartition(":")
-        return f"{self.caller} {address if port.isdecimal() else self.peer}"
+        """Among whom the server is shared: callers, or, where nobody has a key, the addresses that they come from."""
+        return self.account.party or self.caller
 
 
 _current: ContextVar[Call] = ContextVar("call")

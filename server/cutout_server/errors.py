@@ -8,6 +8,7 @@ CutoutError
 ├── NotFoundError            NOT_FOUND            no such image or model
 ├── FailedPreconditionError  FAILED_PRECONDITION  it cannot work until something else changes
 ├── OverloadedError          RESOURCE_EXHAUSTED   full; try again after `retry_after_s`
+├── QuotaError               RESOURCE_EXHAUSTED   the caller has had its share; try again after `retry_after_s`, if ever
 ├── TooLargeError            RESOURCE_EXHAUSTED   it can never fit; a retry does not help
 ├── UnavailableError         UNAVAILABLE          starting or draining; try again after `retry_after_s`
 ├── DeadlineError            DEADLINE_EXCEEDED    time was up before the work was done
@@ -31,6 +32,7 @@ class CutoutError(Exception):
         message: For people; never the text of an exception that we did not raise.
         violations: Every violated field.
         retry_after_s: Seconds after which a retry is worth it; None when it is not.
+        metadata: Further facts for programs, by names in lowerCamelCase.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
@@ -42,6 +44,7 @@ class CutoutError(Exception):
         self.reason = reason or self.default_reason
         self.retry_after_s = retry_after_s
         self.violations: tuple[FieldViolation, ...] = ()
+        self.metadata: dict[str, str] = {}
 
 
 class InvalidRequestError(CutoutError):
@@ -105,6 +108,27 @@ class OverloadedError(CutoutError):
         super().__init__(message, reason=reason, retry_after_s=retry_after_s)
 
 
+class QuotaError(CutoutError):
+    """The caller has used up what it may use.
+
+    Args:
+        quota: Name of the setting.
+        bound: What that allows.
+        use: What the caller has in use, or would have; left out for rates, which are used up.
+        retry_after_s: Seconds after which there is enough again; None when there never will be.
+    """
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    default_reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, quota: str, bound: float, *, use: float | None = None, retry_after_s: float | None) -> None:
+        used = "" if use is None else f": {use:,.12g} in use"
+        again = "" if retry_after_s is None else f"; try again in {retry_after_s:.3g} s"
+        message = f"the caller's quota of {quota}, {bound:,.12g}, is used up{used}{again}"
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.metadata = {"quota": quota, "bound": f"{bound:.12g}", "use": f"{bound if use is None else use:.12g}"}
+
+
 class TooLargeError(CutoutError):
     """It can never fit into this server's limits."""
 
@@ -142,5 +166,5 @@ class InternalError(CutoutError):
 
 def to_status(error: CutoutError, request_id: str) -> Status:
     """What a caller gets to see of an error."""
-    details = ErrorDetails(error.reason, error.violations, error.retry_after_s, request_id)
+    details = ErrorDetails(error.reason, error.violations, error.retry_after_s, request_id, metadata=error.metadata)
     return pack(error.code, error.message, details)

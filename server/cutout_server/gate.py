@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
+from cutout_server.callers import origin
+from cutout_server.callers.account import Account
+from cutout_server.callers.accounts import Accounts
 from cutout_server.calls import ANONYMOUS
 from cutout_server.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
-from cutout_server.settings import ApiKey, Role
+from cutout_server.settings import ApiKey, Role, Settings
 
 # What a method takes beyond a key.
 ROLES = dict.fromkeys(("LoadModel", "UnloadModel", "GetStatus"), Role.OPERATOR)
@@ -41,22 +44,25 @@ ANYONE = Caller(ANONYMOUS, frozenset(Role))
 
 
 class Gate:
-    """Looks at keys and counts the calls inside."""
+    """Looks at keys and counts the calls inside.
 
-    def __init__(self, api_keys: Sequence[ApiKey]) -> None:
+    Attributes:
+        accounts: What each caller uses.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.accounts = Accounts()
         self.draining = asyncio.Event()
         self._inside = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self.admit(api_keys)
+        self.admit(settings)
 
-    def admit(self, api_keys: Sequence[ApiKey]) -> None:
-        """From now on these keys are let in, and no others; calls inside go on."""
-        alone = len({key.caller for key in api_keys}) == 1
-        default = frozenset(Role) if alone else frozenset[Role]()
-        self._callers = {
-            key.digest: Caller(key.caller, default if key.roles is None else frozenset(key.roles)) for key in api_keys
-        }
+    def admit(self, settings: Settings) -> None:
+        """From now on the keys of these settings are let in, and no others, by their quotas; calls inside go on."""
+        keys = settings.api_keys
+        self._callers = {key.digest: Caller(key.caller, _roles(key, keys)) for key in keys}
+        self.accounts.allow(settings.quotas, {key.caller: settings.quotas.but(key.quotas) for key in keys})
 
     def has(self, role: Role) -> bool:
         """Whether a key has a role."""
@@ -80,6 +86,10 @@ class Gate:
             raise UnauthenticatedError("the API key is not valid" if offered else missing)
         return matches[0]
 
+    def account(self, caller: Caller, peer: str) -> Account:
+        """Where what a caller uses is counted."""
+        return self.accounts.of(caller.name if self._callers else origin.party(peer), caller.name)
+
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Counts a call in and out.
@@ -101,3 +111,9 @@ class Gate:
     async def emptied(self) -> None:
         """Returns once no call is left inside."""
         await self._idle.wait()
+
+
+def _roles(key: ApiKey, keys: Sequence[ApiKey]) -> frozenset[Role]:
+    if key.roles is None:
+        return frozenset(Role) if len({each.caller for each in keys}) == 1 else frozenset()
+    return frozenset(key.roles)

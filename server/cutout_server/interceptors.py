@@ -205,10 +205,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         refused: CutoutError | None = None
         try:
             caller = self._gate.identify(metadata)
-            call = replace(call, caller=caller.name)
+            call = replace(call, caller=caller.name, account=self._gate.account(caller, call.peer))
             calls.begin(call)
             caller.check(rpc.method)
-            async with self._let_in(rpc, caller.name, exchange):
+            call.account.request()
+            async with self._let_in(rpc, call, exchange):
                 if metadata.get(channels.ASK_FIRST[0]) == channels.ASK_FIRST[1]:
                     await context.send_initial_metadata(())
                 async with asyncio.timeout_at(_loop_time(call.deadline_s)):
@@ -246,13 +247,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return refused
 
     @asynccontextmanager
-    async def _let_in(self, rpc: Rpc, caller: str, exchange: Exchange) -> AsyncIterator[None]:
+    async def _let_in(self, rpc: Rpc, call: calls.Call, exchange: Exchange) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._gate.inside())
-            await stack.enter_async_context(self._places.one(caller))
             if rpc.method == SESSION:
-                await stack.enter_async_context(self._sessions.one(caller))
-            stack.enter_context(exchange.of(caller))
+                stack.enter_context(call.account.session())
+            await stack.enter_async_context(self._places.one(call.caller))
+            if rpc.method == SESSION:
+                await stack.enter_async_context(self._sessions.one(call.caller))
+            stack.enter_context(exchange.of(call.caller))
             yield
 
     def _peer(self, context: Context) -> str:

@@ -10,9 +10,19 @@ import httpx
 from annotated_types import Len
 from cutout_common import channels
 from cutout_common.config import Config
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
+from cutout_server.callers.quotas import Quotas
 from cutout_server.models.runtime import Engine, Precision, check
 from cutout_server.weights import parse
 from cutout_server.zoo import PROFILES
@@ -86,6 +96,7 @@ class ApiKey(BaseModel):
         description="What it may do beyond work on pictures; `operator`: load and unload models, see the status. "
         "Default: nothing, but the keys of the only caller are an operator's.",
     )
+    quotas: Quotas | None = Field(None, description="How much the caller may use, where that is not as `quotas` say.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -94,6 +105,10 @@ class ApiKey(BaseModel):
         if self.key is not None and not re.fullmatch(r"[!-~]{16,}", self.key.get_secret_value()):
             raise ValueError("key: expected 16 or more printable ASCII characters without spaces")
         return self
+
+    @field_serializer("quotas")
+    def _those_that_are_set(self, quotas: Quotas | None) -> dict[str, float] | None:
+        return None if quotas is None else quotas.model_dump(exclude_unset=True)
 
     @property
     def digest(self) -> bytes:
@@ -131,6 +146,7 @@ class Settings(Config):
         "x-forwarded-for, whom a call comes from.",
     )
     api_keys: tuple[ApiKey, ...] = Field((), description="Keys that are let in; none means that everyone is.")
+    quotas: Quotas = Field(Quotas(), description="How much of the server each caller may use.")
 
     profile: Literal["", "builtin", "small", "quality"] = Field(
         "", description="A set of models: builtin (no download), small, quality; `models` come on top of it."
@@ -213,7 +229,9 @@ class Settings(Config):
         gt=0,
         description="A caller who takes in nothing of an answer for so long, and 1 s for each 64 KiB, has left.",
     )
-    session_idle_s: float = Field(300.0, gt=0, description="A session without a message for so long is ended.")
+    session_idle_s: float = Field(
+        300.0, gt=0, description="A session without a prompt that can be answered for so long is ended."
+    )
     drain_s: float = Field(30.0, ge=0, description="Time that accepted work has to finish after SIGTERM.")
 
     image_store_bytes: int = Field(2 * GIB, ge=0, description="Bound on the uploaded pictures' files.")
@@ -276,7 +294,7 @@ class Settings(Config):
         if self.max_pixels_in_hand < 2 * self.max_image_pixels:  # Half of them is for sessions at most.
             raise ValueError("max_pixels_in_hand: expected at least twice max_image_pixels")
         self._check_calls()
-        _refuse_shared_keys(self.api_keys)
+        _check_keys(self.api_keys)
         self._check_rewriting()
         return self
 
@@ -310,8 +328,11 @@ class Settings(Config):
             raise ValueError("rewrite_api_key: expected printable ASCII without spaces")
 
 
-def _refuse_shared_keys(api_keys: tuple[ApiKey, ...]) -> None:
+def _check_keys(api_keys: tuple[ApiKey, ...]) -> None:
     owners: dict[bytes, str] = {}
+    quotas: dict[str, Quotas | None] = {}
     for key in api_keys:
+        if quotas.setdefault(key.caller, key.quotas) != key.quotas:
+            raise ValueError(f"api_keys: the keys of {key.caller} have different quotas; they are the caller's")
         if owners.setdefault(key.digest, key.caller) != key.caller:
             raise ValueError(f"api_keys: {owners[key.digest]} and {key.caller} have the same key")

@@ -24,6 +24,7 @@ from cutout_server.types import (
 )
 
 SEEDS = 2**64
+OWN_SIDE = 1024  # What a generator's own size counts for, before it is known.
 
 
 class GeneratePipeline:
@@ -49,9 +50,12 @@ class GeneratePipeline:
         Whoever closes the generator ends the pass that is under way at its next step.
 
         Raises:
-            CutoutError: The devices are full, the deadline has passed, or the generator cannot make such a picture.
+            CutoutError: The devices are full, the caller's quota is used up, the deadline has passed, or the generator
+                cannot make such a picture.
         """
         generator = self.choose(request.generator)
+        each = (request.width or OWN_SIDE) * (request.height or OWN_SIDE)
+        calls.current().account.read(len(request.prompts) * each)
         async with self._pools.slot(generator) as slot:
             for index in range(len(request.prompts)):
                 async with aclosing(self._one(slot, generator, request, index)) as events:

@@ -77,6 +77,7 @@ class Pictures:
             InvalidRequestError: It cannot be read, or exceeds a limit.
             NotFoundError: No such stored image.
             OverloadedError: Sessions hold as many pixels as they may.
+            QuotaError: The caller has had so many pixels read of late.
             PermissionDeniedError: URIs are off, or the address is not one to fetch from.
         """
         hold = self._budget.hold_for_session if for_session else self._budget.hold
@@ -84,12 +85,16 @@ class Pictures:
             pixels = source.values.shape[0] * source.values.shape[1]
             reading = partial(from_tensor, source, self._inline, field="image.tensor")
             read: Callable[[], Awaitable[Picture]] = partial(self._run, reading)
+            known = False
         else:
             with calls.stage("decode"):
                 found = await self._file(source)
                 file, name = await self._run(partial(_open, found))
             pixels = file.header.width * file.header.height
             read = partial(self._read, file, name, found.path, embedded)
+            known = bool(self._at_hand(name, embedded))
+        if not known:
+            calls.current().account.read(pixels)
         async with AsyncExitStack() as stack:
             with calls.stage("queue"):
                 await stack.enter_async_context(hold(pixels))
@@ -137,14 +142,20 @@ class Pictures:
         self, file: OpenedFile, name: bytes, path: Path | None, embedded: Callable[[str], bool] | None
     ) -> Picture:
         """Equal files have equal pixels, so that only a caller's first of them needs its picture's key made."""
+        if key := self._at_hand(name, embedded):
+            return file.later(key)
         caller = calls.current().caller
         key = self._keys.get((caller, name), "")
-        if embedded and (caller, key) in self._digests and embedded(key):
-            return file.later(key)
         stored = await self._arrivals.take(path) if path else None
         picture = await self._run(partial(file.picture, key, stored))
         _remember(self._keys, (caller, name), picture.key)
         return picture
+
+    def _at_hand(self, name: bytes, embedded: Callable[[str], bool] | None) -> str:
+        """The key of a file's picture if its embedding is at hand and is all that is needed; empty otherwise."""
+        caller = calls.current().caller
+        key = self._keys.get((caller, name), "")
+        return key if embedded and (caller, key) in self._digests and embedded(key) else ""
 
     def _digest(self, picture: Picture) -> Future[str]:
         """Made once for equal pictures of a caller, beside the decoding of others: its answer waits for it."""

@@ -1,0 +1,94 @@
+"""What one caller uses of the server, held against its quotas before anything is paid for."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cutout_common.pace import Pace
+
+from cutout_server.callers.bucket import Bucket
+from cutout_server.callers.quotas import Quotas
+from cutout_server.errors import QuotaError
+
+
+class Account:
+    """Belongs to the event loop.
+
+    Args:
+        party: Whose it is: a caller with a key, or an address that callers without one come from.
+        caller: Name of the caller, which addresses without a key share.
+        quotas: What it may use.
+        clock: Seconds.
+
+    Attributes:
+        refused: How often each quota was exceeded.
+    """
+
+    def __init__(self, party: str, caller: str, quotas: Quotas, clock: Callable[[], float] = time.monotonic) -> None:
+        self.party = party
+        self.caller = caller
+        self.quotas = quotas
+        self.sessions = 0
+        self._clock = clock
+        self._requests = Bucket(quotas.requests_per_s, clock)
+        self._pixels = Bucket(quotas.pixels_per_s, clock)
+        self._session_pace = Pace(1.0, clock=clock)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is like one that was never used."""
+        return not self.sessions and self._requests.is_full and self._pixels.is_full
+
+    def allow(self, quotas: Quotas) -> None:
+        """Holds it against other quotas from now on."""
+        if quotas != self.quotas:
+            self.quotas = quotas
+            self._requests.change(quotas.requests_per_s)
+            self._pixels.change(quotas.pixels_per_s)
+
+    def request(self) -> None:
+        """Counts a request, or a session's prompt.
+
+        Raises:
+            QuotaError: There were too many of late.
+        """
+        if delay_s := self._requests.take(1):
+            raise QuotaError("requests_per_s", self.quotas.requests_per_s, retry_after_s=delay_s)
+
+    def read(self, pixels: int) -> None:
+        """Counts the pixels of a picture that is going to be read or made.
+
+        Raises:
+            QuotaError: There were too many of late.
+        """
+        if delay_s := self._pixels.take(pixels):
+            raise QuotaError("pixels_per_s", self.quotas.pixels_per_s, retry_after_s=delay_s)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Counts a session for as long as the block lasts.
+
+        Raises:
+            QuotaError: As many are open as may be.
+        """
+        if self.sessions >= self.quotas.sessions:
+            delay_s = self._session_pace.delay_s()
+            raise QuotaError("sessions", self.quotas.sessions, use=self.sessions, retry_after_s=delay_s)
+        if not self.sessions:
+            self._session_pace.began()
+        began_s = self._clock()
+        self.sessions += 1
+        try:
+            yield
+        finally:
+            self._session_pace.given_back(self._clock() - began_s, self.sessions)
+            self.sessions -= 1
+
+
+_BOUNDLESS = 10**18
+NOBODY = Account(
+    "",
+    "",
+    Quotas(requests_per_s=_BOUNDLESS, pixels_per_s=_BOUNDLESS, sessions=_BOUNDLESS),
+)
+"""Of the server's own work."""

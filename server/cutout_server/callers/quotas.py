@@ -1,0 +1,21 @@
+"""How much of the server one caller may use."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Quotas(BaseModel):
+    """Bounds for each caller; the defaults are beyond what a single user comes to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_s: float = Field(
+        500.0, gt=0, description="Requests, and prompts of sessions, a second on average; ten seconds' worth at once."
+    )
+    pixels_per_s: float = Field(
+        1e9, gt=0, description="Pixels of the pictures that are read or made, a second on average; likewise."
+    )
+    sessions: int = Field(64, ge=1, description="Open sessions.")
+
+    def but(self, others: "Quotas | None") -> "Quotas":
+        """These, but for those that `others` set."""
+        return self if others is None else self.model_copy(update=others.model_dump(exclude_unset=True))
