@@ -15,9 +15,11 @@ from typing import Protocol
 
 import structlog
 from cutout_common.disks import is_full
+from cutout_server.callers.account import Account
 from cutout_server.errors import NotFoundError, TooLargeError, UnavailableError
 from cutout_server.imaging.decode import ImageHeader
 from cutout_server.imaging.folder import PrivateFolder
+from cutout_server.imaging.sharing import Bound
 
 log = structlog.get_logger()
 
@@ -33,6 +35,8 @@ class Upload:
     path: Path
     size_bytes: int
     sha256: str
+    account: Account
+    began_s: float
 
 
 class Follower(Protocol):
@@ -55,6 +59,7 @@ class StoredFile:
     Attributes:
         image_id: Unguessable.
         owner: The caller that uploaded it; nobody else finds it.
+        account: To which it counts.
         path: Where its bytes are.
         size_bytes: How many.
         sha256: Hexadecimal digest of the bytes.
@@ -65,6 +70,7 @@ class StoredFile:
 
     image_id: str
     owner: str
+    account: Account
     path: Path
     size_bytes: int
     sha256: str
@@ -78,11 +84,14 @@ class StoredFile:
 
 
 class ImageStore:
-    """Least recently used files leave first. Belongs to the event loop; files are touched in threads.
+    """Files that were not used for longest leave first, of whoever has most. What still arrives takes room, too.
+
+    Belongs to the event loop; files are touched in threads.
 
     Attributes:
         max_bytes: Bound on all files together.
         bytes: What they have now.
+        arriving_bytes: What has arrived of those that are not whole.
         is_available: Whether files can be written, as far as is known.
     """
 
@@ -90,7 +99,8 @@ class ImageStore:
         self, folder: PrivateFolder, *, max_bytes: int, max_images: int, max_upload_bytes: int, ttl_s: float
     ) -> None:
         self.max_bytes = max_bytes
-        self._max_images = max_images
+        self._bytes = Bound("stored_bytes", max_bytes, lambda account: account.stored_bytes + account.arriving_bytes)
+        self._images = Bound("stored_images", max_images, lambda account: account.stored_images)
         self._max_upload_bytes = max_upload_bytes
         self._ttl_s = ttl_s
         self._folder = folder
@@ -98,61 +108,90 @@ class ImageStore:
         self._wake: Callable[[], object] = lambda: None
         self._missed_bytes = 0
         self.bytes = 0
+        self.arriving_bytes = 0
         self.is_available = True
 
     def __len__(self) -> int:
         return len(self._files)
 
-    async def receive(self, chunks: AsyncIterator[bytes], follow: Callable[[Path], Follower]) -> Upload:
-        """Writes a file as it arrives. The caller either keeps it or discards it.
+    async def receive(
+        self, chunks: AsyncIterator[bytes], account: Account, follow: Callable[[Path], Follower]
+    ) -> Upload:
+        """Writes a file as it arrives. Whoever calls either keeps it or discards it.
 
         Args:
             chunks: Its bytes.
+            account: To which it counts.
             follow: Gives whoever is to hear of what is written to a path.
 
         Raises:
             TooLargeError: It outgrew the bound; nothing is left of it.
+            QuotaError: It outgrew what is left of the caller's quotas, or of its share; likewise.
             UnavailableError: It cannot be written.
         """
-        with self.disk():
-            path, file = await asyncio.to_thread(self._folder.create)
-        follower = follow(path)
-        digest = hashlib.sha256()
+        began_s = account.begin_upload()
         size = 0
         try:
-            with file:
+            with self.disk():
+                path, file = await asyncio.to_thread(self._folder.create)
+            follower = follow(path)
+            digest = hashlib.sha256()
+            with contextlib.ExitStack() as failed, file:
+                failed.callback(path.unlink, missing_ok=True)
+                failed.callback(follower.abandon)
                 async for chunk in chunks:
-                    size += len(chunk)
-                    if size > min(self._max_upload_bytes, self.max_bytes):
-                        limit = min(self._max_upload_bytes, self.max_bytes)
+                    limit = min(self._max_upload_bytes, self.max_bytes)
+                    if size + len(chunk) > limit:
                         raise TooLargeError(f"an upload may have at most {limit} bytes", reason="UPLOAD_TOO_LARGE")
+                    account.grow_upload(size + len(chunk), len(chunk), self.max_bytes // 2)
+                    self.arriving_bytes += len(chunk)
+                    size += len(chunk)
+                    self._make_room(self._bytes, account, 0, lambda: self.bytes + self.arriving_bytes)
                     with self.disk(size):
                         await asyncio.to_thread(_append, file, digest, chunk)
                         follower.grew(size)
+                failed.pop_all()
         except BaseException:
-            follower.abandon()
-            path.unlink(missing_ok=True)
+            self._arrived(account, size, began_s)
             raise
         follower.ended()
-        return Upload(path, size, digest.hexdigest())
+        return Upload(path, size, digest.hexdigest(), account, began_s)
 
     def keep(self, upload: Upload, owner: str, header: ImageHeader) -> StoredFile:
-        """Makes an upload findable; older files leave if it would not fit."""
+        """Makes an upload findable; older files leave if it would not fit.
+
+        Raises:
+            QuotaError: The caller has most files of all, and none that could leave; the upload is there still.
+        """
         self._expire()
-        while self._files and (len(self) + 1 > self._max_images or self.bytes + upload.size_bytes > self.max_bytes):
-            self.forget(next(iter(self._files)))
+        account, quotas = upload.account, upload.account.quotas
+        self._make_room(self._images, account, 1, lambda: len(self._files))
+        most_bytes, most_images = quotas.stored_bytes or self.max_bytes, quotas.stored_images or self._images.most
+        while account.stored_images and (
+            account.stored_bytes + upload.size_bytes > most_bytes or account.stored_images >= most_images
+        ):
+            self.forget(self._oldest_of(account))
+        self._arrived(account, upload.size_bytes, upload.began_s)
         image_id = f"img_{secrets.token_urlsafe(16)}"
         file = StoredFile(
-            image_id, owner, upload.path, upload.size_bytes, upload.sha256, header, time.monotonic(), self._ttl_s
+            image_id,
+            owner,
+            account,
+            upload.path,
+            upload.size_bytes,
+            upload.sha256,
+            header,
+            time.monotonic(),
+            self._ttl_s,
         )
         self._files[image_id] = file
-        self.bytes += file.size_bytes
+        self._count(file, 1)
         return file
 
-    @staticmethod
-    def discard(upload: Upload) -> None:
+    def discard(self, upload: Upload) -> None:
         """Forgets an upload that is not kept."""
         upload.path.unlink(missing_ok=True)
+        self._arrived(upload.account, upload.size_bytes, upload.began_s)
 
     def find(self, image_id: str, owner: str) -> StoredFile:
         """The file, used just now.
@@ -248,8 +287,7 @@ class ImageStore:
     async def _look_after_folder(self) -> None:
         if not await asyncio.to_thread(self._folder.is_there):
             log.error("uploads are lost, as their folder was removed", folder=str(self._folder.path))
-            self._files.clear()
-            self.bytes = 0
+            self._forget_all()
         elif self.is_available:
             return
         has_room = await asyncio.to_thread(self._folder.has_room, self._missed_bytes)
@@ -266,8 +304,7 @@ class ImageStore:
 
     def close(self) -> None:
         """Removes the folder."""
-        self._files.clear()
-        self.bytes = 0
+        self._forget_all()
         self._folder.remove()
 
     def _expire(self) -> None:
@@ -279,8 +316,33 @@ class ImageStore:
         """Removes a file if it is there still."""
         file = self._files.pop(image_id, None)
         if file is not None:
-            self.bytes -= file.size_bytes
+            self._count(file, -1)
             file.path.unlink(missing_ok=True)
+
+    def _make_room(self, bound: Bound, account: Account, amount: int, in_use: Callable[[], int]) -> None:
+        """Forgets files until so much more of something fits in."""
+        while in_use() + amount > bound.most:
+            holders = {file.account for file in self._files.values()}
+            self.forget(self._oldest_of(bound.giver(account, amount, holders)))
+
+    def _oldest_of(self, account: Account) -> str:
+        """The file of a caller that was not used for longest."""
+        return next(image_id for image_id, file in self._files.items() if file.account is account)
+
+    def _arrived(self, account: Account, size_bytes: int, began_s: float) -> None:
+        """So much does not arrive any more."""
+        account.end_upload(size_bytes, began_s)
+        self.arriving_bytes -= size_bytes
+
+    def _count(self, file: StoredFile, sign: int) -> None:
+        self.bytes += sign * file.size_bytes
+        file.account.stored_bytes += sign * file.size_bytes
+        file.account.stored_images += sign
+
+    def _forget_all(self) -> None:
+        for file in self._files.values():
+            self._count(file, -1)
+        self._files.clear()
 
 
 def _append(file: io.FileIO, digest: "hashlib._Hash", chunk: bytes) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 
+from cutout_server import calls
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging.decode import ImageHeader, ImageLimits, probe
 from cutout_server.imaging.store import ImageStore, StoredFile, Upload
@@ -33,9 +34,10 @@ class Uploads:
         Raises:
             InvalidRequestError: It is not a picture that can be read, or not the one that was announced.
             TooLargeError: It outgrew the bound.
+            QuotaError: It outgrew what is left of the caller's quotas.
             UnavailableError: It cannot be kept at the moment.
         """
-        upload = await self.store.receive(chunks, self._arrivals.expect)
+        upload = await self.store.receive(chunks, calls.current().account, self._arrivals.expect)
         try:
             if expected_sha256 and expected_sha256.lower() != upload.sha256:
                 raise InvalidRequestError.of(
@@ -44,11 +46,11 @@ class Uploads:
                 )
             loop = asyncio.get_running_loop()
             header = await loop.run_in_executor(self._executor, self._probe, upload, field)
+            return self.store.keep(upload, owner, header)
         except BaseException:
             self._arrivals.forget(upload.path)
             self.store.discard(upload)
             raise
-        return self.store.keep(upload, owner, header)
 
     def _probe(self, upload: Upload, field: str) -> ImageHeader:
         with self.store.disk():
