@@ -46,7 +46,10 @@ def test_a_dropped_picture_is_uploaded_and_encoded_once(visit: Visit, photos: di
     visit.click(120, 200)
     assert visit.uploads() == 1
     asked = [each for each in visit.asked if "/v1/segment" in each.url]
-    assert all(each.response().json()["timings"]["embeddingCached"] for each in asked[1:])
+    answers = [
+        answer.json() for each in asked[1:] if (answer := each.response())
+    ]  # previews that were given up have none
+    assert all(each["timings"]["embeddingCached"] for each in answers)
     [(_, area)] = visit.objects
     points = [{"x": 200, "y": 120, "label": 1}, {"x": 120, "y": 200, "label": 1}]
     [found] = ask(visit.url, "points", photos["chelsea"].jpeg, prompts=[{"points": points}])

@@ -62,8 +62,10 @@ export class Notices {
     this.#problem.hidden = false;
   }
 
+  /** Something else is done now. */
   clear() {
     this.#problem.hidden = true;
+    this.say("");
   }
 
   #show() {

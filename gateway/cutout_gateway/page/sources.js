@@ -8,12 +8,16 @@ const SAMPLES = [
 ];
 
 /** Shows the samples; one that is chosen is opened as (file, name, address). */
-export function offerSamples(list, server, open) {
+export function offerSamples(list, server, open, failed) {
   for (const [name, title] of SAMPLES) {
     const address = new URL(`page/samples/${name}`, server).href;
     const button = Object.assign(document.createElement("button"), { type: "button" });
     button.append(Object.assign(new Image(), { src: address, alt: "" }), title);
-    button.addEventListener("click", async () => open(await (await fetch(address)).blob(), name, address));
+    button.addEventListener("click", async () => {
+      const answer = await fetch(address).catch(() => null);
+      if (answer?.ok) open(await answer.blob(), name, address);
+      else failed(new Error("The sample cannot be fetched: the server does not answer."));
+    });
     const item = document.createElement("li");
     item.append(button);
     list.append(item);

@@ -1,6 +1,6 @@
 /** The canvas: the picture, the masks over it, and what was clicked. Drawn anew, at most once a frame, from outlines. */
 
-import { shapeOf } from "./board.js";
+import { shapeOf, visible } from "./board.js";
 import { View } from "./view.js";
 
 const MARK = 7; // radius of a click's mark, in CSS pixels
@@ -17,8 +17,23 @@ export class Stage {
     this.preview = null; // a Shape
     this.box = null; // that is being drawn
     this.cursor = null; // of the keyboard
-    this.showMasks = true;
     new ResizeObserver(() => this.#resize()).observe(canvas);
+  }
+
+  /** Another picture, all of it. */
+  show(picture) {
+    this.picture = picture;
+    this.view.fit(picture);
+    this.redraw();
+  }
+
+  /** The objects have changed. What is small is drawn last, so that nothing lies hidden under its surroundings. */
+  follow(objects, selected) {
+    const seen = visible(objects);
+    this.objects = seen.sort((a, b) => (a === selected) - (b === selected) || shapeOf(b).area - shapeOf(a).area);
+    this.selected = selected;
+    this.preview = null;
+    this.redraw();
   }
 
   /** Draws in the next frame. */
@@ -48,11 +63,7 @@ export class Stage {
     context.imageSmoothingEnabled = view.scale < PIXELS_SHOW;
     context.imageSmoothingQuality = "high";
     context.drawImage(picture.bitmap, 0, 0);
-    if (this.showMasks) {
-      for (const object of this.objects) {
-        if (!object.hidden && shapeOf(object)) drawMask(context, object, view.scale, object === this.selected);
-      }
-    }
+    for (const object of this.objects) drawMask(context, object, view.scale, object === this.selected);
     if (this.preview) drawPreview(context, this.preview, view.scale);
     if (this.selected?.cut.prompt?.box) drawBox(context, this.selected.cut.prompt.box, view.scale);
     if (this.box) drawBox(context, this.box, view.scale);
