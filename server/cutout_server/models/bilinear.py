@@ -65,7 +65,17 @@ class Taps:
 
     @classmethod
     def of(cls, source: int, size: int, kept: int) -> "Taps":
-        """Asks torch for its own weights, to the bit: by a comb of each residue modulo 3, they tell whose they are."""
+        """Asks torch for its own weights, to the bit, from `source` inputs to the first `kept` of `size` outputs.
+
+        It interpolates three combs: the comb of residue r is 1 in each row whose number is r modulo 3, and 0 elsewhere.
+        An output reads two neighbours, which have two residues: their combs show the weight of each, the third shows 0.
+
+            row    comb 0  comb 1  comb 2         output between rows 1 and 2, at 0.25
+            0         1       0       0
+            1         0       1       0    ---->        0     0.75    0.25
+            2         0       0       1
+            3         1       0       0
+        """
         scale = float(np.float32(source) / np.float32(size))
         # More than there are, so that the last tap shows its weights although torch reads the last value twice; but not
         # as many as come out, which torch would only copy.
@@ -74,11 +84,11 @@ class Taps:
         combs = combs.repeat(1, NARROW // 3 + 1 if size < NARROW else 1)
         weights = interpolate_rows(combs, size, combs.shape[1], scale)[:kept, :3].numpy()
         place = np.maximum((np.arange(kept) + 0.5) * scale - 0.5, 0)
-        first, each = np.floor(place).astype(np.int64), np.arange(kept)
-        # Next to a whole number torch may have rounded to its other side.
-        missed = weights[each, (first + 2) % 3] != 0
+        first, output = np.floor(place).astype(np.int64), np.arange(kept)
+        # Next to a whole number torch may have rounded to its other side: then the third comb is the one that shows.
+        missed = weights[output, (first + 2) % 3] != 0
         first += np.where(missed, np.where(place - first < 0.5, -1, 1), 0)
-        share = weights[each, (first + 1) % 3].copy()
+        share = weights[output, (first + 1) % 3].copy()
         return cls(first, np.minimum(first + 1, source - 1), share)
 
 

@@ -1,8 +1,17 @@
-"""Masks at a picture's size, made only where they can be: pixel for pixel those of the interpolation of everything.
+"""Masks at an image's size, made only where they can be; pixel for pixel those of interpolating all of it by torch.
 
-A value between others does not exceed them, so that nothing is inside but in the cells around logits above the
-threshold. There, what torch would read is weighed as torch would weigh it; only roundings may come in another order, so
-that a value is known up to a bound. Rows with a pixel that is nearer to the threshold are made by torch's own kernel.
+Bilinear interpolation weighs four logits by shares that are not negative and sum to one. So no pixel exceeds the
+largest logit that it reads, and only those can be inside that read one above the threshold:
+
+    logits                 image
+    .  .  .  .  .          .  .  .  .  .  .  .  .  .  .
+    .  .  #  .  .   ---->  .  .  .  +  +  +  +  .  .  .     #  above the threshold
+    .  .  #  #  .          .  .  .  +  +  +  +  +  +  .     +  reads one of them: interpolated and compared
+    .  .  .  .  .          .  .  .  +  +  +  +  +  +  .     .  reads none: outside
+
+What is around all # is found first, then what is around all +. NumPy interpolates that part, in strips that stay in a
+core's cache. It rounds in another order than torch, so that its values are off by a bound at most. A pixel that is no
+farther than that from the threshold is in doubt, and its row is made once more by torch's own kernel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,12 +26,16 @@ from torch import Tensor
 from cutout_server.models.bilinear import NARROW, Interpolation, Taps, Values, interpolate_rows
 from cutout_server.types import MaskPatch
 
-_SMALL = 1 << 17  # Pixels of a picture that is not worth the trouble.
+_SMALL = 1 << 17  # Pixels of an image that is not worth the trouble.
 _STRIP = 1 << 17  # Pixels in hand at once: they stay in a core's cache.
 _WHOLE = 1 << 23  # Likewise, where everything is interpolated.
-_ROWS_PER_DOUBT = 16  # Of a picture; with more rows in doubt than that, everything is made by torch.
-_ROUNDINGS = 16  # That both ways to a value take together, by half a unit in the last place each, per interpolation.
-_HALF_ULP = 2.0**-24
+_ROWS_PER_DOUBT = 16  # Of an image; with more rows in doubt than that, everything is made by torch.
+# Half units in the last place between NumPy's value and torch's, for each interpolation, as every operation rounds by
+# one at most (Higham, Accuracy and Stability of Numerical Algorithms, 2.2). NumPy takes first + (second - first) *
+# share along two axes: 2 for the difference, which may be twice as large as the values, 2 for its product, 1 for the sum.
+# Torch adds two products, whose shares are rounded: 3 along each axis. 2 * 5 + 2 * 3.
+_ROUNDINGS = 16
+_HALF_ULP = 2.0**-24  # Of float32 values near 1.
 
 Span = tuple[int, int]
 
@@ -32,7 +45,7 @@ class Levels:
     """The masks of one object at several thresholds: outside of a part, nothing is inside any of them.
 
     Attributes:
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         top: The part's first row.
         left: Its first column.
         inside: (T, h, w) bool, on the device.
@@ -54,7 +67,7 @@ class Levels:
 
 
 class Upscaling:
-    """From logits of one size to pictures of one size.
+    """From logits of one size to images of one size.
 
     Args:
         source: (height, width) of the logits.
@@ -74,7 +87,7 @@ class Upscaling:
         )
 
     def levels(self, logits: Tensor, thresholds: Sequence[float]) -> Iterator[Levels]:
-        """What exceeds each threshold in each of (N, h, w) float32 logits, brought to the picture's size."""
+        """What exceeds each threshold in each of (N, h, w) float32 logits, brought to the image's size."""
         if not len(logits):
             return
         pixels = self._size[0] * self._size[1]
@@ -84,17 +97,17 @@ class Upscaling:
                 yield from self._everywhere(part, thresholds)
             return
         values: Values = logits.numpy()
-        doubt = self._doubt(values, thresholds)
-        if not np.isfinite(doubt):
+        bound = self._error_bound(values, thresholds)
+        if not np.isfinite(bound):  # Neither are the values, and nothing is known of what they come to.
             yield from self._everywhere(logits, thresholds)
             return
-        inside = values > min(thresholds) - doubt
-        rows, columns = (_spans(np.any(inside, axis)) for axis in (2, 1))
-        for each in zip(values, rows, columns, strict=True):
-            yield self._within(*each, thresholds)
+        above = values > min(thresholds) - bound
+        rows, columns = (_spans(np.any(above, axis)) for axis in (2, 1))
+        for of_one, of_rows, of_columns in zip(values, rows, columns, strict=True):
+            yield self._around(of_one, of_rows, of_columns, thresholds)
 
-    def _doubt(self, values: Values, thresholds: Sequence[float]) -> float:
-        """How far from torch's own a value between these can be, and how far a sum with a threshold can be rounded."""
+    def _error_bound(self, values: Values, thresholds: Sequence[float]) -> float:
+        """How far from torch's a value made of these can be, and how far its sum with a threshold can be rounded."""
         largest = max(abs(threshold) for threshold in thresholds) + float(np.abs(values).max())
         return _ROUNDINGS * _HALF_ULP * len(self._interpolations) * largest
 
@@ -102,61 +115,79 @@ class Upscaling:
         values = logits
         for interpolation in self._interpolations:
             values = interpolation(values)
-        inside = values > min(thresholds)
-        rows, columns = (_spans(inside.any(axis).cpu().numpy()) for axis in (2, 1))
-        for each, (top, bottom), (left, right) in zip(values, rows, columns, strict=True):
-            part = each[top:bottom, left:right]
+        above = values > min(thresholds)
+        rows, columns = (_spans(above.any(axis).cpu().numpy()) for axis in (2, 1))
+        for of_one, (top, bottom), (left, right) in zip(values, rows, columns, strict=True):
+            part = of_one[top:bottom, left:right]
             yield Levels(self._size, top, left, torch.stack([part > threshold for threshold in thresholds]))
 
-    def _within(self, logits: Values, rows: Span, columns: Span, thresholds: Sequence[float]) -> Levels:
+    def _around(self, logits: Values, rows: Span, columns: Span, thresholds: Sequence[float]) -> Levels:
+        """The masks of one object whose logits above the thresholds lie in these rows and columns."""
+        # What is read there lies at most one logit beyond, for each interpolation.
         margin = len(self._interpolations)
         near = tuple(slice(max(0, start - margin), stop + margin) for start, stop in (rows, columns))
         for down, across in zip(self._rows, self._columns, strict=True):
             rows, columns = down.reached(*rows), across.reached(*columns)
         (top, bottom), (left, right) = rows, columns
         inside = np.zeros((len(thresholds), max(0, bottom - top), max(0, right - left)), np.bool_)
-        doubt = self._doubt(logits[near], thresholds) if inside.size else 0.0
-        in_doubt: set[int] = set()
-        strip = max(1, _STRIP // max(1, right - left))
-        for start in range(top, bottom, strip) if right > left else ():
-            stop = min(bottom, start + strip)
-            values = self._part(logits, len(self._interpolations), (start, stop), columns)
-            for level, threshold in zip(inside, thresholds, strict=True):
-                surely = np.greater(values, np.float32(threshold + doubt), out=level[start - top : stop - top])
-                differs = np.not_equal(surely, values > np.float32(threshold - doubt))
-                if differs.any():
-                    in_doubt.update((start + np.flatnonzero(differs.any(1))).tolist())
+        if not inside.size:
+            return Levels(self._size, top, left, torch.from_numpy(inside))
+        in_doubt = self._compare(logits, rows, columns, thresholds, self._error_bound(logits[near], thresholds), inside)
         if len(in_doubt) > self._size[0] // _ROWS_PER_DOUBT:
             return next(self._everywhere(torch.from_numpy(logits)[None], thresholds))
         for row in in_doubt:
-            exact = self._row(torch.from_numpy(logits), len(self._interpolations), row)[left:right]
+            exact = self._exact_row(torch.from_numpy(logits), len(self._interpolations), row)[left:right]
             for level, threshold in zip(inside, thresholds, strict=True):
                 level[row - top] = (exact > threshold).numpy()
         return Levels(self._size, top, left, torch.from_numpy(inside))
 
-    def _part(self, logits: Values, count: int, rows: Span, columns: Span) -> Values:
+    def _compare(
+        self,
+        logits: Values,
+        rows: Span,
+        columns: Span,
+        thresholds: Sequence[float],
+        bound: float,
+        inside: NDArray[np.bool_],
+    ) -> set[int]:
+        """Fills in what surely exceeds each threshold, and gives the rows in which that is in doubt of a pixel."""
+        top, bottom = rows
+        in_doubt: set[int] = set()
+        strip = max(1, _STRIP // (columns[1] - columns[0]))
+        for start in range(top, bottom, strip):
+            stop = min(bottom, start + strip)
+            values = self._interpolated(logits, len(self._interpolations), (start, stop), columns)
+            for level, threshold in zip(inside, thresholds, strict=True):
+                surely = np.greater(values, np.float32(threshold + bound), out=level[start - top : stop - top])
+                differs = np.not_equal(surely, values > np.float32(threshold - bound))
+                if differs.any():
+                    in_doubt.update((start + np.flatnonzero(differs.any(1))).tolist())
+        return in_doubt
+
+    def _interpolated(self, logits: Values, count: int, rows: Span, columns: Span) -> Values:
         """Rows and columns of what the first `count` interpolations make, up to rounding."""
         if count == 0:
             return logits[slice(*rows), slice(*columns)]
         down, across = self._rows[count - 1], self._columns[count - 1]
         needed_rows, needed_columns = down.needed(*rows), across.needed(*columns)
-        values = self._part(logits, count - 1, needed_rows, needed_columns)
+        values = self._interpolated(logits, count - 1, needed_rows, needed_columns)
         return down.apply(across.apply(values, 1, columns, needed_columns[0]), 0, rows, needed_rows[0])
 
-    def _row(self, logits: Tensor, count: int, row: int) -> Tensor:
+    def _exact_row(self, logits: Tensor, count: int, row: int) -> Tensor:
         """A whole row of what the first `count` interpolations make, (w,), to the bit."""
         if count == 0:
             return logits[row]
         taps, interpolation = self._rows[count - 1], self._interpolations[count - 1]
-        pair = torch.stack([self._row(logits, count - 1, int(side[row])) for side in (taps.first, taps.second)])
-        # Torch looks for the first row at 0.5 * scale - 0.5 between the two.
+        read = [self._exact_row(logits, count - 1, int(side[row])) for side in (taps.first, taps.second)]
+        # Torch's kernel looks for the first row that it makes at 0.5 * scale - 0.5 of the rows that it is given. These
+        # are the two that this row reads, and that is to be its share of the second one.
         scale = 2 * float(taps.share[row]) + 1
-        return interpolate_rows(pair, 1, interpolation.size[1], scale)[0, : interpolation.kept[1]]
+        return interpolate_rows(torch.stack(read), 1, interpolation.size[1], scale)[0, : interpolation.kept[1]]
 
 
 @lru_cache(maxsize=16)
 def upscaling(source: tuple[int, int], interpolations: tuple[Interpolation, ...]) -> Upscaling:
-    """The last ones are kept: pictures are asked about more than once, and cameras have one size."""
+    """The last ones are kept: images are asked about more than once, and cameras have one size."""
     return Upscaling(source, interpolations)
 
 
