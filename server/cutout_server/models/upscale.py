@@ -32,8 +32,8 @@ _WHOLE = 1 << 23  # Likewise, where everything is interpolated.
 _ROWS_PER_DOUBT = 16  # Of an image; with more rows in doubt than that, everything is made by torch.
 # Half units in the last place between NumPy's value and torch's, for each interpolation, as every operation rounds by
 # one at most (Higham, Accuracy and Stability of Numerical Algorithms, 2.2). NumPy takes first + (second - first) *
-# share along two axes: 2 for the difference, which may be twice as large as the values, 2 for its product, 1 for the sum.
-# Torch adds two products, whose shares are rounded: 3 along each axis. 2 * 5 + 2 * 3.
+# share along two axes: 2 for the difference, which may be twice as large as the values, 2 for its product, 1 for the
+# sum. Torch adds two products, whose shares are rounded: 3 along each axis. 2 * 5 + 2 * 3.
 _ROUNDINGS = 16
 _HALF_ULP = 2.0**-24  # Of float32 values near 1.
 

@@ -111,9 +111,9 @@ async def _filtered(
             PointQuery(embedding, (x, y), mask_filter, request.options.return_logits)
             for x, y in points[start : start + at_once].tolist()
         ]
-        for each in await context.slots.segmenter.ask_all(FILTERED_MASKS, segmenter, queries):
-            filtered += each.kept
-            _count_left_out(mask_filter, each.doubted, each.unstable, context.omissions)
+        for answer in await context.slots.segmenter.ask_all(FILTERED_MASKS, segmenter, queries):
+            filtered += answer.kept
+            _count_left_out(mask_filter, answer.doubted, answer.unstable, context.omissions)
     return filtered
 
 
@@ -131,17 +131,17 @@ def _in_crop(
     filtered: Sequence[FilteredMask], crop: Crop, request: EverythingRequest, picture: Picture, omissions: Omissions
 ) -> list[_Find]:
     """Without what the crop may have cut off, and without duplicates; in the picture's pixels."""
-    boxes = inner_boxes([masks.tight_box(each.mask) for each in filtered])
+    boxes = inner_boxes([masks.tight_box(passed.mask) for passed in filtered])
     whole = np.flatnonzero(~cut_off(boxes, crop, picture.height, picture.width)).tolist()
     kept = grid_nms(boxes[whole], [filtered[i].predicted_iou for i in whole], request.box_nms_iou)
     omissions.add(OmissionReason.CUT_OFF, 0, len(filtered) - len(whole))
     omissions.add(OmissionReason.DUPLICATE, 0, len(whole) - len(kept))
     finds = []
-    for each in [filtered[whole[i]] for i in kept]:
-        mask = each.mask
+    for passed in [filtered[whole[i]] for i in kept]:
+        mask = passed.mask
         if crop.layer:
             mask = masks.paste(mask, crop.left, crop.top, picture.height, picture.width)
-        finds.append(_Find(crop, each, mask, masks.tight_box(mask)))
+        finds.append(_Find(crop, passed, mask, masks.tight_box(mask)))
     return finds
 
 

@@ -46,7 +46,7 @@ class Describer:
     async def describe(self, pictures: Sequence[RgbImage]) -> list[tuple[ConceptScore, ...]]:
         """The concepts of each picture, the best first: softmax of the logits over those that do not read alike."""
         features = await self._slot.ask_all(EMBED_PICTURES, self._classifier, pictures)
-        return [self._scores(each) for each in features]
+        return [self._scores(of_image) for of_image in features]
 
     def _scores(self, features: Features) -> tuple[ConceptScore, ...]:
         logits = (self._texts @ features).astype(np.float64)

@@ -57,13 +57,13 @@ class Finisher:
 
     async def selected(self, candidates: AsyncIterator[Sequence[Candidate]]) -> list[SegmentedObject]:
         """The objects that come back, all of them, with nothing encoded."""
-        made = [found async for chunk in self.each(candidates) for found in chunk]
+        made = [found async for chunk in self.objects(candidates) for found in chunk]
         if not self.kind.keeps_order:
             made.sort(key=lambda found: -found.score)
         with calls.stage("masks"):
             return await self.context.off_loop(select, made, self.options, self.nms_iou, self.context.omissions)
 
-    async def each(
+    async def objects(
         self, candidates: AsyncIterator[Sequence[Candidate]], formats: Sequence[MaskFormat] = ()
     ) -> AsyncIterator[list[SegmentedObject]]:
         """Every object, chunk by chunk, before any is compared with another."""

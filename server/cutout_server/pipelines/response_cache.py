@@ -135,8 +135,8 @@ def _feed(state: "hashlib._Hash", value: Any) -> None:
     match value:
         case tuple():
             _part(state, "tuple", len(value))
-            for each in value:
-                _feed(state, each)
+            for part in value:
+                _feed(state, part)
         case np.ndarray():
             _part(state, "array", (value.dtype.str, value.shape))
             state.update(np.ascontiguousarray(value).data)

@@ -51,7 +51,7 @@ class Run:
         """The objects with their masks encoded; each as soon as nothing later can change it."""
         finisher, options, candidates = self._finisher, self._kind.options, self._proposals.candidates
         if self._kind.keeps_order and not self._waits_for_all():
-            async for chunk in finisher.each(candidates, options.mask_formats):
+            async for chunk in finisher.objects(candidates, options.mask_formats):
                 self._taken += chunk
                 for found in chunk:
                     yield found

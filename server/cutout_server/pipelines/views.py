@@ -122,12 +122,12 @@ def _shifted(box: Box, x: int, y: int) -> Box:
 def _placed(objects: Sequence[SegmentedObject], tile: Tile, image: Picture) -> list[SegmentedObject]:
     return [
         replace(
-            each,
-            mask=window(each.mask, -tile.left, -tile.top, image.height, image.width),
-            box=_shifted(each.box, tile.left, tile.top),
-            prompt_box=each.prompt_box and _shifted(each.prompt_box, tile.left, tile.top),
+            found,
+            mask=window(found.mask, -tile.left, -tile.top, image.height, image.width),
+            box=_shifted(found.box, tile.left, tile.top),
+            prompt_box=found.prompt_box and _shifted(found.prompt_box, tile.left, tile.top),
         )
-        for each in objects
+        for found in objects
     ]
 
 
@@ -138,13 +138,13 @@ def put_together(
     parts = [
         Part(
             view,
-            each.mask,
-            each.box,
-            (each.prompt_index, each.label),
-            each.score,
-            cut=views[view].cuts(each.box, image.height, image.width),
+            found.mask,
+            found.box,
+            (found.prompt_index, found.label),
+            found.score,
+            cut=views[view].cuts(found.box, image.height, image.width),
         )
-        for view, each in seen
+        for view, found in seen
     ]
     objects, whole = [], []
     for group in joined(parts, views):
@@ -163,15 +163,15 @@ def put_together(
 
 def _union(members: Sequence[SegmentedObject]) -> SegmentedObject:
     """One object of its parts, described by the best of them."""
-    best = max(members, key=lambda each: each.score)
+    best = max(members, key=lambda member: member.score)
     if len(members) == 1:
         return best
-    mask = masks.union([each.mask for each in members])
-    boxes = [each.prompt_box for each in members if each.prompt_box]
+    mask = masks.union([member.mask for member in members])
+    boxes = [member.prompt_box for member in members if member.prompt_box]
     return replace(
         best,
         mask=mask,
-        box=_around([each.box for each in members]),
+        box=_around([member.box for member in members]),
         area=masks.area(mask),
         prompt_box=_around(boxes) if boxes else None,
         stability_score=None,

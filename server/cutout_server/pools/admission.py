@@ -52,8 +52,8 @@ class Admission:
     def has_room(self, caller: str) -> bool:
         """Whether a request would be admitted."""
         now_s = self._clock()
-        self._promises = {key: each for key, each in self._promises.items() if each.expires_s >= now_s}
-        held = sum(each.due_s <= now_s for key, each in self._promises.items() if key != caller)
+        self._promises = {key: promise for key, promise in self._promises.items() if promise.expires_s >= now_s}
+        held = sum(promise.due_s <= now_s for key, promise in self._promises.items() if key != caller)
         if not self.expects(caller):
             return self.requests + min(held, self.capacity // 2) < self.capacity
         return self.requests < self.capacity

@@ -193,7 +193,7 @@ class DevicePool:
         stages = calls.current().stages
         stages.add(operation.stage, worked_s)
         stages.add("queue", time.monotonic() - asked_s - worked_s)
-        return [each.answer for each in done]
+        return [finished.answer for finished in done]
 
     async def load(self, spec: ModelSpec) -> None:
         """Loads a model ahead of the first request."""

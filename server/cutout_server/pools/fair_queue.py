@@ -34,7 +34,7 @@ class FairQueue:
 
     def take(self, caller: str, deadline_s: float) -> Turn:
         """A place for a request; `give_back` ends it."""
-        now = min((each.round for each in self._callers.values()), default=0)
+        now = min((waiting.round for waiting in self._callers.values()), default=0)
         turn = Turn(caller, deadline_s, next(self._numbers))
         self._callers.setdefault(caller, _Caller(now)).turns.add(turn)
         return turn
