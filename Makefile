@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SOURCES := server client gateway common tests benchmarks examples training hatch_build.py
 
-.PHONY: demo test check format bench serve train clean constraints
+.PHONY: demo test fuzz check format bench serve train clean constraints
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    start everything, segment real photographs, look into out/"
 	@echo "make test    run the whole suite (PYTEST='-m \"not slow\"' for the quick part)"
+	@echo "make fuzz    made-up requests for minutes, over REST and gRPC"
 	@echo "make check   ruff, mypy --strict, buf lint, format and breaking"
 	@echo "make train   train the built-in model's network (PHOTOGRAPHS='FOLDER ...' MINUTES=120 DECAY=1500), see training/README.md"
 	@echo "make bench   measure (BENCH=--quick for a glance); make serve   run the server; make clean   remove what was made"
@@ -40,6 +41,9 @@ demo: $(VENV)/.demo
 # Two processes of one thread each: most tests wait more than they compute, and small models gain nothing by threads.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+
+fuzz: $(VENV)/.dev
+	CUTOUT_FUZZ_SECONDS=120 CUTOUT_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/adversarial/test_fuzz_rest.py tests/test_fuzz.py $(PYTEST)
 
 check: $(VENV)/.dev node_modules/.package-lock.json
 	$(BIN)/ruff format --check $(SOURCES)

@@ -63,6 +63,22 @@ def test_every_route_is_described(contract: Contract, described: dict[str, Any])
     assert described["paths"]["/v1/images/{image_id}/overlay"]["get"]["operationId"] == "ImageService_RenderOverlay_1"
 
 
+def test_refusals_are_described(contract: Contract, described: dict[str, Any]):
+    """Every operation says with which statuses it refuses, those of bodies where it takes one."""
+    always = {"400", "401", "403", "404", "409", "429", "501", "503", "504", "default"}
+    for path in described["paths"].values():
+        for operation in path.values():
+            of_bodies = {"408", "413", "415"} if "requestBody" in operation else set()
+            assert set(operation["responses"]) == always | of_bodies | {"200"}
+    refusals = described["components"]["responses"]
+    assert {status for status, refusal in refusals.items() if "retry-after" in refusal["headers"]} == {
+        "429",
+        "503",
+        "Error",
+    }
+    assert described["components"]["schemas"]["cutout.v1.SegmentByBoxRequest"]["additionalProperties"] is False
+
+
 def test_comments_are_the_descriptions(contract: Contract, described: dict[str, Any]):
     """Messages, fields, enums with their values, services and parameters carry the texts of the contract."""
     schemas = described["components"]["schemas"]

@@ -3,9 +3,10 @@
 import random
 
 import grpc
+import numpy as np
 import psutil
 import pytest
-from conftest import Photo, Stubs, run_server
+from conftest import Photo, Stubs, encode, run_server
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from probe_family import Probe, probe_family
@@ -65,6 +66,19 @@ def test_files_made_to_hurt_are_refused(name: str, probed_stubs: Stubs):
     inline, uploaded = codes(probed_stubs, HOSTILE[name])
     assert inline is grpc.StatusCode.INVALID_ARGUMENT
     assert uploaded in {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 200), (200, 1)])
+def test_pictures_of_few_pixels(size: tuple[int, int], stubs: Stubs):
+    """Every task answers about them with the built-in model, in which they are smaller than all that it looks for."""
+    content = encode(np.full((*size, 3), 90, np.uint8), ".png")
+    image = image_pb2.Image(content=content)
+    whole = mask_pb2.Box(x_max=size[1], y_max=size[0])
+    stubs.segmentation.SegmentEverything(pb2.SegmentEverythingRequest(image=image))
+    stubs.segmentation.SegmentByText(pb2.SegmentByTextRequest(image=image, phrases=["face", "red", "cat", "object"]))
+    assert stubs.segmentation.SegmentByBox(pb2.SegmentByBoxRequest(image=image, boxes=[whole]))
+    overlay = image_service_pb2.RenderOverlayRequest(picture={"data": content})
+    assert stubs.images.RenderOverlay(overlay).data
 
 
 def test_a_bad_picture_hurts_nobody_else(probed_stubs: Stubs, photos: dict[str, Photo]):

@@ -25,6 +25,26 @@ _METHODS = {"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"}
 _HEADERS = {
     request_ids.HEADER: {"schema": {"type": "string"}, "description": "The request's id, as in the server's log."}
 }
+_RETRY_AFTER = {
+    "retry-after": {"schema": {"type": "integer"}, "description": "Seconds after which a retry is worth it."}
+}
+# What is refused, by the HTTP status; see docs/rest.md.
+_REFUSED = {
+    400: "A field is unknown, given twice, or not as it has to be; `details` name it and what was expected.",
+    401: "There is no key, or an unknown one.",
+    403: "The operator does not allow it, or the key lacks the role.",
+    404: "There is no such picture or model.",
+    408: "The body came too slowly.",
+    409: "It is being done already.",
+    413: "The body, or what it asks for, can never fit.",
+    415: "The body is compressed.",
+    429: "The server, or the caller's share of it, is full for the moment.",
+    501: "The server does not have this method.",
+    503: "The server starts, stops, cannot be reached, or cannot keep pictures for the moment.",
+    504: "Time was up.",
+}
+_OF_BODIES = {408, 413, 415}
+_WORTH_A_RETRY = {429, 503}
 _ABOUT = """REST over the gRPC services, made from their contracts.
 
 Errors are a `google.rpc.Status` in JSON. Every answer has the header `x-request-id`: the caller's own when it sent one.
@@ -60,7 +80,10 @@ def document(contract: Contract, routes: Routes, title: str) -> dict[str, Any]:
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
-            "responses": {"Error": _error_response(error)},
+            "responses": {
+                "Error": _error_response(error),
+                **{str(status): _refusal(status, text, error) for status, text in _REFUSED.items()},
+            },
             "securitySchemes": {
                 "ApiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
                 "Bearer": {"type": "http", "scheme": "bearer"},
@@ -89,7 +112,12 @@ class _Operation:
             described["parameters"] = parameters
         if self._binding.takes_body:
             described["requestBody"] = self._request_body()
-        described["responses"] = {"200": self._response(), "default": {"$ref": "#/components/responses/Error"}}
+        refused = [status for status in _REFUSED if self._binding.takes_body or status not in _OF_BODIES]
+        described["responses"] = {
+            "200": self._response(),
+            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in refused},
+            "default": {"$ref": "#/components/responses/Error"},
+        }
         return described
 
     def _path_parameters(self) -> Iterator[dict[str, Any]]:
@@ -216,9 +244,10 @@ def _lone(name: str, schema: Schema) -> Schema:
 
 def _error_response(schema: Schema) -> dict[str, Any]:
     table = ", ".join(f"{status} {code.name}" for code, status in HTTP_STATUS.items() if status != 200)
-    headers = {
-        **_HEADERS,
-        "retry-after": {"schema": {"type": "integer"}, "description": "Seconds after which a retry is worth it."},
-    }
     text = f"The request failed: {table}; 405 for a wrong method, 413 for too large a body, 500 for everything else."
+    return {"description": text, "headers": _HEADERS | _RETRY_AFTER, "content": {JSON: {"schema": schema}}}
+
+
+def _refusal(status: int, text: str, schema: Schema) -> dict[str, Any]:
+    headers = _HEADERS | (_RETRY_AFTER if status in _WORTH_A_RETRY else {})
     return {"description": text, "headers": headers, "content": {JSON: {"schema": schema}}}

@@ -32,7 +32,8 @@ class Window:
 
     @classmethod
     def at(cls, x: float, y: float, side: float) -> "Window":
-        """The square window around a point."""
+        """The square window around a point, a pixel wide at least."""
+        side = max(side, 1.0)
         return cls(round(x - side / 2), round(y - side / 2), round(side), round(side))
 
     def scaled(self, by: float) -> "Window":
