@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 def compact(embeddings: Sequence[T]) -> list[T]:
     """The same with float32 tensors rounded to bfloat16: 8 bits of precision instead of 24, and the same range."""
-    return [_map(each, "float32", lambda tensor: tensor.bfloat16()) for each in embeddings]
+    return [_map(embedding, "float32", lambda tensor: tensor.bfloat16()) for embedding in embeddings]
 
 
 def expand(queries: Sequence[Any]) -> list[Any]:
     """Queries whose embeddings' tensors are float32 again; those that share an embedding share it still."""
-    shared = {id(each.embedding): each.embedding for each in queries}
+    shared = {id(query.embedding): query.embedding for query in queries}
     whole = {key: _map(each, "bfloat16", lambda tensor: tensor.float()) for key, each in shared.items()}
-    return [replace(each, embedding=whole[id(each.embedding)]) for each in queries]
+    return [replace(query, embedding=whole[id(query.embedding)]) for query in queries]
 
 
 def _map(embedding: T, dtype: str, change: Callable[[Any], Any]) -> T:

@@ -83,8 +83,8 @@ class PromptedSegmenter(ABC):
             logits, predicted_iou = (tensor.cpu().numpy() for tensor in self._answer(alike))
             # Copies, or the candidates of one object would keep those of all others in memory.
             answers.update(
-                (index, Candidates(logits=each.copy(), predicted_iou=scores.copy()))
-                for index, each, scores in zip(indices, logits, predicted_iou, strict=True)
+                (index, Candidates(logits=masks.copy(), predicted_iou=scores.copy()))
+                for index, masks, scores in zip(indices, logits, predicted_iou, strict=True)
             )
         return [answers[i] for i in range(len(queries))]
 

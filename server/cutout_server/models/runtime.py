@@ -103,7 +103,7 @@ def choose(
     if engine is Engine.AUTO:
         candidates = [Engine.OPENVINO, Engine.EAGER, Engine.COMPILE, Engine.ONNX] if on_cpu else [Engine.EAGER]
         wanted = best if precision is Precision.AUTO else precision
-        usable = [each for each in candidates if each in able and _installed(each)]
+        usable = [candidate for candidate in candidates if candidate in able and _installed(candidate)]
         engine = next((each for each in usable if wanted in PRECISIONS[each]), usable[0] if usable else Engine.EAGER)
     elif engine in _PACKAGES and not on_cpu:
         raise FailedPreconditionError(

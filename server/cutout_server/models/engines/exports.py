@@ -56,7 +56,7 @@ def digest_of(module: nn.Module) -> str:
     digest = hashlib.sha256(repr(module).encode())
     # That of torch has a version, which is part of an identity.
     classes = {type(each) for each in module.modules() if not type(each).__module__.startswith("torch.")}
-    for source in sorted(Path(file).read_bytes() for file in {inspect.getfile(each) for each in classes}):
+    for source in sorted(Path(file).read_bytes() for file in {inspect.getfile(kind) for kind in classes}):
         digest.update(source)
     for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -142,14 +142,14 @@ def of_sam(encoder: Any) -> Vit:
     side = encoder.img_size // encoder.patch_embed.proj.kernel_size[0]
     blocks = [
         Block(
-            (each.norm1, each.norm2),
-            each.attn,
-            each.mlp,
-            heads=each.attn.num_heads,
+            (block.norm1, block.norm2),
+            block.attn,
+            block.mlp,
+            heads=block.attn.num_heads,
             side=side,
-            window=each.window_size,
+            window=block.window_size,
         )
-        for each in encoder.blocks
+        for block in encoder.blocks
     ]
     neck = nn.Sequential(_ChannelsFirst(), *encoder.neck)
     return Vit(encoder.patch_embed.proj, encoder.pos_embed, blocks, neck, side=side).eval()
@@ -160,14 +160,14 @@ def of_sam_hq(encoder: Any) -> Vit:
     side = encoder.config.image_size // encoder.config.patch_size
     blocks = [
         Block(
-            (each.layer_norm1, each.layer_norm2),
-            each.attn,
-            each.mlp,
-            heads=each.attn.num_attention_heads,
+            (layer.layer_norm1, layer.layer_norm2),
+            layer.attn,
+            layer.mlp,
+            heads=layer.attn.num_attention_heads,
             side=side,
-            window=each.window_size,
+            window=layer.window_size,
         )
-        for each in encoder.layers
+        for layer in encoder.layers
     ]
     return Vit(encoder.patch_embed.projection, encoder.pos_embed, blocks, encoder.neck, side=side, early=True).eval()
 

@@ -65,9 +65,9 @@ class FastNetwork:
 
     def __call__(self, levels: Sequence[Tensor], prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """See `Network`."""
-        sized = self._grids(tuple((each.shape[2], each.shape[3]) for each in levels))
+        sized = self._grids(tuple((level.shape[2], level.shape[3]) for level in levels))
         words = self._text(prompts)
-        picture, text = torch.cat([each.flatten(2).mT for each in levels], dim=1), words.features
+        picture, text = torch.cat([level.flatten(2).mT for level in levels], dim=1), words.features
         for layer in self._encoder:
             picture, text = layer(picture, text, words, sized)
         return self._decoder(picture, text, words, sized)

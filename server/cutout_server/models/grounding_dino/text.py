@@ -51,7 +51,7 @@ class TextTower:
         together, places = self._phrases(ids)
         features = [self._kept(prompt.ids) for prompt in prompts]
         longest = ids.shape[1]
-        batch = torch.stack([functional.pad(each, (0, 0, 0, longest - len(each))) for each in features])
+        batch = torch.stack([functional.pad(feature, (0, 0, 0, longest - len(feature))) for feature in features])
         positions = self._model.encoder.layers[0].get_text_position_embeddings(batch, None, places)
         return Words(batch, mask.bool(), together, positions)
 

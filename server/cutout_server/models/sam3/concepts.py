@@ -84,7 +84,9 @@ class Concepts:
         tokens = tokens.to(self.model.device)
         features = self.model.get_text_features(**tokens).pooler_output
         # Copies, or the features of one phrase would keep those of all others in memory.
-        return [(each.clone(), mask.clone()) for each, mask in zip(features, tokens["attention_mask"], strict=True)]
+        return [
+            (feature.clone(), mask.clone()) for feature, mask in zip(features, tokens["attention_mask"], strict=True)
+        ]
 
     def _find(self, queries: Sequence[TextQuery], texts: dict[str, tuple[Tensor, Tensor]]) -> list[list[TextFind]]:
         distinct = {id(query.embedding): own_embedding(query.embedding, Sam3Embedding) for query in queries}
