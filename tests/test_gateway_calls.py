@@ -395,3 +395,25 @@ def test_cors_lets_in_whom_the_setting_names(echo: EchoServer, echo_contract: Co
         assert ("access-control-allow-origin" in other.headers) == (origins == ("*",))
         for headers in (allowed.headers, answer.headers, other.headers):
             assert "access-control-allow-credentials" not in headers
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"origin": "https://b.example"}, "Origin"),
+        ({"access-control-request-method": "BREW"}, "Access-Control-Request-Method"),
+    ],
+)
+def test_a_preflight_is_refused_in_the_form_of_all_refusals(
+    echo: EchoServer, echo_contract: Contract, changed: dict[str, str], field: str
+):
+    """JSON that names what was wrong, with the request's id, and with nothing that would let a browser go on."""
+    settings = GatewaySettings(server_address=echo.address, cors_origins=("https://a.example",))
+    preflight = {"origin": "https://a.example", "access-control-request-method": "POST", "x-request-id": "asked"}
+    with GatewayThread(settings, echo_contract) as gateway:
+        refused = httpx.options(f"{gateway.url}/v1/things", headers=preflight | changed, timeout=PATIENCE_S)
+    assert refused.status_code == 400
+    details = {detail["@type"].rpartition(".")[2]: detail for detail in refused.json()["details"]}
+    assert details["BadRequest"]["fieldViolations"][0]["field"] == field
+    assert details["RequestInfo"]["requestId"] == refused.headers["x-request-id"] == "asked"
+    assert ("access-control-allow-origin" in refused.headers) == (field != "Origin")

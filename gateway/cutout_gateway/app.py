@@ -4,16 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from cutout_common import request_ids
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from cutout_gateway import docs, page
+from cutout_gateway.cors import Cors
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
 from cutout_gateway.link import Server, linked
@@ -28,7 +27,6 @@ from cutout_gateway.transcoder import Transcoder
 from cutout_gateway.wellformed import WellFormed
 
 TITLE = "Cutout"
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def create_app(settings: GatewaySettings, contract: Contract | None = None) -> Starlette:
@@ -80,9 +78,11 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         *page.routes(),
     ]
     observe = Middleware(Observe, settings=settings, pool=pool, pages=pages, metrics=metrics)
+    origins = settings.cors_origins
+    cors = [Middleware(Cors, origins=origins, pool=pool)] if origins else []
     app = Starlette(
         routes=pages,
-        middleware=[observe, Middleware(WellFormed, pool=pool), *_cors(settings)],
+        middleware=[observe, Middleware(WellFormed, pool=pool), *cors],
         exception_handlers={HTTPException: refused},
         lifespan=lifespan,
     )
@@ -90,19 +90,3 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     app.router.redirect_slashes = False
     app.router.default = Transcoder(settings, routes, reader, pool)
     return app
-
-
-def _cors(settings: GatewaySettings) -> list[Middleware]:
-    if not settings.cors_origins:
-        return []
-    # Without credentials: callers show their key in a header, never in a cookie, so that '*' gives nothing away.
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=METHODS,
-            allow_headers=["*"],
-            expose_headers=[request_ids.HEADER, "retry-after"],
-            allow_credentials=False,
-        )
-    ]
