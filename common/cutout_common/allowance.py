@@ -92,7 +92,7 @@ class Allowance:
         self._grant()
         try:
             if not wish.granted.done():
-                await asyncio.wait({wish.granted}, timeout=patience_s)
+                await asyncio.wait({wish.granted}, timeout=None if patience_s == float("inf") else patience_s)
             if not wish.granted.done():
                 raise self._no_room(wish)
         except BaseException:

@@ -20,8 +20,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),  # Without it gRPC stops after two pings of an idle session.
 )
-# Metadata by which a caller asks to be told, by the answer's headers, that it is let in before it sends what is large.
-# HTTP's own words for it: RFC 9110, section 10.1.1.
+# Metadata by which a caller asks to be told that it is let in before it sends what is large. The headers of our
+# server's answer repeat it, and whoever only asks cancels the call then. HTTP's own words: RFC 9110, section 10.1.1.
 ASK_FIRST = ("expect", "100-continue")
 
 # While no server answers, a channel is made anew so often: of a name that was not known gRPC asks less and less often,

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from cutout_gateway.errors import ClientGoneError, HttpError, too_large, too_slow, unsupported
+from cutout_gateway.in_hand import Part
 
 LINGER_S = 5.0
 # Time for a body beyond that which its length takes at the least rate.
@@ -23,10 +24,13 @@ class Body:
         content_type: As the client says, without being believed.
     """
 
-    def __init__(self, headers: Headers, receive: Receive, least_bytes_per_s: float = 1.0) -> None:
+    def __init__(
+        self, headers: Headers, receive: Receive, least_bytes_per_s: float = 1.0, in_hand: Part | None = None
+    ) -> None:
         self._headers = headers
         self._receive = receive
         self._least_bytes_per_s = least_bytes_per_s
+        self._in_hand = in_hand
         self._seconds_left = GRACE_S
         self._started = False
         self.ended = False
@@ -58,6 +62,8 @@ class Body:
             if size > limit:
                 raise too_large(limit)
             if chunk:
+                if self._in_hand is not None:
+                    await self._in_hand.add(len(chunk))
                 yield chunk
 
     async def read(self, limit: int) -> bytes:
@@ -71,10 +77,16 @@ class Body:
             block += chunk
             while len(block) >= size:
                 yield bytes(block[:size])
+                self.drop(size)
                 del block[:size]
                 first = False
         if block or first:
             yield bytes(block)
+
+    def drop(self, nbytes: int | None = None) -> None:
+        """So much of it is used no more; all that was read if it does not say how much."""
+        if self._in_hand is not None:
+            self._in_hand.drop(nbytes)
 
     async def gone(self) -> None:
         """Waits until the client leaves, then raises.

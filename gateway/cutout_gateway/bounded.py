@@ -32,6 +32,7 @@ class Bounded(Protocol):
     settings: GatewaySettings
     _heard = False
     _headers_due: asyncio.TimerHandle | None = None
+    _stalled_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Turns away one too many, by an answer that says so."""
@@ -56,9 +57,20 @@ class Bounded(Protocol):
         elif self._headers_due is None and not self._awaits_answer():
             self._await_headers()  # a next request on the same connection has begun
 
+    def pause_writing(self) -> None:
+        """The client has no room for more."""
+        super().pause_writing()
+        self._await_progress()
+
+    def resume_writing(self) -> None:
+        """It has again."""
+        super().resume_writing()
+        self._stop_awaiting_progress()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         self._stop_waiting()
+        self._stop_awaiting_progress()
         super().connection_lost(exc)
 
     def _awaits_answer(self) -> bool:
@@ -79,6 +91,24 @@ class Bounded(Protocol):
             self.transport.close()  # opened ahead of need, as browsers do
         elif not self.transport.is_closing():
             self.refuse(too_slow("the headers", self.settings.headers_timeout_s))
+
+    def _await_progress(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stalled_due = self.loop.call_later(self.settings.max_stall_s, self._end_if_stalled, left)
+
+    def _stop_awaiting_progress(self) -> None:
+        if self._stalled_due is not None:
+            self._stalled_due.cancel()
+            self._stalled_due = None
+
+    def _end_if_stalled(self, before: int) -> None:
+        """Ends the connection unless the client has taken in as much as it must."""
+        taken = before - self.transport.get_write_buffer_size()
+        if taken < min(before, self.settings.min_body_bytes_per_s * self.settings.max_stall_s):
+            log.warning("client stalled", client=_address(self))
+            self.transport.abort()
+        else:
+            self._await_progress()
 
     def _turn_away(self, refused: HttpError) -> None:
         log.warning("connection refused", client=_address(self), reason=refused.status.message)

@@ -1,15 +1,18 @@
 """Calls to the gRPC server: started with metadata and a deadline, and ended when the client leaves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+from cutout_common import channels
 from google.protobuf.message_factory import GetMessageClass
 
 from cutout_gateway.descriptors import Rpc
 from cutout_gateway.headers import Metadata
+
+T = TypeVar("T")
 
 # Servers other than ours need not say that they have let a caller in.
 ANSWER_S = 1.0
@@ -40,6 +43,43 @@ async def is_let_in(call: Any) -> bool:
     await asyncio.wait({told}, timeout=ANSWER_S)
     told.cancel()
     return not call.done()
+
+
+async def ask(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: float) -> None:
+    """Asks by a call of its own whether the server takes calls with this metadata; returns once it says so.
+
+    The call itself is made when its message is there: the server keeps room for whatever it awaits. Servers other than
+    ours need not say anything.
+
+    Raises:
+        grpc.aio.AioRpcError: It does not.
+    """
+    call = start(channel, rpc, [*metadata, channels.ASK_FIRST], timeout_s, None)
+    try:
+        if channels.ASK_FIRST not in tuple(await call.initial_metadata()):
+            await (call.read() if rpc.server_streaming else call)
+    finally:
+        call.cancel()
+
+
+async def unless_refused(asking: Coroutine[Any, Any, None], reading: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What is read, beginning when it is let in, or when nobody says so for long; raises when either does."""
+    asked = asyncio.ensure_future(asking)
+    tasks: set[asyncio.Future[Any]] = {asked}
+    try:
+        await asyncio.wait(tasks, timeout=ANSWER_S)
+        if asked.done():
+            asked.result()
+        read = asyncio.ensure_future(reading())
+        tasks.add(read)
+        await asyncio.wait(tasks if not asked.done() else {read}, return_when=asyncio.FIRST_COMPLETED)
+        if asked.done():
+            asked.result()
+        return await read
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager

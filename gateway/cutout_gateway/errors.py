@@ -128,6 +128,13 @@ def too_many_connections(whose: str, limit: int) -> HttpError:
     )
 
 
+def no_room(what: str, *, of_client: bool, retry_after_s: float) -> HttpError:
+    """429 when bodies or answers in hand have all the memory that they may have."""
+    message = f"{'your' if of_client else 'all'} {what} in hand have as many bytes as they may"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    return error(429, code, message, reason="BYTES_IN_HAND", retry_after_s=retry_after_s)
+
+
 def not_found(path: str) -> HttpError:
     """404 for a path that no rule has."""
     return error(404, grpc.StatusCode.NOT_FOUND, f"nothing is at {path}", reason="PATH_NOT_FOUND")

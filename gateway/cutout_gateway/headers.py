@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Iterable
 
-from cutout_common import forwarded, request_ids
+from cutout_common import channels, forwarded, request_ids
 from starlette.datastructures import Headers
 
 from cutout_gateway.errors import DETAILS_KEY, invalid
@@ -87,7 +87,7 @@ def from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[str
     """
     headers: list[tuple[str, str]] = []
     for key, value in metadata:
-        if key in {request_ids.HEADER, DETAILS_KEY} or key.startswith(("grpc-", ":")):
+        if key in {request_ids.HEADER, DETAILS_KEY, channels.ASK_FIRST[0]} or key.startswith(("grpc-", ":")):
             continue
         text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
         headers.append((f"{PREFIX}{key}", text))

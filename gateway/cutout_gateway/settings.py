@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from starlette.datastructures import URL
 
 MIB = 1024 * 1024
+GIB = 1024 * MIB
 
 
 class GatewaySettings(Config):
@@ -34,7 +35,12 @@ class GatewaySettings(Config):
     )
     headers_timeout_s: float = Field(20.0, gt=0, description="Time that a client has for the headers of a request.")
     min_body_bytes_per_s: int = Field(
-        1024, ge=1, description="A body that comes more slowly, beyond a first 20 s, is given up."
+        1024, ge=1, description="A body that comes more slowly, beyond a first 20 s, is given up; see max_stall_s."
+    )
+    max_stall_s: float = Field(
+        20.0,
+        gt=0,
+        description="A client who takes in less than min_body_bytes_per_s of an answer for so long has left.",
     )
     max_connections: int = Field(4000, ge=1, description="Bound on the connections of all clients together.")
     max_connections_per_client: int = Field(1000, ge=1, description="Bound on the connections of one address.")
@@ -46,6 +52,15 @@ class GatewaySettings(Config):
     )
     drain_s: float = Field(30.0, gt=0, description="Time that accepted requests have to finish after SIGTERM.")
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="Bound on a request's body that is held in memory.")
+    max_received_bytes: int = Field(
+        GIB, ge=1, description="Bound on the bodies that the server does not have yet; more wait, 10 s at most."
+    )
+    max_answer_bytes: int = Field(
+        512 * MIB, ge=1, description="Bound on the answers that clients have not taken in yet; more are refused."
+    )
+    client_share: float = Field(
+        0.5, gt=0, le=1, description="Share of these that one key may have, or one address without a key."
+    )
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on a body that is passed on in pieces.")
     cors_origins: tuple[str, ...] = Field((), description="Origins whose pages may call; '*' is every one. None: off.")
 
@@ -68,6 +83,8 @@ class GatewaySettings(Config):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        if int(self.max_received_bytes * self.client_share) < self.max_body_bytes:
+            raise ValueError("max_received_bytes: expected at least max_body_bytes / client_share")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key: both or neither")
         if (self.server_tls_cert is None) != (self.server_tls_key is None):

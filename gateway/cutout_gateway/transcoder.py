@@ -16,6 +16,7 @@ from cutout_gateway import calls
 from cutout_gateway.body import Body
 from cutout_gateway.errors import HttpError, from_rpc
 from cutout_gateway.headers import from_metadata, late, timeout_s, to_metadata
+from cutout_gateway.in_hand import InHand, client_of
 from cutout_gateway.link import Link
 from cutout_gateway.multipart import is_multipart
 from cutout_gateway.reply import Reply
@@ -58,13 +59,18 @@ class Transcoder:
         self._routes = routes
         self._reader = reader
         self._pool = pool
+        self._in_hand = InHand(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; `scope["state"]` has the link and the request id, and gets the route for the log."""
         state: dict[str, Any] = scope["state"]
         headers = Headers(scope=scope)
-        body = Body(headers, receive, self._settings.min_body_bytes_per_s)
-        reply = Reply(send, body)
+        with self._in_hand.of(client_of(headers, state["client"])) as (arriving, leaving):
+            body = Body(headers, receive, self._settings.min_body_bytes_per_s, arriving)
+            await self._answer(scope, headers, body, Reply(send, body, leaving))
+
+    async def _answer(self, scope: Scope, headers: Headers, body: Body, reply: Reply) -> None:
+        state: dict[str, Any] = scope["state"]
         try:
             path = scope["raw_path"].decode("latin-1")
             binding, variables = self._routes.match(scope["method"], path)
@@ -88,11 +94,15 @@ class Transcoder:
         rpc = exchange.binding.rpc
         metadata = to_metadata(exchange.headers, exchange.request_id, exchange.client)
         seconds = timeout_s(exchange.headers, self._settings.default_timeout_s)
-        if rpc.client_streaming or exchange.body.is_long:
+        if rpc.client_streaming:
             call = calls.start(link.channel, rpc, [*metadata, channels.ASK_FIRST], seconds, None)
             tender = self._upload(call, exchange)
         else:
-            request = await self._request(exchange)
+            if exchange.body.is_long:
+                asking = calls.ask(link.channel, rpc, metadata, seconds)
+                request = await calls.unless_refused(asking, lambda: self._request(exchange))
+            else:
+                request = await self._request(exchange)
             call = calls.start(link.channel, rpc, metadata, seconds, request)
             tender = exchange.body.gone()
         async with calls.tended(call, tender):
@@ -106,18 +116,12 @@ class Transcoder:
     async def _upload(self, call: Any, exchange: Exchange) -> None:
         # Nothing is read from a caller whom the server turns away.
         if await calls.is_let_in(call):
-            await calls.write_all(call, self._messages(exchange))
+            await calls.write_all(call, (message.SerializeToString() async for message in self._pieces(exchange)))
+            exchange.body.drop()
             await exchange.body.gone()
 
-    async def _messages(self, exchange: Exchange) -> AsyncIterator[bytes]:
-        """The one message of a call, or those of an upload: what the URL says, and the body piece by piece."""
-        if not exchange.binding.rpc.client_streaming:
-            yield await self._request(exchange)
-            return
-        async for message in self._pieces(exchange):
-            yield message.SerializeToString()
-
     async def _pieces(self, exchange: Exchange) -> AsyncIterator[Message]:
+        """The messages of an upload: what the URL says, and the body piece by piece."""
         binding = exchange.binding
         if is_multipart(exchange.body.content_type):
             whole = GetMessageClass(binding.rpc.input).FromString(await self._request(exchange))
@@ -137,14 +141,17 @@ class Transcoder:
 
     async def _unary(self, call: Any, exchange: Exchange) -> None:
         message: Message = await call
+        # It is there already: while it waited, more would come.
+        await exchange.reply.hold(message.ByteSize(), patient=False)
         metadata = [*await call.initial_metadata(), *await call.trailing_metadata()]
         payload = render(exchange.binding, message, self._pool)
+        del message  # A copy less in memory while the client takes it in.
         await exchange.reply.whole(200, payload.data, payload.content_type, from_metadata(metadata))
 
     async def _stream(self, call: Any, exchange: Exchange) -> None:
         binding, reply = exchange.binding, exchange.reply
         # Headers wait for the first message: a call that fails at once is answered by its own HTTP status.
-        message = await call.read()
+        message = await _next(call, reply)
         raw = binding.raw_response
         first = GetMessageClass(binding.rpc.output)() if message is grpc.aio.EOF else message
         content_type = render(binding, first, self._pool).content_type if raw else NDJSON
@@ -157,10 +164,20 @@ class Transcoder:
                 await reply.piece(
                     render(binding, message, self._pool).data if raw else result_line(binding, message, self._pool)
                 )
-                message = await call.read()
-        except grpc.aio.AioRpcError as failure:
+                message = await _next(call, reply)
+        except (grpc.aio.AioRpcError, HttpError) as failure:
             if raw:
                 return  # without an end: the connection breaks, so that nobody takes the part for the whole
-            error = from_rpc(failure, late(exchange.headers, self._settings.default_timeout_s))
+            late_text = late(exchange.headers, self._settings.default_timeout_s)
+            error = failure if isinstance(failure, HttpError) else from_rpc(failure, late_text)
             await reply.piece(error_line(error.status, self._pool, exchange.request_id))
         await reply.end()
+
+
+async def _next(call: Any, reply: Reply) -> Any:
+    """The next message of a stream, once the client has taken in the last one and there is room for it."""
+    reply.drop()
+    message = await call.read()
+    if message is not grpc.aio.EOF:
+        await reply.hold(message.ByteSize(), patient=True)
+    return message

@@ -74,7 +74,10 @@ class Exchange:
             OverloadedError: There was no room for it in time.
             DeadlineError: It did not come in time, and others wait.
         """
-        await self._hold(self._message, self._kept + self._bounds.max_message_bytes)
+        # Whoever waits for room for a further message has nothing in hand: its deadline is bound enough.
+        patience_s = float("inf") if self.received else ROOM_S
+        self._message.shrink(self._kept)
+        await self._hold(self._message, self._kept + self._bounds.max_message_bytes, patience_s)
         reading = asyncio.ensure_future(self._context.read())
         try:
             await asyncio.wait({reading}, timeout=self._bounds.max_stall_s)
@@ -152,12 +155,12 @@ class Exchange:
         self._bounds.trimmer.freed(len(message))
         return message
 
-    async def _hold(self, held: Held, nbytes: int) -> None:
+    async def _hold(self, held: Held, nbytes: int, patience_s: float = ROOM_S) -> None:
         if nbytes <= held.amount:
             return
         try:
             with calls.stage("queue"):
-                await held.grow(nbytes, ROOM_S)
+                await held.grow(nbytes, patience_s)
         except NoRoomError as full:
             kind = "messages" if held is self._message else "answers"
             whose = "your" if full.of_caller else "all callers'"

@@ -34,6 +34,8 @@ log = structlog.get_logger()
 OURS = "/cutout.v1."
 # Lives by its idle time instead of a deadline.
 SESSION = "SegmentSession"
+# Why a call was cancelled by a caller who only asked whether it is let in.
+ASKED = "ASKED"
 TYPES = {
     (False, False): "unary",
     (False, True): "server_stream",
@@ -211,13 +213,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.account.request()
             async with self._let_in(rpc, call, exchange):
                 if metadata.get(channels.ASK_FIRST[0]) == channels.ASK_FIRST[1]:
-                    await context.send_initial_metadata(())
+                    await context.send_initial_metadata((channels.ASK_FIRST,))
                 async with asyncio.timeout_at(_loop_time(call.deadline_s)):
                     await work(exchange, context)
         except (asyncio.CancelledError, grpc.aio.InternalError):  # The latter when the caller leaves amid a message.
             timed_out = context.time_remaining() is not None and context.time_remaining() <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if timed_out else grpc.StatusCode.CANCELLED
-            reason = code.name
+            only_asked = channels.ASK_FIRST[0] in metadata and not exchange.received
+            reason = ASKED if only_asked else code.name
             raise asyncio.CancelledError from None
         except TimeoutError:
             refused = DeadlineError(self._late(own_s))
@@ -293,8 +296,10 @@ class CallLog:
         """Nothing yet."""
 
     def finished(self, record: CallRecord) -> None:
-        """At `info` when it ended well, at `warning` otherwise."""
+        """At `info` when it ended well, at `warning` otherwise; at `debug` when somebody only asked."""
         write = log.info if record.code is grpc.StatusCode.OK else log.warning
+        if record.reason == ASKED:
+            write = log.debug
         write(
             "call",
             request_id=record.request_id,
