@@ -233,7 +233,7 @@ def test_the_pages_need_no_internet(gateway: GatewayThread):
         page = rest.get("/docs")
         assert "default-src 'self'" in page.headers["content-security-policy"]
         references = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-        assert len(references) == 4
+        assert len(references) == 7
         for reference in references:
             assert "//" not in reference
             assert rest.get(f"/{reference}").status_code == 200

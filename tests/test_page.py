@@ -4,6 +4,7 @@
 
 import base64
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -131,6 +132,79 @@ def test_what_is_saved_is_what_the_api_answers(visit: Visit):
     assert set(archive.namelist()) == kept
     first = np.asarray(Image.open(archive.open("masks/001-cat-face.png")).convert("L"))
     assert np.array_equal(first == 255, masks[0])
+
+
+def test_objects_are_named_coloured_hidden_and_chosen_from_guesses(visit: Visit):
+    """Label and colour go into files; what is hidden does not; guesses are gone through; all can be undone."""
+    visit.open_sample()
+    visit.page.locator("#more summary").click()
+    visit.page.locator("[name=multimask]").check()
+    visit.page.locator("[name=preview]").select_option("never")
+    visit.click(200, 120)
+    points = [{"x": 200, "y": 120, "label": 1}]
+    guesses = ask(visit.url, "points", CAT, prompts=[{"points": points}], options={"multimask": True})
+    assert len(guesses) > 1
+    for guess in (*guesses, guesses[0]):
+        assert visit.objects == [("", guess["area"])]
+        visit.page.get_by_role("button", name="show next").click()
+    visit.page.get_by_label("Label of object 1").fill("whiskers")
+    visit.page.keyboard.press("Tab")
+    colour = visit.page.get_by_label("Colour of whiskers")
+    colour.evaluate("(input) => { input.value = '#0a141e'; input.dispatchEvent(new Event('change')); }")
+    [category] = json.loads(visit.save("coco")[1])["categories"]
+    assert category["name"] == "whiskers"
+    labels = Image.open(io.BytesIO(visit.save("labels")[1]))
+    assert labels.getpalette()[:6] == [0, 0, 0, 10, 20, 30]
+    visit.page.get_by_role("button", name="Hide whiskers").click()
+    expect(visit.page.locator("#save [value=coco]")).to_be_disabled()
+    for _ in range(3):
+        visit.page.get_by_role("button", name="Undo").click()
+    expect(visit.page.locator("#save [value=coco]")).to_be_enabled()
+    assert visit.objects[0][0] == ""
+
+
+def test_a_pasted_picture_and_a_word_that_is_known(visit: Visit):
+    """The clipboard's picture is opened; a known word is one click, whose finds take the place of earlier ones."""
+    paste = DROP.replace("dataTransfer, bubbles", "clipboardData: dataTransfer, bubbles").replace(
+        'DragEvent("drop"', 'ClipboardEvent("paste"'
+    )
+    visit.page.evaluate(paste, ["", base64.b64encode(CAT).decode()])
+    expect(visit.page.locator("#status")).to_contain_text("Ready")
+    chip = visit.page.locator("#vocabulary").get_by_role("button", name="cat face", exact=True)
+    for _ in range(2):
+        chip.click()
+        expect(visit.page.locator("#status")).to_contain_text("Found 1")
+        visit.settle()
+        assert [label for label, _ in visit.objects] == ["cat face"]
+    visit.page.locator("#more summary").click()
+    visit.page.locator("[name=maxObjects]").fill("3")
+    visit.page.get_by_role("button", name="Everything").click()
+    expect(visit.page.locator("#status")).to_contain_text("beyond the most objects")
+    assert len(visit.objects) == 4
+
+
+def test_clicks_mean_the_pixels_that_are_seen(visit: Visit):
+    """After zooming in, a click is about what is under the mouse, and pixels are sharp squares."""
+    visit.open_sample()
+    visit.page.locator("#canvas").hover(position=visit.at(300, 100))
+    for _ in range(8):
+        visit.page.mouse.wheel(0, -200)
+    visit.page.locator("#canvas").click(position=visit.at(300, 100))
+    visit.settle()
+    [point] = visit.asked[-1].post_data_json["prompts"][0]["points"]
+    assert (point["x"], point["y"]) == (300, 100)
+    drawn = visit.page.locator("#canvas").evaluate(
+        """(canvas) => {
+          const row = canvas.getContext("2d").getImageData(0, canvas.height - 5, canvas.width, 1).data;
+          return Array.from({ length: canvas.width }, (_, i) => row.slice(4 * i, 4 * i + 3).join());
+        }"""
+    )
+    changes = sum(a != b for a, b in itertools.pairwise(drawn))
+    assert 0 < changes < len(drawn) / 8
+    visit.page.get_by_role("button", name="Show the whole picture").click()
+    visit.page.locator("#new-object").click()
+    visit.click(100, 200)
+    assert visit.asked[-1].post_data_json["prompts"][0]["points"] == [{"x": 100, "y": 200, "label": 1}]
 
 
 def test_a_refusal_names_its_field(visit: Visit):
@@ -294,3 +368,21 @@ def test_axe_finds_nothing(browser: Browser, gateway_url: str, scheme: str, size
         assert violations() == []
         visit.page.locator("#help-button").click()
         assert violations() == []
+
+
+def test_the_documentation_is_tried_on_a_phone(browser: Browser, gateway_url: str):
+    """`/docs` fits a phone, and opens an operation on a form that takes a file and is answered."""
+    with visiting(browser, f"{gateway_url}/docs", has_touch=True, is_mobile=True) as visit:
+        visit.page.set_viewport_size(PHONE)
+        operation = visit.page.locator("#operations-SegmentationService-SegmentationService_SegmentByText")
+        operation.locator(".opblock-summary-control").tap()
+        files = operation.locator("tr[data-property-name='image.content'] input[type=file]")
+        files.set_input_files({"name": "cat.jpg", "mimeType": "image/jpeg", "buffer": CAT})
+        operation.locator("tr[data-property-name='phrases'] input[type=text]").fill("cat face")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        with visit.page.expect_response("**/v1/segment:text") as answered:
+            operation.get_by_role("button", name="Execute").tap()
+        answer = answered.value.json()
+        assert [each["area"] for each in answer["objects"]] == [
+            each["area"] for each in ask(gateway_url, "text", CAT, phrases=["cat face"])
+        ]

@@ -70,6 +70,7 @@ const actions = {
   "zoom-out": look((view) => view.zoom(1 / 1.4)),
   fit: look((view) => view.fit()),
   another: () => opening.showStart(true),
+  back: () => opening.showStart(false),
   "remove-all": () => board.removeAll(),
   "help-button": () => $("help").showModal(),
 };

@@ -41,6 +41,7 @@ export class Opening {
   showStart(shown) {
     $("start").hidden = !shown;
     $("work").hidden = $("panel").hidden = $("another").hidden = shown;
+    $("back").hidden = !shown || !this.#page.picture;
     document.body.classList.toggle("working", !shown);
     if (!shown) $("canvas").focus({ preventScroll: true });
   }
