@@ -1,12 +1,16 @@
 """What may import what: the rooms of the server, and the arrows between them."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import cutout_server
 import pytest
+from cutout_server.models import operations, protocols
+from cutout_server.pipelines.kinds import registry
+from cutout_server.types import AnalyzeRequest, MasksRequest
 
 ROOT = Path(cutout_server.__file__).parent
 REPOSITORY = Path(__file__).parent.parent
@@ -86,3 +90,27 @@ def test_the_architecture_names_files_that_exist():
     missing = {path for path in paths if not (ROOT / path).exists() and not (REPOSITORY / path).exists()}
     assert not missing
     assert text.split("## Words")[1].count("\n| ") <= 25 + 2
+
+
+def test_nobody_behind_the_converters_asks_what_kind_a_request_is():
+    """A kind of request is a class in `pipelines/kinds`; what differs between kinds is a member of theirs."""
+    requests = {kind.__name__ for kind in (MasksRequest, *MasksRequest.__subclasses__(), AnalyzeRequest)}
+    for file in [*files("services"), *files("pipelines"), *files("pools"), *files("models")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+                assert not asked & {*requests, "SegmentRequest"}, file
+
+
+def test_every_request_has_a_kind_and_every_method_of_a_model_an_operation():
+    """So that what is missing shows here, and not when the first caller asks for it."""
+    assert set(registry._KINDS) == {*MasksRequest.__subclasses__(), AnalyzeRequest}
+    methods = {
+        name
+        for protocol in vars(protocols).values()
+        if isinstance(protocol, type) and getattr(protocol, "_is_protocol", False)
+        for name, member in vars(protocol).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    }
+    asked = [operation.name for operation in vars(operations).values() if isinstance(operation, operations.Operation)]
+    assert sorted(methods) == sorted(asked)

@@ -17,7 +17,8 @@ class Family:
         tasks: What it can do.
         load: (files, device, runtime) -> model, ready for use on that device ("cpu", "cuda:0" ...). Raises
             FailedPreconditionError, with a text that says what to do, when the files cannot be used.
-        engines: That can run its encoder; empty for models that leave no choice, and are given a runtime in vain.
+        engines: That can run its encoder; empty for models that leave no choice. Their `load` does not look
+            at the runtime.
         bf16_needs_amx: Whether bf16 gains too little on a CPU without AMX for `auto` to leave the answers of fp32.
         needs_checkpoint: Whether settings must name one.
         companions: Further files that settings must name.

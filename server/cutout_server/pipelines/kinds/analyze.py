@@ -11,7 +11,7 @@ from cutout_server.types import AnalyzeRequest, SegmentRequest, Task
 
 @dataclass(frozen=True)
 class Analyze(Kind[AnalyzeRequest]):
-    """See above.
+    """Finds regions as another kind does, and compares them and the whole image with the concepts.
 
     Attributes:
         regions: Finds them.
@@ -21,25 +21,20 @@ class Analyze(Kind[AnalyzeRequest]):
 
     @property
     def keeps_order(self) -> bool:
-        """See Kind."""
         return self.regions.keeps_order
 
     def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        """See Kind."""
         models = self.regions.select_models(shared, segmenter)
         classifier = shared.catalogue.choose(self.request.classifier, Task.CLASSIFY, "classifier")
         return replace(models, beside={**models.beside, Task.CLASSIFY: classifier})
 
     def needs_pixels(self, _models: SelectedModels) -> bool:
-        """See Kind."""
         return True
 
     def default_nms_iou(self, models: SelectedModels) -> float:
-        """See Kind."""
         return self.regions.default_nms_iou(models)
 
     async def propose(self, context: Context) -> Proposals:
-        """See Kind."""
         proposals = await self.regions.propose(context)
         slot, classifier = context.slots.beside[Task.CLASSIFY], context.models.beside[Task.CLASSIFY]
         describer = await context.shared.concepts.describer(slot, classifier, self.request)

@@ -24,25 +24,22 @@ _OF_THE_GRID = (
 
 @dataclass(frozen=True)
 class Everything(MasksKind[EverythingRequest]):
-    """See above."""
+    """Proposes masks of whatever there is, without any prompt."""
 
     def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        """See Kind."""
         chosen = segmenter or shared.catalogue.choose(self.request.segmenter, Task.EVERYTHING, "segmenter")
         if chosen.family.proposes:
             _check_no_grid(self.request, chosen)
         return SelectedModels(chosen)
 
     def needs_pixels(self, _models: SelectedModels) -> bool:
-        """See Kind: for the grid's crops."""
+        """The grid cuts its crops from them."""
         return True
 
     def default_nms_iou(self, models: SelectedModels) -> float:
-        """See Kind."""
         return OWN_WAY_NMS_IOU if models.segmenter.family.proposes else 1.0
 
     async def propose(self, context: Context) -> Proposals:
-        """See Kind."""
         find = in_its_own_way if context.models.segmenter.family.proposes else by_grid
         embedding = await context.embedding()
         return Proposals(find(context, embedding, self.request), 0, (context.models.segmenter.name,))

@@ -18,7 +18,6 @@ class MasksKind(Kind[M_co]):
 
     @property
     def keeps_order(self) -> bool:
-        """See Kind."""
         return False
 
     async def settled(self, _context: Context) -> Self:

@@ -18,7 +18,7 @@ from cutout_server.types import Box, ObjectPrompt, Picture, PromptsRequest, Segm
 
 @dataclass(frozen=True)
 class Prompts(MasksKind[PromptsRequest]):
-    """See above.
+    """Decodes each prompt.
 
     Attributes:
         indices: Of the prompts in the caller's request, when they are only some of them.
@@ -28,23 +28,18 @@ class Prompts(MasksKind[PromptsRequest]):
 
     @property
     def keeps_order(self) -> bool:
-        """See Kind."""
         return True
 
     def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        """See Kind."""
         return SelectedModels(segmenter or shared.catalogue.choose(self.request.segmenter, Task.SEGMENT, "segmenter"))
 
     def needs_pixels(self, _models: SelectedModels) -> bool:
-        """See Kind."""
         return False
 
     def default_nms_iou(self, _models: SelectedModels) -> float:
-        """See Kind."""
         return 1.0
 
     async def propose(self, context: Context) -> Proposals:
-        """See Kind."""
         prompts = _fitted(self.request, context.image)
         indices = range(len(prompts)) if self.indices is None else self.indices
         labelled = [LabelledPrompt(index, prompt) for index, prompt in zip(indices, prompts, strict=True)]

@@ -21,7 +21,7 @@ DETECTED_NMS_IOU = 0.7  # Models that segment by text remove duplicates themselv
 
 @dataclass(frozen=True)
 class Text(MasksKind[TextRequest]):
-    """See above.
+    """Looks for each phrase; phrases that read alike are looked for once.
 
     Attributes:
         sought: What is looked for, once that is settled.
@@ -32,7 +32,6 @@ class Text(MasksKind[TextRequest]):
     rewriting: Rewriting | None = None
 
     def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        """See Kind."""
         request, catalogue = self.request, shared.catalogue
         if request.rewrite and shared.rewriter is None:
             raise no_rewriter()
@@ -51,11 +50,9 @@ class Text(MasksKind[TextRequest]):
         return SelectedModels(chosen, {Task.DETECT: detector})
 
     def needs_pixels(self, models: SelectedModels) -> bool:
-        """See Kind."""
         return Task.DETECT in models.beside
 
     def default_nms_iou(self, models: SelectedModels) -> float:
-        """See Kind."""
         return DETECTED_NMS_IOU if Task.DETECT in models.beside else 1.0
 
     async def settled(self, context: Context) -> Self:
@@ -72,7 +69,6 @@ class Text(MasksKind[TextRequest]):
         return replace(self, sought=sought, rewriting=rewriting)
 
     async def propose(self, context: Context) -> Proposals:
-        """See Kind."""
         kind = await self.settled(context)
         sought, segmenter = kind.sought or (), context.models.segmenter
         if Task.DETECT not in context.models.beside:

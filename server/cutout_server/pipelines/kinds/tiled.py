@@ -14,7 +14,7 @@ from cutout_server.types import MasksRequest, SegmentedObject
 
 @dataclass(frozen=True)
 class Tiled(Kind[MasksRequest]):
-    """See above.
+    """Asks another kind of every view; the masks are made by the time that it proposes them.
 
     Attributes:
         kind: What each view is asked.
@@ -24,23 +24,18 @@ class Tiled(Kind[MasksRequest]):
 
     @property
     def keeps_order(self) -> bool:
-        """See Kind."""
         return self.kind.keeps_order
 
     def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        """See Kind."""
         return self.kind.select_models(shared, segmenter)
 
     def needs_pixels(self, _models: SelectedModels) -> bool:
-        """See Kind."""
         return True
 
     def default_nms_iou(self, models: SelectedModels) -> float:
-        """See Kind."""
         return self.kind.default_nms_iou(models)
 
     async def propose(self, context: Context) -> Proposals:
-        """See Kind: by then all masks are made."""
         tiles = views_of(self.options.tiling, context.image, context.shared.max_tiles)
         if len(tiles) == 1:
             return await self.kind.propose(context)
