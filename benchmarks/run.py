@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...] | None]] = {
     "masks": ("masks", (), GLANCE),
     "megapixels": ("megapixels", (), GLANCE),
     "pictures": ("pictures", (), GLANCE),
+    "decoding": ("decoding", (), GLANCE),
     "prompts": ("prompts", (), GLANCE),
     "repeats": ("repeats", (), GLANCE),
     "startup": ("startup", (), GLANCE),

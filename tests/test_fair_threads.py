@@ -1,7 +1,7 @@
 """Threads that several callers share: each has its turn, whatever the others bring."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextvars import copy_context
 
@@ -19,6 +19,9 @@ class Observer:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
+
+    def queue(self, where: str, waiting: Callable[[], int]) -> None:
+        self.waiting = waiting
 
     def worked(self, where: str, waited_s: float, seconds: float) -> None:
         self.heard.append(where)
@@ -63,6 +66,7 @@ def test_callers_take_turns(line: Line, observer: Observer):
     """One piece of each in a round, and of one caller's those that are wanted first."""
     pieces = [line.add("many", name=f"many {number}", deadline_s=100.0 - number) for number in range(4)]
     pieces += [line.add("one"), line.add("two"), line.add("two")]
+    assert observer.waiting() == 7
     line.gate.set()
     for piece in pieces:
         piece.result(PATIENCE_S)

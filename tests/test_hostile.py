@@ -9,6 +9,7 @@ import pytest
 from conftest import Photo, Stubs, encode, run_server
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
+from cutout_server.pipelines import picture_decoder
 from probe_family import Probe, probe_family
 from test_imaging_malformed import FILES, HOSTILE
 from waiting import PATIENCE_S
@@ -28,12 +29,19 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.fixture(scope="module")
-def probed_stubs():
-    """A server whose model costs nothing, so that the pictures are what is tested."""
+@pytest.fixture(scope="module", params=["threads", "processes"])
+def probed_stubs(request: pytest.FixtureRequest):
+    """A server whose model costs nothing, so that the pictures are what is tested; wherever they are decoded."""
     probe = Probe()
     probe.gate.set()
-    with probe_family(probe) as model, run_server(models=[model]) as server, server.channel() as channel:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        probe_family(probe) as model,
+        run_server(models=[model]) as server,
+        server.channel() as channel,
+    ):
+        if request.param == "processes":
+            patch.setattr(picture_decoder, "THREAD_WORK", 0)
         yield Stubs.over(channel)
 
 

@@ -19,6 +19,8 @@ from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines import pictures as pictures_module
 from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
+from cutout_server.pipelines.decoders import Decoders
+from cutout_server.pipelines.picture_decoder import PictureDecoder
 from cutout_server.pipelines.pictures import Pictures
 from cutout_server.types import FileImage, ImageSource, Picture, TensorImage
 from PIL import Image
@@ -43,6 +45,9 @@ class Observer:
     """Sums what was decoded."""
 
     pixels = 0
+
+    def queue(self, where: str, waiting: Callable[[], int]) -> None:
+        pass
 
     def decoded(self, pixels: int) -> None:
         self.pixels += pixels
@@ -95,8 +100,11 @@ async def pictures(executor: Counting, observer: Observer) -> AsyncIterator[Pict
     limits = {"inline": LIMITS, "uploaded": LIMITS}
     budget = PixelBudget(30 * 40, callers_share=1)
     arrivals = Arrivals(budget, LIMITS)
-    yield Pictures(store, executor, executor, budget, arrivals, fetching=None, observer=observer, **limits)
+    decoders = Decoders(1, 30, observer)
+    decoder = PictureDecoder(executor, decoders)
+    yield Pictures(store, decoder, executor, budget, arrivals, fetching=None, observer=observer, **limits)
     await arrivals.close()
+    await decoders.close()
     store.close()
 
 

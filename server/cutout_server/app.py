@@ -41,7 +41,9 @@ from cutout_server.metrics import Metrics
 from cutout_server.models.devices import check_devices
 from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
+from cutout_server.pipelines.decoders import Decoders
 from cutout_server.pipelines.generate import GeneratePipeline
+from cutout_server.pipelines.picture_decoder import PictureDecoder
 from cutout_server.pipelines.pictures import Pictures
 from cutout_server.pipelines.response_cache import ResponseCache
 from cutout_server.pipelines.rewrite import Rewriter
@@ -110,6 +112,7 @@ class App:
         self._metrics = Metrics()
         self._gate = Gate(settings)
         self._decoding = FairThreads(settings.imaging_threads, "decode", self._metrics)
+        self._decoders = Decoders(settings.decoding_processes, settings.max_decode_s, self._metrics)
         self._encoding = FairThreads(settings.imaging_threads, "encode", self._metrics)
         self._store = ImageStore(
             _image_folder(settings),
@@ -251,6 +254,7 @@ class App:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        await self._decoders.close()
         for threads in (self._decoding, self._encoding):
             threads.shutdown(cancel_futures=True)
         self._store.close()
@@ -318,7 +322,7 @@ class App:
         self._arrivals = Arrivals(budget, uploaded)
         pictures = Pictures(
             self._store,
-            self._decoding,
+            PictureDecoder(self._decoding, self._decoders),
             self._encoding,
             budget,
             self._arrivals,

@@ -13,6 +13,7 @@ from cutout_common.distribution import build
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     Info,
@@ -60,6 +61,10 @@ class Metrics:
             "cutout_work_wait_seconds", "Time that work off the event loop waited.", ("where",)
         )
         self._work = self._histogram("cutout_work_seconds", "Time that it took.", ("where",))
+        self._work_waiting = Gauge(
+            "cutout_work_waiting", "Pieces of work that wait.", ("where",), registry=self.registry
+        )
+        self._given_up = self._counter("cutout_decodes_given_up", "Pictures whose decoding was ended.", ("why",))
         self._pixels = self._histogram(
             "cutout_image_megapixels", "Sizes of pictures.", (), (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
         )
@@ -96,10 +101,18 @@ class Metrics:
         """See PoolObserver."""
         self._dropped.labels(device, why).inc()
 
+    def queue(self, where: str, waiting: Callable[[], int]) -> None:
+        """Adds a line of work, read at each scrape."""
+        self._work_waiting.labels(where).set_function(waiting)
+
     def worked(self, where: str, waited_s: float, seconds: float) -> None:
         """See WorkObserver."""
         self._work_wait.labels(where).observe(waited_s)
         self._work.labels(where).observe(seconds)
+
+    def given_up(self, why: str) -> None:
+        """See DecodeObserver."""
+        self._given_up.labels(why).inc()
 
     def decoded(self, pixels: int) -> None:
         """See PictureObserver."""

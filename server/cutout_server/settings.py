@@ -190,6 +190,12 @@ class Settings(Config):
     max_batch: int = Field(64, ge=1, description="Most prompts, or phrases' pictures, joined into one pass.")
     max_encode_batch: int = Field(4, ge=1, description="Most pictures joined into one pass of an encoder.")
     imaging_threads: int = Field(2, ge=1, description="Threads that decode pictures, and as many that encode answers.")
+    decoding_processes: int = Field(
+        3, ge=1, description="Processes for pictures that take long to decode; they begin when they are needed."
+    )
+    max_decode_s: int = Field(
+        30, ge=1, description="Time of a processor after which such a picture is given up for good."
+    )
 
     max_message_bytes: int = Field(64 * MIB, ge=2 * MIB, description="Bound on one gRPC message, both ways.")
     max_image_bytes: int = Field(32 * MIB, ge=1024, description="Bound on a picture's file inside a request.")

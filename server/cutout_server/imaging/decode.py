@@ -18,10 +18,12 @@ from cutout_common import formats, opening, upright
 from cutout_common.formats import CONTENT_TYPES
 from cutout_common.jpeg import StructureError
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging import heif, structure
+from cutout_server.imaging import costs, heif, structure
 from cutout_server.imaging.direct import check_data, decode_rgb
 from cutout_server.types import Picture, RgbImage, TensorImage
 from PIL import Image, TiffImagePlugin
+
+TOO_COSTLY = "IMAGE_TOO_COSTLY"
 
 # ImageLimits rules, for every picture and before any is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -30,6 +32,9 @@ TiffImagePlugin.READ_LIBTIFF = True
 # Pillow warns of odd metadata, which is no concern of whoever runs the server.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
+# A picture may take as long as so many of the greatest size, and small ones half a second in any case.
+_WORK_FACTOR = 32
+_WORK_SLACK = 100_000_000
 # A picture may be coded as so many times its own pixels: in tiles that reach beyond it, with alpha.
 _CODED_FACTOR = 4
 _CODED_SLACK = 1 << 20
@@ -66,14 +71,35 @@ class ImageHeader:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A file, and what is known about it before it is opened.
+
+    Attributes:
+        content: Its bytes.
+        limits: What it may be at most.
+        field: The field that errors name.
+    """
+
+    content: bytes
+    limits: ImageLimits
+    field: str
+
+
+@dataclass(frozen=True)
 class OpenedFile:
     """A file whose header was read and is within the limits.
 
     Attributes:
         header: What it says.
+        job: What it takes to open it anew, in another process.
+        work: How long decoding takes; see `costs.work`.
+        room: How much memory it takes, in pixels of the picture.
     """
 
     header: ImageHeader
+    job: "Job"
+    work: int
+    room: int
     _image: Image.Image
     _content: bytes
     _is_mended: bool  # Its end was put there by us.
@@ -123,10 +149,6 @@ class OpenedFile:
         pixels = self.read(stored)
         return Picture.of(pixels, known_key or key(pixels))
 
-    def later(self, known_key: str) -> Picture:
-        """The picture of a file that was decoded before: it is decoded anew when its pixels are asked for."""
-        return Picture(self.header.height, self.header.width, known_key, self.read)
-
 
 def open_file(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> OpenedFile:
     """Reads a file's header and decodes nothing.
@@ -137,18 +159,22 @@ def open_file(content: bytes, limits: ImageLimits, *, field: str = "image.conten
         field: The field that errors name.
 
     Raises:
-        InvalidRequestError: The file is empty, of another format, damaged, or beyond the limits.
+        InvalidRequestError: The file is empty, of another format, damaged, beyond the limits, or takes much too long.
     """
     file_format = _identify(content, limits, field)
     content_type = CONTENT_TYPES[file_format]
     with _refusing_damage(field, content_type):
         picture = structure.check(content, file_format)
-        image = _open(picture, file_format, limits, field)
+        image, coded = _open(picture, file_format, limits, field)
         exif = structure.png_exif(picture) if file_format == "PNG" else image.info.get("exif")
         orientation = upright.orientation(image, exif)
         width, height = image.size[::-1] if upright.is_turned(orientation) else image.size
         header = ImageHeader(width, height, content_type)
-        return OpenedFile(header, image, picture, picture is not content, orientation, field)
+        work = costs.work(picture, image, file_format, coded)
+        _check_work(work, limits, field)
+        room = costs.room(image, coded, is_turned=orientation > 1)
+        job = Job(content, limits, field)
+        return OpenedFile(header, job, work, room, image, picture, picture is not content, orientation, field)
 
 
 def probe(content: bytes, limits: ImageLimits, *, field: str = "image.content") -> ImageHeader:
@@ -246,7 +272,8 @@ def _unsupported(what: str, field: str) -> InvalidRequestError:
     return InvalidRequestError.of(field, expected, reason="IMAGE_FORMAT_UNSUPPORTED")
 
 
-def _open(content: bytes, file_format: str, limits: ImageLimits, field: str) -> Image.Image:
+def _open(content: bytes, file_format: str, limits: ImageLimits, field: str) -> tuple[Image.Image, int]:
+    """The picture as Pillow sees it, and how many pixels are in the file where they are not its own."""
     if file_format == "WEBP":
         _check_pixels(*structure.webp_canvas(content), limits, field)
     coded = heif.coded_pixels(content) if file_format in {"AVIF", "HEIF"} else 0
@@ -256,13 +283,22 @@ def _open(content: bytes, file_format: str, limits: ImageLimits, field: str) -> 
     _check_pixels(image.width, image.height, limits, field)
     if coded > _CODED_FACTOR * image.width * image.height + _CODED_SLACK:
         raise StructureError("many more pixels inside than it shows")
-    return image
+    return image, coded
 
 
 def _is_preview(image: Image.Image) -> bool:
     """Whether a TIFF's first page stands for a sensor's values on another: in DNG, and in what most cameras write."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     return _DNG_VERSION in tags or (_SUB_PAGES in tags and tags.get(_SUBFILE_TYPE, 0) & 1 == 1)
+
+
+def _check_work(work: int, limits: ImageLimits, field: str) -> None:
+    most = _WORK_FACTOR * limits.max_pixels + _WORK_SLACK
+    if work > most:
+        what = f"expected a file that takes at most as long to decode as an ordinary JPEG of {most:,} pixels"
+        raise InvalidRequestError.of(
+            field, f"{what}, got one like {work:,}: save it with fewer scans or less compression", reason=TOO_COSTLY
+        )
 
 
 def _check_pixels(width: int, height: int, limits: ImageLimits, field: str) -> None:

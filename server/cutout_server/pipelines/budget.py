@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from cutout_common.allowance import Allowance
+from cutout_common.allowance import Allowance, Held
 from cutout_common.pace import Pace
 
 from cutout_server import calls
@@ -45,17 +45,24 @@ class PixelBudget:
         return self._room.in_use
 
     @asynccontextmanager
-    async def hold(self, pixels: int) -> AsyncIterator[None]:
-        """Waits until there is room for so many pixels and holds it for the block."""
+    async def hold(self, pixels: int, decoding: int = 0) -> AsyncIterator[Held]:
+        """Waits until there is room and holds it for the block.
+
+        Args:
+            pixels: Of the picture.
+            decoding: How many there are until it is decoded, if that is more; what is beyond `pixels` can be given back
+                then. What exceeds a caller's share counts as the whole of it.
+        """
+        most = max(pixels, min(decoding, self._room.share))
         with self._room.hold(calls.party()) as held:
-            if not self._room.has(calls.party(), pixels):
+            if not self._room.has(calls.party(), most):
                 self.on_short()
-            await held.grow(pixels, float("inf"))
-            yield
+            await held.grow(most, float("inf"))
+            yield held
 
     @asynccontextmanager
-    async def hold_for_session(self, pixels: int) -> AsyncIterator[None]:
-        """Holds room for a session's picture, which nobody can say how long it stays.
+    async def hold_for_session(self, pixels: int, decoding: int = 0) -> AsyncIterator[Held]:
+        """Holds room for a session's picture, which nobody can say how long it stays; see `hold`.
 
         Raises:
             OverloadedError: Other sessions have taken what sessions may take.
@@ -68,8 +75,8 @@ class PixelBudget:
         self._free_for_sessions -= pixels
         began_s = time.monotonic()
         try:
-            async with self.hold(pixels):
-                yield
+            async with self.hold(pixels, decoding) as held:
+                yield held
         finally:
             self._pace.given_back(time.monotonic() - began_s, self._for_sessions - self._free_for_sessions, pixels)
             self._free_for_sessions += pixels

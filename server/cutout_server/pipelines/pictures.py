@@ -17,11 +17,14 @@ from cutout_server.imaging.fetch import FetchPolicy, fetch
 from cutout_server.imaging.store import ImageStore
 from cutout_server.pipelines.arrivals import Arrivals
 from cutout_server.pipelines.budget import PixelBudget
+from cutout_server.pipelines.picture_decoder import PictureDecoder, room
 from cutout_server.types import FileImage, ImageSource, Picture, StoredImage, TensorImage, UriImage
 
 K = TypeVar("K")
 T = TypeVar("T")
 
+# Photographs take at most so many times as long as ordinary JPEGs; what takes longer counts for more pixels of a quota.
+_ORDINARY = 10
 _KNOWN = 1024  # Files whose keys, and pictures whose digests are remembered: about 2 MB.
 
 
@@ -38,7 +41,7 @@ class Pictures:
     def __init__(
         self,
         store: ImageStore,
-        decoding: Executor,
+        decoder: PictureDecoder,
         encoding: Executor,
         budget: PixelBudget,
         arrivals: Arrivals,
@@ -49,7 +52,7 @@ class Pictures:
         observer: PictureObserver,
     ) -> None:
         self._store = store
-        self._decoding = decoding
+        self._decoder = decoder
         self._encoding = encoding
         self._budget = budget
         self._arrivals = arrivals
@@ -82,7 +85,7 @@ class Pictures:
         """
         hold = self._budget.hold_for_session if for_session else self._budget.hold
         if isinstance(source, TensorImage):
-            pixels = source.values.shape[0] * source.values.shape[1]
+            pixels = decoding = weight = source.values.shape[0] * source.values.shape[1]
             reading = partial(from_tensor, source, self._inline, field="image.tensor")
             read: Callable[[], Awaitable[Picture]] = partial(self._run, reading)
             known = False
@@ -90,16 +93,18 @@ class Pictures:
             with calls.stage("decode"):
                 found = await self._file(source)
                 file, name = await self._run(partial(_open, found))
-            pixels = file.header.width * file.header.height
+            pixels, decoding = file.header.width * file.header.height, room(file)
+            weight = max(pixels, file.work // _ORDINARY)
             read = partial(self._read, file, name, found.path, embedded)
             known = bool(self._at_hand(name, embedded))
         if not known:
-            calls.current().account.read(pixels)
+            calls.current().account.read(weight)
         async with AsyncExitStack() as stack:
             with calls.stage("queue"):
-                await stack.enter_async_context(hold(pixels))
+                held = await stack.enter_async_context(hold(pixels, decoding))
             with calls.stage("decode"):
                 picture = await read()
+            held.shrink(pixels)
             # Beside the model's work, which does not wait for it; but room that is read is not given back.
             stack.push_async_callback(_finished, self._digest(picture))
             self._observer.decoded(picture.height * picture.width)
@@ -143,11 +148,11 @@ class Pictures:
     ) -> Picture:
         """Equal files have equal pixels, so that only a caller's first of them needs its picture's key made."""
         if key := self._at_hand(name, embedded):
-            return file.later(key)
+            return self._decoder.later(file, key)
         caller = calls.current().caller
         key = self._keys.get((caller, name), "")
         stored = await self._arrivals.take(path) if path else None
-        picture = await self._run(partial(file.picture, key, stored))
+        picture = await self._decoder.picture(file, key, stored)
         _remember(self._keys, (caller, name), picture.key)
         return picture
 
@@ -179,7 +184,7 @@ class Pictures:
                 return _Found(await fetch(uri, self._fetching), self._inline, "image.uri")
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._decoding, work)
+        return await asyncio.get_running_loop().run_in_executor(self._decoder.threads, work)
 
 
 class _Found(NamedTuple):

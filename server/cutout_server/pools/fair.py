@@ -17,6 +17,9 @@ T = TypeVar("T")
 class WorkObserver(Protocol):
     """Hears of work off the event loop; metrics hang here."""
 
+    def queue(self, where: str, waiting: Callable[[], int]) -> None:
+        """There is a line of work; `waiting` tells from any thread how long it is."""
+
     def worked(self, where: str, waited_s: float, seconds: float) -> None:
         """A piece of work is done, after it had waited."""
 
@@ -48,6 +51,7 @@ class FairThreads(ThreadPoolExecutor):
         self._order_lock = threading.Lock()
         self._turns = FairQueue()
         self._waiting: list[_Piece] = []
+        observer.queue(where, lambda: len(self._waiting))
 
     def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Puts work into the line of the current call's caller.

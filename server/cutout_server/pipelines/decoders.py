@@ -1,0 +1,258 @@
+"""Processes that decode what may take long: they can be killed in the middle of it, and cost nobody else anything."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import structlog
+from cutout_common.status import FieldViolation
+
+from cutout_server import calls
+from cutout_server.errors import CutoutError, InvalidRequestError, UnavailableError
+from cutout_server.imaging.decode import TOO_COSTLY, OpenedFile
+from cutout_server.pools.fair import WorkObserver
+from cutout_server.pools.fair_queue import FairQueue, Turn
+from cutout_server.types import Picture
+
+log = structlog.get_logger()
+
+WHERE = "decode process"
+# -P: what lies in the working directory is no module of ours.
+COMMAND = (sys.executable, "-P", "-m", "cutout_server.imaging.worker")
+_IDLE_S = 120.0  # Then it gives its memory back.
+_LINE_BYTES = 1 << 16
+
+
+class DecodeObserver(WorkObserver, Protocol):
+    """Hears of pictures that came to nothing, too."""
+
+    def given_up(self, why: str) -> None:
+        """Decoding ended before its time: `left` (caller or deadline), `time` (the bound on it) or `died`."""
+
+
+class Worker:
+    """One process, and this end of the socket to it. Begins at once, though it needs a second to be ready."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            # By the event loop's thread, whose end would be the end of the process, too. A group of its own hears no
+            # interrupt from a terminal, and can finish what the server still waits for.
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603
+                [*COMMAND, str(os.getpid())],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            self._wire = ours.makefile("rwb")
+        self.is_ready = True
+        self.retiring: asyncio.TimerHandle | None = None
+        self._is_killed = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def decode(self, file: OpenedFile, known_key: str, seconds: int) -> Picture:
+        """Blocks until it is decoded.
+
+        Raises:
+            InvalidRequestError: It cannot be, or not in so many seconds of a processor.
+            UnavailableError: The process died.
+        """
+        self.is_ready = False
+        try:
+            picture = self._asked(file, known_key, seconds)
+        except InvalidRequestError:
+            self.is_ready = True
+            raise
+        except Exception as error:  # It may have said anything.
+            raise self._end_of(file, seconds) from error
+        self.is_ready = True
+        return picture
+
+    def kill(self) -> None:
+        """Ends it, in the midst of its work if it has any."""
+        self._is_killed = True
+        self._process.kill()
+
+    def close(self) -> int:
+        """Waits until a killed one is gone; returns how it ended."""
+        with suppress(OSError):  # What was to be written has nobody to read it.
+            self._wire.close()
+        return self._process.wait()
+
+    def _end_of(self, file: OpenedFile, seconds: int) -> CutoutError:
+        """What the process's end means for its picture."""
+        self._process.kill()  # If it has not ended, it does not do what it should.
+        code = self.close()
+        if code == -signal.SIGXCPU:
+            what = f"expected a picture that is decoded in {seconds} s of a processor, this one takes longer"
+            return InvalidRequestError.of(file.job.field, what, reason=TOO_COSTLY)
+        if not self._is_killed:
+            log.warning("a process died while it decoded a picture", code=code)
+        return UnavailableError("the process that decoded the picture died", retry_after_s=1.0, reason="DECODER_DIED")
+
+    def _asked(self, file: OpenedFile, known_key: str, seconds: int) -> Picture:
+        job = file.job
+        limits = {"max_bytes": job.limits.max_bytes, "max_pixels": job.limits.max_pixels}
+        asked = {"bytes": len(job.content), "field": job.field, "key": known_key, "seconds": seconds, **limits}
+        self._wire.write(json.dumps(asked).encode() + b"\n")
+        self._wire.write(job.content)
+        self._wire.flush()
+        line = self._wire.readline(_LINE_BYTES)
+        if not line:
+            raise EOFError
+        answer = json.loads(line)
+        if "violations" in answer:
+            violations = (FieldViolation(str(where), str(what)) for where, what in answer["violations"])
+            raise InvalidRequestError(*violations, reason=str(answer["reason"]))
+        pixels = np.empty((file.header.height, file.header.width, 3), np.uint8)
+        if self._wire.readinto(pixels.data.cast("B")) != pixels.nbytes:
+            raise EOFError
+        return Picture.of(pixels, known_key or str(answer["key"]))
+
+
+@dataclass(eq=False)
+class _Wish:
+    turn: Turn
+    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Decoders:
+    """A few such processes, which begin when they are needed. Belongs to the event loop.
+
+    Callers take turns, and one of them may use all but one of the processes.
+
+    Args:
+        processes: How many at most.
+        seconds: Time of a processor that one picture may take.
+        observer: Hears of every picture.
+    """
+
+    def __init__(self, processes: int, seconds: int, observer: DecodeObserver) -> None:
+        self._free = processes
+        self._share = max(1, processes - 1)
+        self._seconds = seconds
+        self._observer = observer
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decode-process")
+        self._workers: set[Worker] = set()
+        self._idle: list[Worker] = []
+        self._turns = FairQueue()
+        self._working: Counter[str] = Counter()
+        self._waiting: list[_Wish] = []
+        observer.queue(WHERE, lambda: len(self._waiting))
+
+    async def decode(self, file: OpenedFile, known_key: str = "") -> Picture:
+        """The decoded picture. Whoever stops waiting stops the work.
+
+        Raises:
+            InvalidRequestError: The file is damaged, or takes longer than a picture may.
+            UnavailableError: The process died.
+        """
+        queued_s = time.monotonic()
+        async with self._turn():
+            began_s = time.monotonic()
+            worker = self._take()
+            try:
+                working = asyncio.get_running_loop().run_in_executor(
+                    self._threads, worker.decode, file, known_key, self._seconds
+                )
+                return await working
+            except asyncio.CancelledError:
+                self._observer.given_up("left")
+                raise
+            except UnavailableError:
+                self._observer.given_up("died")
+                raise
+            except InvalidRequestError as error:
+                if error.reason == TOO_COSTLY:
+                    self._observer.given_up("time")
+                raise
+            finally:
+                self._put_back(worker)
+                self._observer.worked(WHERE, began_s - queued_s, time.monotonic() - began_s)
+
+    async def close(self) -> None:
+        """Kills every process."""
+        for worker in list(self._workers):
+            self._end(worker)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        wish = _Wish(self._turns.take(calls.party(), calls.deadline_s()))
+        self._waiting.append(wish)
+        self._grant()
+        try:
+            await wish.granted
+            yield
+        finally:
+            if wish.granted.cancelled():
+                self._waiting.remove(wish)
+            else:
+                self._working[wish.turn.caller] -= 1
+                self._free += 1
+            self._turns.give_back(wish.turn)
+            self._grant()
+
+    def _grant(self) -> None:
+        waiting = sorted(self._waiting, key=lambda wish: self._turns.order(wish.turn))
+        for wish in waiting:
+            caller = wish.turn.caller
+            if self._free and self._working[caller] < self._share and not wish.granted.done():
+                self._waiting.remove(wish)
+                self._turns.begin(wish.turn)
+                self._free -= 1
+                self._working[caller] += 1
+                wish.granted.set_result(None)
+        self._working += Counter()  # Forgets those who have none.
+
+    def _take(self) -> Worker:
+        while self._idle:
+            worker = self._idle[-1]
+            if worker.is_alive:
+                self._idle.pop()
+                break
+            self._end(worker)
+        else:
+            try:
+                worker = Worker()
+            except OSError as error:
+                log.warning("no process to decode in", error=str(error))
+                raise UnavailableError("no process can begin", retry_after_s=1.0, reason="DECODER_DIED") from error
+            self._workers.add(worker)
+        if worker.retiring is not None:
+            worker.retiring.cancel()
+        return worker
+
+    def _put_back(self, worker: Worker) -> None:
+        if worker.is_ready:
+            worker.retiring = asyncio.get_running_loop().call_later(_IDLE_S, self._end, worker)
+            self._idle.append(worker)
+        else:
+            self._end(worker)
+
+    def _end(self, worker: Worker) -> None:
+        """The thread that waits for an answer sees to the rest; for an idle one there is none."""
+        self._workers.discard(worker)
+        worker.kill()
+        if worker in self._idle:
+            self._idle.remove(worker)
+            self._threads.submit(worker.close)
+        if worker.retiring is not None:
+            worker.retiring.cancel()

@@ -1,0 +1,165 @@
+"""Pictures decoded in processes of their own: as in a thread, and nothing is left behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import numpy as np
+import psutil
+import pytest
+from cutout_server import calls
+from cutout_server.errors import InvalidRequestError, UnavailableError
+from cutout_server.imaging.decode import ImageLimits, decode, open_file
+from cutout_server.pipelines import decoders as decoders_module
+from cutout_server.pipelines.decoders import Decoders
+from test_imaging_malformed import FILES
+from waiting import PATIENCE_S, until, wait_until
+
+LIMITS = ImageLimits(max_bytes=40 << 20, max_pixels=1_000_000)
+# It is for whoever decodes to find out; the header tells nothing.
+MIDDLE = len(FILES["png"]) // 2
+DAMAGED = FILES["png"][:MIDDLE] + bytes(9) + FILES["png"][MIDDLE + 9 :]
+
+# What the server does, as far as its processes go.
+PARENT = """
+import asyncio, sys
+from cutout_server.imaging.decode import ImageLimits, open_file
+from cutout_server.pipelines.decoders import Decoders
+from test_decoders import Observer
+async def main():
+    decoders = Decoders(1, 30, Observer())
+    await decoders.decode(open_file(sys.stdin.buffer.read(), ImageLimits(1 << 20, 10_000)))
+    print(next(iter(decoders._workers))._process.pid, flush=True)
+    await asyncio.sleep(1e6)
+asyncio.run(main())
+"""
+
+
+class Observer:
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.why: list[str] = []
+        self.pieces = 0
+
+    def queue(self, where: str, waiting: Callable[[], int]) -> None:
+        self.waiting = waiting
+
+    def worked(self, where: str, waited_s: float, seconds: float) -> None:
+        self.pieces += 1
+
+    def given_up(self, why: str) -> None:
+        self.why.append(why)
+
+
+@pytest.fixture
+def observer() -> Observer:
+    return Observer()
+
+
+@pytest.fixture
+async def decoders(observer: Observer) -> AsyncIterator[Decoders]:
+    decoders = Decoders(1, 30, observer)
+    yield decoders
+    await decoders.close()
+    assert not processes()
+
+
+def processes() -> set[int]:
+    return {child.pid for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE}
+
+
+async def test_pixels_and_refusals_are_those_of_a_thread(decoders: Decoders, observer: Observer):
+    """Of every kind of file, whole and damaged, upright, with its key; by one process after the other's work."""
+    for content in FILES.values():
+        expected, opened = decode(content, LIMITS), open_file(content, LIMITS)
+        picture = await decoders.decode(opened)
+        assert np.array_equal(picture.pixels, expected.pixels)
+        assert picture.pixels.flags.writeable
+        assert picture.key == expected.key
+        assert (await decoders.decode(opened, "known")).key == "known"
+        assert len(processes()) == 1
+    with pytest.raises(InvalidRequestError) as expected:
+        decode(DAMAGED, LIMITS, field="chunk.data")
+    with pytest.raises(InvalidRequestError) as refused:
+        await decoders.decode(open_file(DAMAGED, LIMITS, field="chunk.data"))
+    assert refused.value.violations == expected.value.violations
+    assert refused.value.reason == expected.value.reason
+    assert len(processes()) == 1
+    assert observer.why == []
+    assert observer.pieces == 2 * len(FILES) + 1
+
+
+async def test_none_begins_before_it_is_needed(decoders: Decoders):
+    """Nor do more than are needed."""
+    assert not processes()
+    await asyncio.gather(*(decoders.decode(open_file(FILES["png"], LIMITS)) for _ in range(3)))
+    assert len(processes()) == 1
+
+
+async def test_idle_ones_leave(decoders: Decoders, monkeypatch: pytest.MonkeyPatch):
+    """With their memory; the next picture has a new one."""
+    monkeypatch.setattr(decoders_module, "_IDLE_S", 0.01)
+    for _ in range(2):
+        await decoders.decode(open_file(FILES["png"], LIMITS))
+        await until(lambda: not processes())
+
+
+async def test_one_that_died_idle_costs_nothing(decoders: Decoders, observer: Observer):
+    """The next picture has a new one."""
+    await decoders.decode(open_file(FILES["png"], LIMITS))
+    (process,) = processes()
+    os.kill(process, signal.SIGKILL)
+    (worker,) = decoders._workers
+    await until(lambda: not worker.is_alive)
+    await decoders.decode(open_file(FILES["png"], LIMITS))
+    assert observer.why == []
+
+
+@pytest.mark.parametrize("answer", ["", "x", "{}", '{"key": 1}', '{"violations": 3}'])
+async def test_what_a_process_says_is_not_trusted(
+    answer: str, decoders: Decoders, observer: Observer, monkeypatch: pytest.MonkeyPatch
+):
+    """One that was taken over by its picture can refuse it, or make others of its pixels, and no more."""
+    said = f"import sys, os; sys.stdin.buffer.readline(); os.write(0, {answer!r}.encode() + b'\\n')"
+    monkeypatch.setattr(decoders_module, "COMMAND", (sys.executable, "-c", said))
+    with pytest.raises(UnavailableError):
+        await decoders.decode(open_file(FILES["png"], LIMITS))
+    assert observer.why == ["died"]
+
+
+async def test_callers_take_turns(decoders: Decoders):
+    """One picture of each in a round."""
+    done: list[str] = []
+
+    async def work(caller: str) -> None:
+        calls.begin(calls.Call("id", caller, float("inf")))
+        await decoders.decode(open_file(FILES["png"], LIMITS))
+        done.append(caller)
+
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*(work(caller) for caller in ("many", "many", "many", "one", "two")))
+    assert done == ["many", "many", "one", "two", "many"]
+
+
+@pytest.fixture
+def parent() -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", PARENT]
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}  # noqa: PTH120
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as popen:
+        yield popen
+        popen.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they end with their picture")
+def test_they_die_with_the_server(parent: subprocess.Popen[bytes]):
+    """However it dies, and whatever they are doing: one that was stopped ends, too."""
+    parent.stdin.write(FILES["png"])
+    parent.stdin.close()
+    worker = psutil.Process(int(parent.stdout.readline()))
+    worker.suspend()
+    parent.kill()
+    wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
