@@ -95,6 +95,27 @@ async def test_sessions_leave_half_to_others():
         pass
 
 
+async def test_the_sessions_of_one_caller_leave_half_to_those_of_others():
+    """Its first may be as large as it likes; one more that passes its share is turned away with a delay."""
+
+    async def refused(caller: str, pixels: int) -> bool:
+        calls.begin(calls.Call("id", caller, float("inf")))
+        try:
+            async with budget.hold_for_session(pixels):
+                return False
+        except OverloadedError as error:
+            return error.retry_after_s is not None
+
+    budget = PixelBudget(24)
+    calls.begin(calls.Call("id", "many", float("inf")))
+    async with budget.hold_for_session(5):
+        tried = [("many", 2), ("many", 1), ("other", 7), ("other", 8)]
+        found = [await asyncio.create_task(refused(*each)) for each in tried]
+    assert found == [True, False, False, True]
+    async with budget.hold_for_session(12):
+        pass
+
+
 async def _enter(budget: PixelBudget, pixels: int, caller: str = "") -> None:
     calls.begin(calls.Call("id", caller, float("inf")))
     async with budget.hold(pixels):

@@ -16,6 +16,9 @@ class Quotas(BaseModel):
     pixels_per_s: float = Field(
         1e9, gt=0, description="Pixels of the pictures that are read or made, a second on average; likewise."
     )
+    requests_in_hand: int = Field(
+        0, ge=0, description="Requests admitted on a device; 0 is three quarters of max_requests_per_device."
+    )
     sessions: int = Field(64, ge=1, description="Open sessions.")
     stored_bytes: int = Field(0, ge=0, description="Uploaded pictures' files; 0 is all that there is room for.")
     stored_images: int = Field(0, ge=0, description="Their number; likewise.")

@@ -1,6 +1,7 @@
 """How many decoded pixels there may be at once: large pictures wait their turn instead of filling the memory."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -37,6 +38,8 @@ class PixelBudget:
         self.on_short: Callable[[], None] = _nothing
         self._room = Allowance(pixels, int(pixels * callers_share))
         self._free_for_sessions = self._for_sessions = int(pixels * SESSIONS_SHARE)
+        self._of_sessions: Counter[str] = Counter()
+        self._callers_share = callers_share
         self._pace = Pace(FIRST_SESSION_S / pixels, pixels)
 
     @property
@@ -65,14 +68,22 @@ class PixelBudget:
         """Holds room for a session's picture, which nobody can say how long it stays; see `hold`.
 
         Raises:
-            OverloadedError: Other sessions have taken what sessions may take.
+            OverloadedError: Other sessions have taken what sessions may take, or the caller's own its share of that.
         """
+        party = calls.party()
+        own = self._of_sessions[party]
         if pixels > self._free_for_sessions:
             delay_s = self._pace.delay_s(pixels - self._free_for_sessions)
             raise OverloadedError("open sessions hold too many pixels", retry_after_s=delay_s)
+        if own and own + pixels > self._for_sessions * self._callers_share:
+            # Of what becomes free, its own sessions give a part.
+            in_use = self._for_sessions - self._free_for_sessions
+            delay_s = self._pace.delay_s(pixels * in_use / own)
+            raise OverloadedError("the caller's open sessions hold too many pixels", retry_after_s=delay_s)
         if self._free_for_sessions == self._for_sessions:
             self._pace.began()
         self._free_for_sessions -= pixels
+        self._of_sessions[party] += pixels
         began_s = time.monotonic()
         try:
             async with self.hold(pixels, decoding) as held:
@@ -80,6 +91,7 @@ class PixelBudget:
         finally:
             self._pace.given_back(time.monotonic() - began_s, self._for_sessions - self._free_for_sessions, pixels)
             self._free_for_sessions += pixels
+            self._of_sessions -= Counter({party: pixels})  # Which forgets parties without any.
 
     @contextmanager
     def hold_if_free(self, pixels: int) -> Iterator[bool]:

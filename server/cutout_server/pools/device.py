@@ -14,7 +14,7 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import DeadlineError
 from cutout_server.models.half_embeddings import compact, expand
 from cutout_server.models.operations import Answer, Operation, Query
-from cutout_server.pools.admission import Admission, who
+from cutout_server.pools.admission import Admission, Who
 from cutout_server.pools.batch_sizing import BatchSizing
 from cutout_server.pools.embeddings import EmbeddingsCache
 from cutout_server.pools.fair_queue import FairQueue, Turn
@@ -138,19 +138,26 @@ class DevicePool:
         """The greatest number of requests admitted at once."""
         return self.admission.capacity
 
-    def admit(self, caller: str = "", deadline_s: float = float("inf"), peer: str = "") -> Turn:
+    def admit(self, party: str = "", deadline_s: float = float("inf"), peer: str = "", quota: int = 0) -> Turn:
         """Takes a slot for a request; `leave` gives it back.
+
+        Args:
+            party: Among whom the device is shared.
+            deadline_s: When the request is to be done.
+            peer: The party's address.
+            quota: See Admission.admit.
 
         Raises:
             OverloadedError: None is free.
+            QuotaError: The party has as many as it may.
         """
-        self.admission.admit(who(caller, peer))
-        return self.fair_queue.take(caller, deadline_s)
+        self.admission.admit(Who(party, peer), quota)
+        return self.fair_queue.take(party, deadline_s)
 
     def leave(self, turn: Turn, worked_s: float) -> None:
         """Gives a slot back after `worked_s` seconds of holding it."""
         self.fair_queue.give_back(turn)
-        self.admission.leave(worked_s)
+        self.admission.leave(worked_s, turn.caller)
 
     async def ask(
         self,

@@ -12,7 +12,7 @@ from cutout_server.errors import NotFoundError
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, IMAGE_FEATURES, Answer, Operation, Query
 from cutout_server.models.runtime import Runtime
-from cutout_server.pools.admission import who
+from cutout_server.pools.admission import Who
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
 from cutout_server.pools.fair_queue import Turn
@@ -92,12 +92,16 @@ class Pools:
 
         Raises:
             OverloadedError: Every such device is full; known at once, before any work was done.
+            QuotaError: The caller has as many slots as it may.
         """
         call = calls.current()
-        caller = who(call.caller, call.peer)
+        who, quota = Who(call.party, call.peer), call.account.quotas.requests_in_hand
         pools = (self.by_device[device] for device in spec.devices)
-        pool = min(pools, key=lambda pool: (not pool.admission.expects(caller), pool.requests))
-        slot = Slot(pool, pool.admit(call.caller, call.deadline_s, call.peer))
+        pool = min(
+            pools,
+            key=lambda pool: (not pool.admission.expects(who), not pool.admission.has_room(who, quota), pool.requests),
+        )
+        slot = Slot(pool, pool.admit(call.party, call.deadline_s, call.peer, quota))
         try:
             yield slot
         finally:
@@ -127,9 +131,10 @@ class Pools:
             pool = self.by_device[device]
             if pool.embeddings.holds(key) and all(device in other.devices for other in sharing):
                 call = calls.current()
-                if not pool.admission.has_room(who(call.caller, call.peer)):
+                quota = call.account.quotas.requests_in_hand
+                if not pool.admission.has_room(Who(call.party, call.peer), quota):
                     continue
-                turn = pool.admit(slot.turn.caller, slot.turn.deadline_s, call.peer)
+                turn = pool.admit(call.party, slot.turn.deadline_s, call.peer, quota)
                 slot.leave()
                 slot.pool, slot.turn = pool, turn
                 return
