@@ -16,12 +16,12 @@ export class FindPanel {
       this.#words($("phrases").value);
     });
     $("everything").addEventListener("click", () => this.#everything());
-    page.settings.form.addEventListener("change", () => this.offer());
-    page.settings.form.addEventListener("reset", () => setTimeout(() => this.offer()));
+    page.settings.form.addEventListener("change", () => this.#offer());
+    page.settings.form.addEventListener("reset", () => setTimeout(() => this.#offer()));
   }
 
   /** What the models can find; the only words that they know as buttons. */
-  offer() {
+  #offer() {
     const { settings } = this.#page;
     $("everything").disabled = !settings.canFindEverything;
     $("phrases").disabled = $("find").querySelector(".primary").disabled = !settings.canFindWords;

@@ -20,7 +20,7 @@ const { server, api, notices, settings, board, stage } = page;
 const clicks = new Clicks(page);
 const opening = new Opening(page, clicks);
 const open = (file, name, address) => opening.open(file, name, address);
-const findPanel = new FindPanel(page);
+new FindPanel(page);
 new SavePanel(page);
 new CodePanel(page);
 new List($("objects"), board, () => page.picture);
@@ -52,7 +52,9 @@ function showHint() {
     box: "Drag from one corner of an object to the other.",
     move: "Drag the picture; zoom with the wheel or two fingers.",
     refine: `More clicks make ${selected && nameOf(selected)} better: ${ways}. “New object” begins another one.`,
-    begin: `${touch ? "Tap" : "Click"} on something to cut it out, or draw a box around it.`,
+    begin: touch
+      ? "Tap on something to cut it out, or choose “Box” and draw around it."
+      : "Click on something to cut it out, or draw a box around it.",
   };
   $("hint").textContent = hints[page.tool] ?? hints[selected ? "refine" : "begin"];
 }
@@ -109,9 +111,4 @@ placeIcons(document);
 board.clear();
 offerSamples($("samples"), server, open, (error) => notices.fail(error));
 fromAnywhere($("file"), $("drop"), open);
-try {
-  settings.offer(await api.models());
-  findPanel.offer();
-} catch (error) {
-  notices.fail(error);
-}
+page.learnModels().catch((error) => notices.fail(error));

@@ -54,6 +54,8 @@ export class Opening {
     let done = notices.busy("Uploading the picture");
     try {
       await picture.upload(signal);
+      await this.#page.learnModels();
+      signal.throwIfAborted();
       done();
       done = notices.busy("Reading the picture");
       if (settings.canSegment) {
@@ -82,6 +84,7 @@ export class Opening {
 
 function readIn({ embeddingCached, decodeMs, encodeMs }) {
   if (embeddingCached) return "Ready: the server knew this picture.";
-  const seconds = (decodeMs + encodeMs) / 1000;
-  return `Ready: read in ${seconds.toFixed(seconds < 10 ? 1 : 0)} s.`;
+  const milliseconds = decodeMs + encodeMs;
+  const time = milliseconds < 1000 ? `${Math.ceil(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+  return `Ready: read in ${time}.`;
 }

@@ -21,6 +21,18 @@ export class Page {
   /** @type {import("./picture.js").Picture|null} */
   picture = null;
   work = new AbortController(); // ends when another picture comes
+  #models = null;
+
+  /** Learns once what models there are. */
+  async learnModels() {
+    this.#models ??= this.api.models();
+    try {
+      this.settings.offer(await this.#models);
+    } catch (error) {
+      this.#models = null; // asked again with the next picture
+      throw error;
+    }
+  }
 
   /** "in", "out", "box" or "move". */
   get tool() {

@@ -12,12 +12,14 @@ export class Settings {
     this.models = [];
   }
 
-  /** Fills the lists of models. */
+  /** Fills the lists of models, once; the form then says that it has changed. */
   offer(models) {
+    if (this.models === models) return;
     this.models = models;
     const able = (...tasks) => models.filter((model) => model.tasks.some((task) => tasks.includes(task)));
     fill(this.form.segmenter, able(SEGMENT), this.#default(SEGMENT));
     fill(this.form.words, able(DETECT, SEGMENT_TEXT), this.#default(DETECT) ?? this.#default(SEGMENT_TEXT));
+    this.form.dispatchEvent(new Event("change"));
   }
 
   /** Whether some model can do it. */
