@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import RunningServer, Stubs, run_server
-from cutout.v1 import image_pb2, mask_pb2, model_service_pb2
+from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import Client, OverloadedError
 from cutout_common.status import ErrorDetails, unpack
@@ -24,6 +24,7 @@ from cutout_server.settings import Settings
 from gateway_fixtures import GatewayThread
 from grpc_status import rpc_status
 from PIL import Image as Pillow
+from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE_S, wait_until
 
 KEYS = {name: name * 8 for name in ("heavy", "light")}
@@ -316,3 +317,31 @@ def test_each_address_has_quotas_of_its_own():
             with pytest.raises(grpc.RpcError) as refused:  # It comes from where the wary gateway's callers did.
                 Stubs.over(channel).models.ListModels(request)
             refusal(refused.value)
+
+
+def test_what_callers_use_is_counted_by_their_names(server: RunningServer):
+    """Those of the settings and no others, whatever key a stranger shows; refusals by the quota's name."""
+    with server.channel() as channel:
+        stubs, request = Stubs.over(channel), model_service_pb2.ListModelsRequest()
+        prompt = pb2.SegmentSessionRequest(box=pb2.SegmentByBoxRequest(boxes=[BOX]))
+        list(opened(stubs, "heavy", *[prompt] * 40))
+        for stranger in ("x" * 20, "y" * 20):
+            with pytest.raises(grpc.RpcError):
+                stubs.models.ListModels(request, metadata=[("x-api-key", stranger)])
+        with pytest.raises(grpc.RpcError):
+            [stubs.models.ListModels(request, metadata=key("heavy")) for _ in range(100)]
+        uploads = iter([image_service_pb2.UploadImageRequest(chunk={"data": picture()})])
+        assert stubs.images.UploadImage(uploads, metadata=key("light"))
+    page = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name.startswith("cutout_caller_")
+    }
+    assert {dict(labels)["caller"] for _, *labels in samples} == {"heavy", "light", "anonymous"}
+    exceeded = ("cutout_caller_quota_exceeded_total", ("caller", "heavy"), ("quota", "requests_per_s"))
+    assert samples[exceeded] > 2
+    assert samples["cutout_caller_requests_total", ("caller", "anonymous")] == 2
+    assert samples["cutout_caller_stored_images", ("caller", "light")] == 1
+    assert samples["cutout_caller_stored_images", ("caller", "heavy")] == 0

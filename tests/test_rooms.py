@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "web_files": {"errors"},
     "messages": {"errors"},
     "callers": {"errors"},
-    "calls": {"callers"},
+    "calls": {"callers", "errors"},
     "imaging": {"callers", "errors", "types"},
     "models": {"errors", "types"},
     "weights": {"errors", "types", "web_files", "zoo"},

@@ -127,7 +127,7 @@ class App:
             settings.answers_cache_bytes, settings.answers_cache_ttl_s, segmentation_pb2.Segmentation.ByteSize
         )
         self._pools.on_unload(self._answers.forget)
-        self._board = StatusBoard(self._pools, self._store, self._answers)
+        self._board = StatusBoard(self._pools, self._store, self._answers, self._gate.accounts)
         self._metrics.watch(self._board)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = self._grpc_server()

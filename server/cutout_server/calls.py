@@ -1,12 +1,14 @@
 """What is known about the call at hand, carried in a context variable so that no signature has to."""
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
 from cutout_server.callers.account import NOBODY, Account
+from cutout_server.errors import CutoutError, QuotaError
 
 ANONYMOUS = "anonymous"
 
@@ -16,11 +18,16 @@ class Stages:
     """Wall-clock time that each stage of a request took, in milliseconds, added up.
 
     The answer's Timings, the log line and the metrics are all read from here.
+
+    Attributes:
+        embedding_cached: Whether the picture's embedding was at hand.
+        exceeded: How often each quota was exceeded, by a session's prompts too.
     """
 
     started_s: float = field(default_factory=time.monotonic)
     ms: dict[str, float] = field(default_factory=dict)
     embedding_cached: bool = False
+    exceeded: Counter[str] = field(default_factory=Counter)
 
     def add(self, stage: str, seconds: float) -> None:
         """Adds to a stage's time."""
@@ -30,6 +37,12 @@ class Stages:
         """Adds another request's times, as a session does with those of its prompts."""
         for stage, ms in other.ms.items():
             self.add(stage, ms / 1000)
+        self.exceeded.update(other.exceeded)
+
+    def note(self, refusal: CutoutError) -> None:
+        """Counts the quota that something was refused by, if it was."""
+        if isinstance(refusal, QuotaError):
+            self.exceeded[refusal.quota] += 1
 
     def total_ms(self) -> float:
         """Milliseconds since the request began."""

@@ -126,6 +126,7 @@ class QuotaError(CutoutError):
         again = "" if retry_after_s is None else f"; try again in {retry_after_s:.3g} s"
         message = f"the caller's quota of {quota}, {bound:,.12g}, is used up{used}{again}"
         super().__init__(message, retry_after_s=retry_after_s)
+        self.quota = quota
         self.metadata = {"quota": quota, "bound": f"{bound:.12g}", "use": f"{bound if use is None else use:.12g}"}
 
 

@@ -7,9 +7,9 @@ recorded is what the caller gets.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -68,6 +68,7 @@ class CallRecord:
         received: Messages in.
         sent: Messages out.
         stages_ms: Where the time went.
+        exceeded: How often each quota was exceeded.
     """
 
     rpc: Rpc
@@ -80,6 +81,7 @@ class CallRecord:
     received: int
     sent: int
     stages_ms: dict[str, float]
+    exceeded: Mapping[str, int] = field(default_factory=dict)
 
 
 class CallObserver(Protocol):
@@ -226,6 +228,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             refused = DeadlineError(self._late(own_s))
         except CutoutError as error:
             refused = handlers.bare(error)
+            call.stages.note(error)
         except Exception:
             log.exception("unexpected error", request_id=request_id, method=rpc.method)
             refused = InternalError(f"internal error; the server's log has it under request id {request_id}")
@@ -244,6 +247,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 exchange.received,
                 exchange.sent,
                 call.stages.ms,
+                call.stages.exceeded,
             )
             for observer in self._observers:
                 observer.finished(record)

@@ -1,7 +1,7 @@
 """Prometheus metrics: the standard gRPC server names, and what the pools, caches and pictures do.
 
 Every label has a bounded set of values: methods of the contract, gRPC codes, reasons of our own errors, configured
-devices and models, operations of the model protocols.
+callers, devices and models, operations of the model protocols, quotas.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,6 +34,15 @@ REFUSALS = frozenset(grpc.StatusCode) - {
     grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
+PER_CALLER = {
+    "requests_in_hand": "Requests of a caller admitted and not finished.",
+    "sessions": "Sessions of a caller that are open.",
+    "stored_images": "Uploaded pictures of a caller.",
+    "stored_bytes": "Their files.",
+    "unfinished_uploads": "Uploads of a caller that still arrive.",
+    "unfinished_upload_bytes": "What has arrived of them.",
+}
+
 
 class Metrics:
     """Hears of calls, pools and pictures and counts them in a registry of its own."""
@@ -50,6 +59,10 @@ class Metrics:
         self._handling = self._histogram("grpc_server_handling_seconds", "Time from arrival to end.", RPC_LABELS)
         self._stage = self._histogram("cutout_stage_seconds", "Time of each stage of a request.", ("stage",))
         self._refused = self._counter("cutout_requests_refused", "Calls refused.", ("reason",))
+        self._requests = self._counter("cutout_caller_requests", "Calls of a caller that ended.", ("caller",))
+        self._exceeded = self._counter(
+            "cutout_caller_quota_exceeded", "Calls and prompts of a caller refused by a quota.", ("caller", "quota")
+        )
         self._wait = self._histogram("cutout_queue_wait_seconds", "Time that jobs waited.", ("device",))
         self._dropped = self._counter(
             "cutout_jobs_dropped", "Jobs dropped before they cost anything.", ("device", "why")
@@ -86,6 +99,9 @@ class Metrics:
         self._handling.labels(*labels).observe(record.seconds)
         for stage, ms in record.stages_ms.items():
             self._stage.labels(stage).observe(ms / 1000)
+        self._requests.labels(record.caller).inc()
+        for quota, times in record.exceeded.items():
+            self._exceeded.labels(record.caller, quota).inc(times)
         if record.code in REFUSALS:
             self._refused.labels(record.reason).inc()
 
@@ -160,6 +176,11 @@ class _StatusCollector(Collector):
             for device in status.devices:
                 counter.add_metric([device.name], getattr(device.embeddings, name))
             yield counter
+        for name, text in PER_CALLER.items():
+            gauge = GaugeMetricFamily(f"cutout_caller_{name}", text, labels=["caller"])
+            for use in status.callers:
+                gauge.add_metric([use.caller], getattr(use, name))
+            yield gauge
         yield _gauge("cutout_answers_cache_bytes", "Answers held.", status.answers.bytes)
         yield CounterMetricFamily("cutout_answers_cache_hits", "Answers found.", status.answers.hits)
         yield CounterMetricFamily("cutout_answers_cache_misses", "Answers that had to be made.", status.answers.misses)

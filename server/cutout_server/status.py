@@ -8,6 +8,7 @@ from typing import Protocol
 from cutout_common import __version__
 from cutout_common.commit import commit
 
+from cutout_server.callers.accounts import Accounts, Use
 from cutout_server.imaging.store import ImageStore
 from cutout_server.models.memory import in_use
 from cutout_server.pools.device import DevicePool
@@ -77,16 +78,18 @@ class ServerStatus:
     stored_bytes: int
     store_capacity_bytes: int
     store_available: bool
+    callers: tuple[Use, ...]
 
 
 class StatusBoard:
     """Knows the state of the server and reads the rest from where it is."""
 
-    def __init__(self, pools: Pools, store: ImageStore, answers: Cache) -> None:
+    def __init__(self, pools: Pools, store: ImageStore, answers: Cache, accounts: Accounts) -> None:
         self.state = State.STARTING
         self._pools = pools
         self._store = store
         self._answers = answers
+        self._accounts = accounts
         self._started_s = time.monotonic()
 
     def read(self) -> ServerStatus:
@@ -102,6 +105,7 @@ class StatusBoard:
             stored_bytes=self._store.bytes,
             store_capacity_bytes=self._store.max_bytes,
             store_available=self._store.is_available,
+            callers=tuple(self._accounts.uses()),
         )
 
     @staticmethod

@@ -21,6 +21,7 @@ class Account:
         clock: Seconds.
 
     Attributes:
+        requests_in_hand: How many devices have admitted.
         sessions: How many are open.
         uploads: How many still arrive.
         arriving_bytes: What has arrived of them.
@@ -32,6 +33,7 @@ class Account:
         self.party = party
         self.caller = caller
         self.quotas = quotas
+        self.requests_in_hand = 0
         self.sessions = 0
         self.uploads = 0
         self.arriving_bytes = 0
@@ -46,7 +48,7 @@ class Account:
     @property
     def is_idle(self) -> bool:
         """Whether it is like one that was never used."""
-        held = self.sessions or self.uploads or self.stored_images
+        held = self.requests_in_hand or self.sessions or self.uploads or self.stored_images
         return not held and self._requests.is_full and self._pixels.is_full
 
     def allow(self, quotas: Quotas) -> None:

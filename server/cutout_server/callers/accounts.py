@@ -1,12 +1,26 @@
 """The accounts of all callers."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cutout_server.callers.account import Account
 from cutout_server.callers.quotas import Quotas
 
 # Callers without a key are as many as there are addresses: unused accounts leave when there are so many.
 SWEEP = 1024
+
+
+@dataclass
+class Use:
+    """What a caller uses of the server at one moment, by the names of its quotas."""
+
+    caller: str
+    requests_in_hand: int = 0
+    sessions: int = 0
+    stored_images: int = 0
+    stored_bytes: int = 0
+    unfinished_uploads: int = 0
+    unfinished_upload_bytes: int = 0
 
 
 class Accounts:
@@ -37,6 +51,19 @@ class Accounts:
                 self._sweep_at = max(SWEEP, 2 * len(self._accounts))
             account = self._accounts[party] = Account(party, caller, self._quotas(caller))
         return account
+
+    def uses(self) -> list[Use]:
+        """What each caller uses now, all its addresses together. Safe from any thread: it only reads."""
+        uses = {name: Use(name) for name in sorted(self._by_caller)}
+        for account in list(self._accounts.values()):
+            use = uses.setdefault(account.caller, Use(account.caller))
+            use.requests_in_hand += account.requests_in_hand
+            use.sessions += account.sessions
+            use.stored_images += account.stored_images
+            use.stored_bytes += account.stored_bytes
+            use.unfinished_uploads += account.uploads
+            use.unfinished_upload_bytes += account.arriving_bytes
+        return list(uses.values())
 
     def _quotas(self, caller: str) -> Quotas:
         return self._by_caller.get(caller, self._default)

@@ -102,9 +102,11 @@ class Pools:
             key=lambda pool: (not pool.admission.expects(who), not pool.admission.has_room(who, quota), pool.requests),
         )
         slot = Slot(pool, pool.admit(call.party, call.deadline_s, call.peer, quota))
+        call.account.requests_in_hand += 1
         try:
             yield slot
         finally:
+            call.account.requests_in_hand -= 1
             slot.leave()
 
     def on_unload(self, forget: Callable[[str], None]) -> None:

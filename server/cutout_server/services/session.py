@@ -126,6 +126,7 @@ class Sessions:
             error: CutoutError = DeadlineError(f"the prompt took longer than {self._prompt_deadline_s:g} s")
         except CutoutError as refused:
             error = refused
+            call.stages.note(refused)
         finally:
             session.stages.extend(call.stages)
             calls.begin(session)
