@@ -43,7 +43,7 @@ test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 fuzz: $(VENV)/.dev
-	CUTOUT_FUZZ_SECONDS=120 CUTOUT_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/adversarial/test_fuzz_rest.py tests/test_fuzz.py $(PYTEST)
+	FUZZ_SECONDS=120 FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/adversarial/test_fuzz_rest.py tests/test_fuzz.py $(PYTEST)
 
 check: $(VENV)/.dev node_modules/.package-lock.json
 	$(BIN)/ruff format --check $(SOURCES)

@@ -14,7 +14,7 @@ from PIL import Image
 
 # `make fuzz` asks for more.
 FEW = settings(
-    max_examples=int(os.environ.get("CUTOUT_FUZZ_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")),
     deadline=None,
     database=None,
     suppress_health_check=[*HealthCheck],

@@ -24,7 +24,7 @@ from adversarial.stack import BAD, Stack
 pytestmark = pytest.mark.slow
 
 EXAMPLES = 10
-SECONDS = float(os.environ.get("CUTOUT_FUZZ_SECONDS", "0"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 CHECKS = [not_a_server_error, response_schema_conformance, content_type_conformance]
 CONTRACT = Contract.load()
 API = schemathesis.openapi.from_dict(document(CONTRACT, Routes(CONTRACT), "Cutout"))
