@@ -177,6 +177,10 @@ def test_what_nobody_knows_is_said_to_be_unknown(content):
     assert outcome(content) == ("IMAGE_FORMAT_UNKNOWN" if content else "IMAGE_EMPTY")
 
 
+def segment(marker, data):
+    return b"\xff" + marker + struct.pack(">H", len(data) + 2) + data
+
+
 PNG, JPEG, GIF = FILES["png"], FILES["jpeg"], FILES["gif"]
 GIF_BODY = 13 + (3 << (GIF[10] & 7) + 1)
 PROGRESSIVE = FILES["progressive jpeg"]
@@ -195,6 +199,10 @@ HOSTILE = {
     "JPEG of a million segments": JPEG[:2] + b"\xff\xe5\0\2" * 1_000_000 + JPEG[2:],
     "JPEG with junk": JPEG[:20] + bytes(10_000_000) + JPEG[20:],
     "JPEG with padding": JPEG[:2] + b"\xff" * 10_000_000 + JPEG[2:],
+    "JPEG of a thousand parts of Exif": JPEG[:2] + segment(b"\xe1", b"Exif\0\0" + bytes(60_000)) * 1000 + JPEG[2:],
+    "JPEG of a million Photoshop resources": (
+        JPEG[:2] + segment(b"\xed", b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\1a\0" * 4000) * 250 + JPEG[2:]
+    ),
     "JPEG of a thousand scans": PROGRESSIVE[:-2] + LAST_SCAN * 1000 + b"\xff\xd9",
     "GIF with an endless comment": GIF[:GIF_BODY]
     + b"!\xfe"

@@ -12,9 +12,12 @@ import numpy as np
 # Generous beside what real files have: an ICC profile takes at most 255 segments, progressive pictures about 10 scans.
 MAX_SEGMENTS = 10_000
 MAX_SCANS = 100
+# Each is joined to those before it, or taken apart, by who reads the file. Cameras write one, editors some.
+MAX_METADATA = 64
 
 _END = b"\xff\xd9"
 _SCAN = 0xDA
+_EXIF, _PHOTOSHOP = b"\xe1Exif\0\0", b"\xedPhotoshop 3.0\0"  # Marker, and what stands behind the segment's length.
 _PROGRESSIVE = frozenset((0xC2, 0xCA))
 _FRAMES = _PROGRESSIVE | {0xC0, 0xC1, 0xC9}  # Which libjpeg reads.
 # What may stand between two scans: tables, restart intervals, application data, comments.
@@ -68,8 +71,12 @@ def ended(content: bytes) -> bytes:
 def _first_scan(content: bytes) -> tuple[int, int, bool]:
     """Where it stands, the number of the picture's components, and whether they come progressively."""
     at, components, is_progressive = 2, 0, False
+    metadata = 0
     for _ in range(MAX_SEGMENTS):
         marker = content[at + 1] if content[at] == 0xFF else 0
+        metadata += (content[at + 1 : at + 2] + content[at + 4 : at + 18]).startswith((_EXIF, _PHOTOSHOP))
+        if metadata > MAX_METADATA:
+            raise StructureError(f"more than {MAX_METADATA} segments of Exif and Photoshop data")
         if marker == _SCAN:
             return at, components, is_progressive
         if marker in _FRAMES:
