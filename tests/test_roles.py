@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from conftest import RunningServer, Stubs, run_server
 from cutout.v1 import model_service_pb2 as pb2
@@ -81,3 +82,13 @@ def test_who_is_the_operator_when_no_key_says(keys: list[dict[str, Any]], *, may
         else:
             with pytest.raises(PermissionDeniedError):
                 client.status()
+
+
+def test_the_operator_sees_what_each_caller_uses(keyed: RunningServer):
+    """By their names, in the status and in Python."""
+    with Client(keyed.address, api_key=LAB) as lab, Client(keyed.address, api_key=BOSS) as boss:
+        lab.upload(np.zeros((8, 8, 3), np.uint8))
+        found = {each.name: each for each in boss.status().callers}
+    assert set(found) == {"shop", "lab", "boss"}
+    assert (found["lab"].stored_images, found["shop"].stored_images) == (1, 0)
+    assert found["lab"].stored_bytes > 0

@@ -52,7 +52,7 @@ from cutout_client.prompts import (
 )
 from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
 from cutout_client.sessions import AsyncSession, Session
-from cutout_client.status import CacheStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
+from cutout_client.status import CacheStatus, CallerStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
 from cutout_client.streams import AsyncObjectStream, ObjectStream
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "Box",
     "CacheStatus",
     "CallCancelledError",
+    "CallerStatus",
     "Client",
     "CocoDataset",
     "ConceptScore",

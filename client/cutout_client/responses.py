@@ -22,7 +22,7 @@ from cutout_client.images import ImageId, Picture, UploadedImage
 from cutout_client.objects import SegmentedObject
 from cutout_client.prompts import Box
 from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
-from cutout_client.status import CacheStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
+from cutout_client.status import CacheStatus, CallerStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
 
 _HEALTH = ("unknown", "serving", "not_serving", "service_unknown")  # HealthCheckResponse.ServingStatus, from 0
 _Describing = segmentation_pb2.Segmentation | segmentation_pb2.SegmentedObject | segmentation_service_pb2.StreamHeader
@@ -155,6 +155,7 @@ def read_status(message: model_service_pb2.GetStatusResponse) -> ServerStatus:
         devices=tuple(_device(each) for each in message.devices),
         image_store=ImageStoreStatus(**_values(message.image_store, ImageStoreStatus)),
         answers=CacheStatus(**_values(message.answers, CacheStatus)),
+        callers=tuple(CallerStatus(**_values(each, CallerStatus)) for each in message.callers),
     )
 
 

@@ -83,6 +83,19 @@ class ImageStoreStatus:
 
 
 @dataclass(frozen=True)
+class CallerStatus:
+    """What one caller uses of the server, by the name that the operator gave its keys."""
+
+    name: str
+    requests_in_hand: int
+    sessions: int
+    stored_images: int
+    stored_bytes: int
+    unfinished_uploads: int
+    unfinished_upload_bytes: int
+
+
+@dataclass(frozen=True)
 class ServerStatus:
     """A server at this moment.
 
@@ -94,6 +107,7 @@ class ServerStatus:
         devices: One for each device.
         image_store: The uploaded pictures.
         answers: Those kept for equal requests; its bound is 0 where none are.
+        callers: What each uses; empty from servers that do not say.
     """
 
     version: str
@@ -103,3 +117,4 @@ class ServerStatus:
     image_store: ImageStoreStatus
     answers: CacheStatus
     commit: str = ""
+    callers: tuple[CallerStatus, ...] = ()

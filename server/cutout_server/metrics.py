@@ -179,7 +179,7 @@ class _StatusCollector(Collector):
         for name, text in PER_CALLER.items():
             gauge = GaugeMetricFamily(f"cutout_caller_{name}", text, labels=["caller"])
             for use in status.callers:
-                gauge.add_metric([use.caller], getattr(use, name))
+                gauge.add_metric([use.name], getattr(use, name))
             yield gauge
         yield _gauge("cutout_answers_cache_bytes", "Answers held.", status.answers.bytes)
         yield CounterMetricFamily("cutout_answers_cache_hits", "Answers found.", status.answers.hits)

@@ -14,7 +14,7 @@ SWEEP = 1024
 class Use:
     """What a caller uses of the server at one moment, by the names of its quotas."""
 
-    caller: str
+    name: str
     requests_in_hand: int = 0
     sessions: int = 0
     stored_images: int = 0

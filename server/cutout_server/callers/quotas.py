@@ -19,7 +19,7 @@ class Quotas(BaseModel):
     requests_in_hand: int = Field(
         0, ge=0, description="Requests admitted on a device; 0 is three quarters of max_requests_per_device."
     )
-    sessions: int = Field(64, ge=1, description="Open sessions.")
+    sessions: int = Field(32, ge=1, description="Open sessions.")
     stored_bytes: int = Field(0, ge=0, description="Uploaded pictures' files; 0 is all that there is room for.")
     stored_images: int = Field(0, ge=0, description="Their number; likewise.")
     unfinished_uploads: int = Field(64, ge=1, description="Uploads that still arrive, those of sessions too.")

@@ -215,6 +215,7 @@ def status(status: ServerStatus) -> model_service_pb2.GetStatusResponse:
             for device in status.devices
         ],
         answers=model_service_pb2.CacheStatus(**vars(status.answers)),
+        callers=[model_service_pb2.CallerStatus(**vars(use)) for use in status.callers],
         image_store=model_service_pb2.ImageStoreStatus(
             images=status.stored_images,
             bytes=status.stored_bytes,
