@@ -278,6 +278,35 @@ def test_draining_ends_idle_sessions(photos: dict[str, Photo]):
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+def test_who_reads_later_holds_no_seat_until_then(photos: dict[str, Photo]):
+    """Streams whose callers read nothing for now let others in, and are whole when they are read after all."""
+    probe = Probe()
+    probe.gate.set()
+    picture = io.BytesIO()
+    Pillow.new("RGB", (1200, 1200)).save(picture, "png")
+    boxes = [mask_pb2.Box(x_min=x, y_min=20, x_max=1190, y_max=1190) for x in range(100) if x != 13]
+    options = Options(mask_formats=[mask_pb2.MASK_FORMAT_BITS])
+    request = pb2.SegmentByBoxRequest(image={"content": picture.getvalue()}, boxes=boxes, options=options)
+    with (
+        probe_family(probe) as model,
+        run_server(models=[model], max_requests_per_device=2, max_stall_s=PATIENCE_S) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        channels = [stack.enter_context(server.channel()) for _ in range(3)]
+        later = [
+            Stubs.over(channel).segmentation.StreamSegmentation(pb2.StreamSegmentationRequest(box=request))
+            for channel in channels[:2]
+        ]
+        wait_until(lambda: probe.count("decode") > 0 and server.app.status().devices[0].requests == 0)
+        small = pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=[BOX])
+        assert Stubs.over(channels[2]).segmentation.SegmentByBox(small).segmentation.objects
+        assert probe.count("decode") < 2 * len(boxes)
+        for stream in later:
+            events, objects, _ = assembled(stream)
+            assert (len(objects), events[-1]) == (len(boxes), "summary")
+        assert server.app.status().devices[0].requests == 0
+
+
 def test_who_never_reads_gives_its_seat_back(photos: dict[str, Photo]):
     """Callers who open streams and read nothing do not lock out the next one."""
     probe = Probe()
@@ -299,14 +328,17 @@ def test_who_never_reads_gives_its_seat_back(photos: dict[str, Photo]):
             )
             for channel in channels[:2]
         ]
-        wait_until(lambda: server.app.status().devices[0].requests == 2)
-        wait_until(lambda: server.app.status().devices[0].requests == 0)
+        wait_until(lambda: probe.count("decode") > 0 and server.app.status().devices[0].requests == 0)
         small = pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=[BOX])
         assert Stubs.over(channels[2]).segmentation.SegmentByBox(small).segmentation.objects
-        metrics = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
+        ended = 'grpc_code="DEADLINE_EXCEEDED",grpc_method="StreamSegmentation"'
+
+        def both_ended() -> object:
+            metrics = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
+            return re.search(rf"grpc_server_handled_total\{{{ended}.*}} 2.0", metrics)
+
+        wait_until(both_ended)
         for call in idle:
             with pytest.raises(grpc.RpcError, match="took in nothing") as told:
                 list(call)
             assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    ended = 'grpc_code="DEADLINE_EXCEEDED",grpc_method="StreamSegmentation"'
-    assert re.search(rf"grpc_server_handled_total\{{{ended}.*}} 2.0", metrics)

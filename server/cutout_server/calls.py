@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from cutout_server.callers.account import NOBODY, Account
 from cutout_server.errors import CutoutError, QuotaError
@@ -53,6 +54,14 @@ async def _unbounded(nbytes: int) -> None:
     """Room for whatever comes."""
 
 
+class Resting(Protocol):
+    """Something that a call holds and can do without for a while."""
+
+    def rest(self) -> bool:
+        """Gives it back until the call goes on, and says whether it is given back."""
+        ...
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of an RPC.
@@ -63,6 +72,7 @@ class Call:
         deadline_s: On the clock of time.monotonic; infinite for sessions, which live by their idle time.
         stages: Where the time went.
         peer: The caller's address.
+        resting: What it holds and gives back while nothing but its caller is waited for.
         hold_answer: Waits for room for so many bytes of its answer.
         account: What the caller uses of the server.
     """
@@ -72,6 +82,7 @@ class Call:
     deadline_s: float
     stages: Stages = field(default_factory=Stages)
     peer: str = ""
+    resting: list[Resting] = field(default_factory=list)
     hold_answer: Callable[[int], Awaitable[None]] = _unbounded
     account: Account = NOBODY
 

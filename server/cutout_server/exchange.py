@@ -17,6 +17,8 @@ from cutout_server.errors import DeadlineError, OverloadedError
 SLOWEST_BYTES_PER_S = 64 * 1024
 # For room in the budget of bytes, before a call is turned away.
 ROOM_S = 10.0
+# A caller who takes in nothing for so long keeps others from what its call holds.
+REST_AFTER_S = 0.5
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -100,6 +102,7 @@ class Exchange:
             first = await self.read()
             self._kept = len(first or b"")
             return first
+        self._message.shrink(self._kept)
         data = await self._context.read()
         if data is not grpc.aio.EOF:
             await self._hold(self._message, self._kept + len(data))
@@ -126,7 +129,7 @@ class Exchange:
         await self.hold_answer(len(data))
         try:
             async with asyncio.timeout(self._bounds.max_stall_s + len(data) / SLOWEST_BYTES_PER_S):
-                await self._context.write(data)
+                await self._written(data)
         except TimeoutError:
             raise DeadlineError(
                 f"the caller took in nothing of the answer for {self._bounds.max_stall_s:g} s", reason="CALLER_STALLED"
@@ -134,6 +137,17 @@ class Exchange:
         self.sent += 1
         self._answer.shrink(0)
         self._bounds.trimmer.freed(len(data))
+
+    async def _written(self, data: bytes) -> None:
+        writing = asyncio.ensure_future(self._context.write(data))
+        try:
+            done, _ = await asyncio.wait({writing}, timeout=REST_AFTER_S)
+            while not done:
+                rested = [each.rest() for each in calls.current().resting]
+                done, _ = await asyncio.wait({writing}, timeout=None if all(rested) else REST_AFTER_S)
+            writing.result()
+        finally:
+            writing.cancel()
 
     async def _unless_short(self, reading: "asyncio.Future[Any]") -> None:
         short = asyncio.ensure_future(self._bounds.received.short())

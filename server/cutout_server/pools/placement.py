@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
-from cutout_server.errors import NotFoundError
+from cutout_server.errors import NotFoundError, OverloadedError, QuotaError
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, IMAGE_FEATURES, Answer, Operation, Query
 from cutout_server.models.runtime import Runtime
@@ -26,6 +26,9 @@ class Slot:
         self.pool = pool
         self.turn = turn
         self._taken_s = time.monotonic()
+        self._asking = 0
+        self._is_resting = False
+        self._resuming = asyncio.Lock()
 
     async def ask(self, operation: Operation[Query, Answer], spec: ModelSpec, question: Query) -> Answer:
         """One question; see `ask_all`."""
@@ -42,7 +45,12 @@ class Slot:
         """See DevicePool.ask; the deadline is the current call's unless another one is given."""
         if deadline_s is None:
             deadline_s = calls.current().deadline_s
-        return await self.pool.ask(self.turn, operation, spec, questions, deadline_s=deadline_s)
+        self._asking += 1
+        try:
+            await self._resume()
+            return await self.pool.ask(self.turn, operation, spec, questions, deadline_s=deadline_s)
+        finally:
+            self._asking -= 1
 
     async def embed(self, spec: ModelSpec, picture: Picture) -> Embedding:
         """The picture's embedding, from the cache, from another's encode, or from one of its own."""
@@ -72,11 +80,35 @@ class Slot:
 
     def step_back(self) -> None:
         """Lets those go first who came meanwhile: what work of many long passes owes to the others."""
-        self.pool.fair_queue.step_back(self.turn)
+        if not self._is_resting:
+            self.pool.fair_queue.step_back(self.turn)
+
+    def rest(self) -> bool:
+        """Gives the slot back until the next question, unless one is under way; says whether it is given back."""
+        if not self._asking:
+            self.leave()
+            self._is_resting = True
+        return self._is_resting
 
     def leave(self) -> None:
         """Gives the slot back."""
-        self.pool.leave(self.turn, time.monotonic() - self._taken_s)
+        if not self._is_resting:
+            self.pool.leave(self.turn, time.monotonic() - self._taken_s)
+
+    async def _resume(self) -> None:
+        """Takes a slot again. Who was in already is not refused: it waits as long as callers are told to."""
+        call = calls.current()
+        quota = call.account.quotas.requests_in_hand
+        async with self._resuming:
+            while self._is_resting:
+                try:
+                    self.turn = self.pool.admit(self.turn.caller, self.turn.deadline_s, call.peer, quota)
+                except (OverloadedError, QuotaError) as full:
+                    with calls.stage("queue"):
+                        await asyncio.sleep(full.retry_after_s or 0)
+                else:
+                    self._taken_s = time.monotonic()
+                    self._is_resting = False
 
 
 class Pools:
@@ -103,10 +135,12 @@ class Pools:
         )
         slot = Slot(pool, pool.admit(call.party, call.deadline_s, call.peer, quota))
         call.account.requests_in_hand += 1
+        call.resting.append(slot)
         try:
             yield slot
         finally:
             call.account.requests_in_hand -= 1
+            call.resting.remove(slot)
             slot.leave()
 
     def on_unload(self, forget: Callable[[str], None]) -> None:
