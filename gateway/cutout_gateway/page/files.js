@@ -10,8 +10,7 @@ const BLACK_AND_WHITE = [[0, 0, 0], [255, 255, 255]];
 const MOST_LABELS = 255;
 
 /** The picture inside the masks of objects, transparent elsewhere, cut to their size. */
-export async function cutoutPng(picture, objects) {
-  const inside = union(picture, objects);
+export async function cutoutPng(picture, objects, inside = union(picture, objects)) {
   const boxes = objects.map((each) => shapeOf(each).box);
   const left = Math.min(...boxes.map((box) => box.xMin));
   const top = Math.min(...boxes.map((box) => box.yMin));
@@ -31,8 +30,8 @@ export async function cutoutPng(picture, objects) {
 }
 
 /** White inside, black outside, of the picture's size. */
-export function maskPng(picture, objects) {
-  return indexedPng(picture.width, picture.height, union(picture, objects), BLACK_AND_WHITE);
+export function maskPng(picture, objects, inside = union(picture, objects)) {
+  return indexedPng(picture.width, picture.height, inside, BLACK_AND_WHITE);
 }
 
 /** Every pixel has the number of its object, in the order of the list, 0 for none; of two the later is on top. */
@@ -40,7 +39,7 @@ export function labelMapPng(picture, objects) {
   if (objects.length > MOST_LABELS) throw new Error(`A label map has room for ${MOST_LABELS} objects; hide some.`);
   const indices = new Uint8Array(picture.width * picture.height);
   objects.forEach((object, i) => {
-    const { pixels } = shapeOf(object);
+    const pixels = shapeOf(object).pixels();
     for (let at = 0; at < pixels.length; at++) if (pixels[at]) indices[at] = i + 1;
   });
   const palette = [[0, 0, 0], ...objects.map(({ colour }) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)))];
@@ -70,8 +69,9 @@ export async function everything(picture, objects) {
   ];
   for (const [i, object] of objects.entries()) {
     const name = `${String(i + 1).padStart(3, "0")}-${fileName(nameOf(object))}.png`;
-    files.push({ name: `cutouts/${name}`, data: await cutoutPng(picture, [object]) });
-    files.push({ name: `masks/${name}`, data: await maskPng(picture, [object]) });
+    const inside = shapeOf(object).pixels();
+    files.push({ name: `cutouts/${name}`, data: await cutoutPng(picture, [object], inside) });
+    files.push({ name: `masks/${name}`, data: await maskPng(picture, [object], inside) });
   }
   return zip(files);
 }
@@ -89,9 +89,10 @@ export function save(blob, name) {
 }
 
 function union(picture, objects) {
+  if (objects.length === 1) return shapeOf(objects[0]).pixels();
   const all = new Uint8Array(picture.width * picture.height);
   for (const object of objects) {
-    const { pixels } = shapeOf(object);
+    const pixels = shapeOf(object).pixels();
     for (let at = 0; at < pixels.length; at++) all[at] |= pixels[at];
   }
   return all;

@@ -2,9 +2,12 @@
 
 import { FORMATS, Shape } from "./shape.js";
 
+const REDUCED = 2048; // sides of larger pictures while all of them is on the screen: drawing is many times as fast
+
 export class Picture {
   #api;
   #stored = null;
+  #reduced = null;
 
   /**
    * @param {import("./api.js").Api} api
@@ -28,6 +31,12 @@ export class Picture {
     }
     this.width = this.bitmap.width;
     this.height = this.bitmap.height;
+    if (Math.max(this.width, this.height) > 2 * REDUCED) this.#reduced = await reduced(this.bitmap);
+  }
+
+  /** What to draw where a pixel is so large on the screen: all of it, or as much of it as can be seen. */
+  at(zoom) {
+    return this.#reduced && zoom * this.width <= this.#reduced.width ? this.#reduced : this.bitmap;
   }
 
   /** The file's name without its ending. */
@@ -82,5 +91,12 @@ export class Picture {
 
   close() {
     this.bitmap?.close();
+    this.#reduced?.close();
   }
+}
+
+function reduced(bitmap) {
+  const scale = REDUCED / Math.max(bitmap.width, bitmap.height);
+  const size = { resizeWidth: Math.ceil(bitmap.width * scale), resizeHeight: Math.ceil(bitmap.height * scale) };
+  return createImageBitmap(bitmap, { ...size, resizeQuality: "high" });
 }

@@ -1,4 +1,4 @@
-/** PNG files with a palette: exact, one byte a pixel, without the browser's colour management. */
+/** PNG files with a palette: exact, one bit or byte a pixel, without the browser's colour management. */
 
 import { crc32 } from "./crc.js";
 
@@ -13,23 +13,33 @@ const INDEXED = 3;
  * @returns {Promise<Blob>}
  */
 export async function indexedPng(width, height, indices, palette) {
-  const rows = new Uint8Array((width + 1) * height); // each begins with its filter, 0: none
-  for (let row = 0; row < height; row++) {
-    rows.set(indices.subarray(row * width, (row + 1) * width), row * (width + 1) + 1);
-  }
+  const depth = palette.length === 2 ? 1 : 8; // bits a pixel
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
-  header.setUint8(8, 8); // bits
+  header.setUint8(8, depth);
   header.setUint8(9, INDEXED);
   const parts = [
     new Uint8Array(SIGNATURE),
     chunk("IHDR", new Uint8Array(header.buffer)),
     chunk("PLTE", new Uint8Array(palette.flat())),
-    chunk("IDAT", await deflated(rows)),
+    chunk("IDAT", await deflated(rows(width, height, indices, depth))),
     chunk("IEND", new Uint8Array(0)),
   ];
   return new Blob(parts, { type: "image/png" });
+}
+
+/** Each begins with its filter, 0: none. Bits are packed with the leftmost pixel in the highest. */
+function rows(width, height, indices, depth) {
+  const length = 1 + Math.ceil((width * depth) / 8);
+  const all = new Uint8Array(length * height);
+  for (let row = 0; row < height; row++) {
+    const from = row * width;
+    const to = row * length + 1;
+    if (depth === 8) all.set(indices.subarray(from, from + width), to);
+    else for (let x = 0; x < width; x++) if (indices[from + x]) all[to + (x >> 3)] |= 128 >> (x & 7);
+  }
+  return all;
 }
 
 function chunk(name, data) {

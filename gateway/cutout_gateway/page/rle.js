@@ -10,8 +10,10 @@ export function decode({ size: [height, width], counts }) {
   let at = 0; // counted down the columns
   let inside = false;
   for (const length of runs(counts)) {
-    if (inside) {
-      for (let end = at + length, i = at; i < end; i++) mask[(i % height) * width + Math.floor(i / height)] = 1;
+    for (let i = at; inside && i < at + length; ) {
+      const column = Math.floor(i / height);
+      const end = Math.min(at + length, (column + 1) * height);
+      for (let pixel = (i - column * height) * width + column; i < end; i++, pixel += width) mask[pixel] = 1;
     }
     at += length;
     inside = !inside;
