@@ -2,7 +2,7 @@
 
 python benchmarks/decoding.py [--quick] [--json FILE]
 
-The first table is why ordinary pictures are decoded in threads; `pipelines/picture_decoder.py` says which are.
+The first table is why ordinary pictures are decoded in threads; `images/decoder.py` says which are.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from cutout_server.images.decoder import is_long
+from cutout_server.images.decoder_processes import Decoders
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, open_file
-from cutout_server.pipelines.decoders import Decoders
-from cutout_server.pipelines.picture_decoder import is_long
 from harness.photographs import photograph
 from harness.report import Row, Table
 from harness.rounds import Sample, interleave, ratio

@@ -33,8 +33,9 @@ from cutout_common.heap import keep_freed
 from cutout_server import interceptors, messages, metrics
 from cutout_server.app import App
 from cutout_server.convert import requests, responses
+from cutout_server.images import pictures
 from cutout_server.imaging import decode
-from cutout_server.pipelines import finishing, pictures
+from cutout_server.pipelines import finishing
 from cutout_server.settings import Settings
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))

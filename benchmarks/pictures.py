@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+from cutout_server.images.early_decoding import EarlyDecoding
+from cutout_server.images.pixel_budget import PixelBudget
 from cutout_server.imaging.decode import ImageLimits, decode, digest
 from cutout_server.models.builtin import load
 from cutout_server.models.queries import DecodeQuery
-from cutout_server.pipelines.arrivals import Arrivals
-from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.types import Box, ModelFiles, ObjectPrompt, RgbImage
 from harness.photographs import jpeg, photograph
 from harness.report import Row, Table
@@ -88,7 +88,7 @@ def _arriving(plan: Plan) -> Table:
 
 
 async def _as_it_arrives(file: bytes) -> float:
-    arrivals = Arrivals(PixelBudget(2 * LIMITS.max_pixels), LIMITS)
+    arrivals = EarlyDecoding(PixelBudget(2 * LIMITS.max_pixels), LIMITS)
     with tempfile.NamedTemporaryFile() as stored:
         arrival = arrivals.expect(Path(stored.name))
         for start in range(0, len(file), PIECE_BYTES):

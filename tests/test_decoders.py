@@ -12,9 +12,9 @@ import psutil
 import pytest
 from cutout_server import calls
 from cutout_server.errors import InvalidRequestError, UnavailableError
+from cutout_server.images import decoder_processes as decoders_module
+from cutout_server.images.decoder_processes import Decoders
 from cutout_server.imaging.decode import ImageLimits, decode, open_file
-from cutout_server.pipelines import decoders as decoders_module
-from cutout_server.pipelines.decoders import Decoders
 from test_imaging_malformed import FILES
 from waiting import PATIENCE_S, until, wait_until
 
@@ -27,7 +27,7 @@ DAMAGED = FILES["png"][:MIDDLE] + bytes(9) + FILES["png"][MIDDLE + 9 :]
 PARENT = """
 import asyncio, sys
 from cutout_server.imaging.decode import ImageLimits, open_file
-from cutout_server.pipelines.decoders import Decoders
+from cutout_server.images.decoder_processes import Decoders
 from test_decoders import Observer
 async def main():
     decoders = Decoders(1, 30, Observer())

@@ -9,7 +9,7 @@ import pytest
 from conftest import Photo, Stubs, encode, run_server
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
-from cutout_server.pipelines import picture_decoder
+from cutout_server.images import decoder
 from probe_family import Probe, probe_family
 from test_imaging_malformed import FILES, HOSTILE
 from waiting import PATIENCE_S
@@ -41,7 +41,7 @@ def probed_stubs(request: pytest.FixtureRequest):
         server.channel() as channel,
     ):
         if request.param == "processes":
-            patch.setattr(picture_decoder, "THREAD_WORK", 0)
+            patch.setattr(decoder, "THREAD_WORK", 0)
         yield Stubs.over(channel)
 
 

@@ -5,8 +5,8 @@ import ipaddress
 import httpx
 import pytest
 from cutout_server.errors import PermissionDeniedError
-from cutout_server.imaging.addresses import is_public
-from cutout_server.imaging.fetch import FetchPolicy, fetch
+from cutout_server.images.addresses import is_public
+from cutout_server.images.fetch import FetchPolicy, fetch
 
 # IANA's registries of special-purpose addresses for IPv4 and IPv6, line by line, and multicast.
 REGISTRY_V4 = """0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24
@@ -111,7 +111,7 @@ async def test_redirects_to_metadata_are_refused(address: str, monkeypatch: pyte
     async def resolve(host: str, port: int) -> list[str]:
         return [address if host == "metadata.example" else "8.8.8.8"]
 
-    monkeypatch.setattr("cutout_server.imaging.fetch._get_from", answer)
+    monkeypatch.setattr("cutout_server.images.fetch._get_from", answer)
     with pytest.raises(PermissionDeniedError, match="no public address"):
         await fetch("https://pictures.example/cat.jpg", FetchPolicy(), resolve=resolve)
     assert asked == ["8.8.8.8"]

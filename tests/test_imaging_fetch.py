@@ -12,8 +12,8 @@ import httpx
 import pytest
 from certificates import self_signed
 from cutout_server.errors import InvalidRequestError, PermissionDeniedError
-from cutout_server.imaging import fetch as fetching
-from cutout_server.imaging.fetch import FetchPolicy, fetch
+from cutout_server.images import fetch as fetching
+from cutout_server.images.fetch import FetchPolicy, fetch
 from waiting import PATIENCE_S
 
 PICTURE = bytes(range(256)) * 400

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from cutout_server import calls
+from cutout_server.images import pictures as pictures_module
+from cutout_server.images.decoder import PictureDecoder
+from cutout_server.images.decoder_processes import Decoders
+from cutout_server.images.early_decoding import EarlyDecoding
+from cutout_server.images.pictures import Pictures
+from cutout_server.images.pixel_budget import PixelBudget
+from cutout_server.images.private_folder import PrivateFolder
+from cutout_server.images.store import ImageStore
 from cutout_server.imaging import decode
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, key
-from cutout_server.imaging.folder import PrivateFolder
-from cutout_server.imaging.store import ImageStore
-from cutout_server.pipelines import pictures as pictures_module
-from cutout_server.pipelines.arrivals import Arrivals
-from cutout_server.pipelines.budget import PixelBudget
-from cutout_server.pipelines.decoders import Decoders
-from cutout_server.pipelines.picture_decoder import PictureDecoder
-from cutout_server.pipelines.pictures import Pictures
 from cutout_server.types import FileImage, ImageSource, Picture, TensorImage
 from PIL import Image
 from waiting import PATIENCE_S, until
@@ -99,7 +99,7 @@ async def pictures(executor: Counting, observer: Observer) -> AsyncIterator[Pict
     store = ImageStore(PrivateFolder(None), max_bytes=1 << 20, max_images=1, max_upload_bytes=1 << 20, ttl_s=60)
     limits = {"inline": LIMITS, "uploaded": LIMITS}
     budget = PixelBudget(30 * 40, callers_share=1)
-    arrivals = Arrivals(budget, LIMITS)
+    arrivals = EarlyDecoding(budget, LIMITS)
     decoders = Decoders(1, 30, observer)
     decoder = PictureDecoder(executor, decoders)
     yield Pictures(store, decoder, executor, budget, arrivals, fetching=None, observer=observer, **limits)

@@ -18,7 +18,7 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import Client
 from cutout_server.app import App
 from cutout_server.errors import DeadlineError, InvalidRequestError
-from cutout_server.imaging.fetch import FetchPolicy
+from cutout_server.images.fetch import FetchPolicy
 from cutout_server.pipelines import response_cache
 from cutout_server.pipelines.response_cache import ResponseCache, ResponseKey, digest
 from cutout_server.types import Box, MaskFormat, ObjectPrompt, Options, PromptsRequest, Strategy

@@ -32,23 +32,23 @@ from cutout_server.convert.requests import RequestReader
 from cutout_server.daemon import in_daemon_thread
 from cutout_server.exchange import Bounds
 from cutout_server.gate import Gate
+from cutout_server.images.decoder import PictureDecoder
+from cutout_server.images.decoder_processes import Decoders
+from cutout_server.images.early_decoding import EarlyDecoding
+from cutout_server.images.fetch import FetchPolicy
+from cutout_server.images.pictures import Pictures
+from cutout_server.images.pixel_budget import PixelBudget
+from cutout_server.images.private_folder import PrivateFolder
+from cutout_server.images.store import ImageStore
+from cutout_server.images.uploads import Uploads
 from cutout_server.imaging.decode import ImageLimits
-from cutout_server.imaging.fetch import FetchPolicy
-from cutout_server.imaging.folder import PrivateFolder
-from cutout_server.imaging.store import ImageStore
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
 from cutout_server.models.devices import check_devices
-from cutout_server.pipelines.arrivals import Arrivals
-from cutout_server.pipelines.budget import PixelBudget
-from cutout_server.pipelines.decoders import Decoders
 from cutout_server.pipelines.generate import GeneratePipeline
-from cutout_server.pipelines.picture_decoder import PictureDecoder
-from cutout_server.pipelines.pictures import Pictures
 from cutout_server.pipelines.response_cache import ResponseCache
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.segment import SegmentPipeline
-from cutout_server.pipelines.uploads import Uploads
 from cutout_server.places import Places
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.fair import FairThreads
@@ -319,7 +319,7 @@ class App:
         )
         uploaded = ImageLimits(settings.max_upload_bytes, settings.max_image_pixels)
         budget = PixelBudget(settings.max_pixels_in_hand)
-        self._arrivals = Arrivals(budget, uploaded)
+        self._arrivals = EarlyDecoding(budget, uploaded)
         pictures = Pictures(
             self._store,
             PictureDecoder(self._decoding, self._decoders),

@@ -9,7 +9,7 @@ from cutout_common import __version__
 from cutout_common.commit import commit
 
 from cutout_server.callers.accounts import Accounts, Use
-from cutout_server.imaging.store import ImageStore
+from cutout_server.images.store import ImageStore
 from cutout_server.models.memory import in_use
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.placement import Pools

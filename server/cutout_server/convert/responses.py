@@ -15,7 +15,7 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 
 from cutout_server.calls import Stages
 from cutout_server.catalogue import ModelSpec
-from cutout_server.imaging.store import StoredFile
+from cutout_server.images.store import StoredFile
 from cutout_server.status import ServerStatus, State
 from cutout_server.types import (
     AnswerFacts,

@@ -9,11 +9,11 @@ from functools import partial
 from cutout_server import calls
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
+from cutout_server.images.pictures import Pictures
 from cutout_server.pipelines.concepts import Concepts
 from cutout_server.pipelines.context import Context, EmbeddedImage, SelectedModels, Shared, Slots
 from cutout_server.pipelines.kinds.kind import Kind
 from cutout_server.pipelines.kinds.registry import kind_of
-from cutout_server.pipelines.pictures import Pictures
 from cutout_server.pipelines.response_cache import ResponseKey, digest
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.run import Run

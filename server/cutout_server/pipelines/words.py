@@ -8,7 +8,7 @@ from cutout_server.models.operations import DETECT, SEGMENT_TEXT
 from cutout_server.models.queries import DetectQuery, TextQuery
 from cutout_server.pipelines.candidates import Candidate, LowResMask
 from cutout_server.pipelines.context import Context
-from cutout_server.pipelines.decoding import LabelledPrompt
+from cutout_server.pipelines.prompt_decoding import LabelledPrompt
 from cutout_server.types import (
     Exemplar,
     ObjectPrompt,

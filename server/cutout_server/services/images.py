@@ -13,8 +13,8 @@ from cutout_server.convert import responses
 from cutout_server.convert.checks import renamed
 from cutout_server.convert.requests import OVERLAY_NAMES, RequestReader
 from cutout_server.errors import InvalidRequestError
+from cutout_server.images.uploads import Uploads
 from cutout_server.pipelines.segment import SegmentPipeline
-from cutout_server.pipelines.uploads import Uploads
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

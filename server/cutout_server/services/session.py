@@ -23,9 +23,9 @@ from cutout_server.errors import (
     UnavailableError,
     to_status,
 )
+from cutout_server.images.uploads import Uploads
 from cutout_server.pipelines.context import EmbeddedImage
 from cutout_server.pipelines.segment import SegmentPipeline
-from cutout_server.pipelines.uploads import Uploads
 from cutout_server.services import answers
 from cutout_server.services.room import Room
 from cutout_server.types import StoredImage

@@ -10,8 +10,8 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.pipelines.candidates import Proposals
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
-from cutout_server.pipelines.decoding import LabelledPrompt, decode_prompts
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
+from cutout_server.pipelines.prompt_decoding import LabelledPrompt, decode_prompts
 from cutout_server.pipelines.views import Views, best_view, moved
 from cutout_server.types import Box, ObjectPrompt, Picture, PromptsRequest, SegmentedObject, Task
 

@@ -9,9 +9,9 @@ from cutout_server.errors import InvalidRequestError
 from cutout_server.lacking import no_exemplars, no_rewriter
 from cutout_server.pipelines.candidates import Proposals, in_chunks
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
-from cutout_server.pipelines.decoding import decode_prompts
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
 from cutout_server.pipelines.omissions import Omissions
+from cutout_server.pipelines.prompt_decoding import decode_prompts
 from cutout_server.pipelines.words import detect, segment_text
 from cutout_server.types import Rewriting, RewrittenPhrase, Task, TextRequest
 from cutout_server.wording import reading

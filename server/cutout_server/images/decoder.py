@@ -3,8 +3,8 @@
 import asyncio
 from concurrent.futures import Executor
 
+from cutout_server.images.decoder_processes import Decoders
 from cutout_server.imaging.decode import OpenedFile
-from cutout_server.pipelines.decoders import Decoders
 from cutout_server.types import Picture, RgbImage
 
 # Half a second to a second of a thread, which nothing can stop: ordinary JPEGs of any size, photographs in other

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from cutout_server import calls
 from cutout_server.errors import OverloadedError
-from cutout_server.pipelines.budget import PixelBudget
+from cutout_server.images.pixel_budget import PixelBudget
 from waiting import PATIENCE_S, until
 
 

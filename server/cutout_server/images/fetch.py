@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import httpx
 from cutout_common import __version__
+
 from cutout_server.errors import InvalidRequestError, PermissionDeniedError
-from cutout_server.imaging.addresses import is_public
+from cutout_server.images.addresses import is_public
 
 # Host and port to addresses, as text.
 Resolver = Callable[[str, int], Awaitable[list[str]]]

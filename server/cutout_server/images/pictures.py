@@ -12,12 +12,12 @@ from blake3 import blake3
 
 from cutout_server import calls
 from cutout_server.errors import PermissionDeniedError
+from cutout_server.images.decoder import PictureDecoder, room
+from cutout_server.images.early_decoding import EarlyDecoding
+from cutout_server.images.fetch import FetchPolicy, fetch
+from cutout_server.images.pixel_budget import PixelBudget
+from cutout_server.images.store import ImageStore
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, from_tensor, open_file
-from cutout_server.imaging.fetch import FetchPolicy, fetch
-from cutout_server.imaging.store import ImageStore
-from cutout_server.pipelines.arrivals import Arrivals
-from cutout_server.pipelines.budget import PixelBudget
-from cutout_server.pipelines.picture_decoder import PictureDecoder, room
 from cutout_server.types import FileImage, ImageSource, Picture, StoredImage, TensorImage, UriImage
 
 K = TypeVar("K")
@@ -44,7 +44,7 @@ class Pictures:
         decoder: PictureDecoder,
         encoding: Executor,
         budget: PixelBudget,
-        arrivals: Arrivals,
+        arrivals: EarlyDecoding,
         *,
         inline: ImageLimits,
         uploaded: ImageLimits,

@@ -6,15 +6,15 @@ from concurrent.futures import Executor
 
 from cutout_server import calls
 from cutout_server.errors import InvalidRequestError
+from cutout_server.images.early_decoding import EarlyDecoding
+from cutout_server.images.store import ImageStore, StoredFile, Upload
 from cutout_server.imaging.decode import ImageHeader, ImageLimits, probe
-from cutout_server.imaging.store import ImageStore, StoredFile, Upload
-from cutout_server.pipelines.arrivals import Arrivals
 
 
 class Uploads:
     """Takes files in; only what its header shows to be a picture within the limits is kept."""
 
-    def __init__(self, store: ImageStore, executor: Executor, limits: ImageLimits, arrivals: Arrivals) -> None:
+    def __init__(self, store: ImageStore, executor: Executor, limits: ImageLimits, arrivals: EarlyDecoding) -> None:
         self.store = store
         self._arrivals = arrivals
         self._executor = executor

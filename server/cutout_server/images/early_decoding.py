@@ -6,10 +6,10 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cutout_server.imaging.arriving import look_at
+from cutout_server.images.early_header import look_at
+from cutout_server.images.growing_file import GrowingFile
+from cutout_server.images.pixel_budget import PixelBudget
 from cutout_server.imaging.decode import ImageLimits
-from cutout_server.imaging.growing import GrowingFile
-from cutout_server.pipelines.budget import PixelBudget
 from cutout_server.types import RgbImage
 
 AT_ONCE = 2  # Threads that may wait for slow callers; the files of others are decoded when they are whole.
@@ -25,7 +25,7 @@ class Arrival:
         is_over: Set when nobody wants it any more.
     """
 
-    def __init__(self, arrivals: "Arrivals", path: Path) -> None:
+    def __init__(self, arrivals: "EarlyDecoding", path: Path) -> None:
         self.file: GrowingFile | None = None
         self.decoded: asyncio.Future[RgbImage | None] = asyncio.get_running_loop().create_future()
         self.is_over = asyncio.Event()
@@ -54,7 +54,7 @@ class Arrival:
         self.is_over.set()
 
 
-class Arrivals:
+class EarlyDecoding:
     """Keeps what was decoded until it is taken, for a short time; gives it up when a request needs the room.
 
     Its pixels count as pixels in hand. Belongs to the event loop.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from cutout_common.formats import PNG_SIGNATURE
+
 from cutout_server.imaging.png_bands import decode_bands
 from cutout_server.imaging.structure import MAX_PNG_CHUNKS
 from cutout_server.types import RgbImage

@@ -15,11 +15,12 @@ from typing import Protocol
 
 import structlog
 from cutout_common.disks import is_full
+
 from cutout_server.callers.account import Account
 from cutout_server.errors import NotFoundError, TooLargeError, UnavailableError
+from cutout_server.images.private_folder import PrivateFolder
+from cutout_server.images.sharing import Bound
 from cutout_server.imaging.decode import ImageHeader
-from cutout_server.imaging.folder import PrivateFolder
-from cutout_server.imaging.sharing import Bound
 
 log = structlog.get_logger()
 

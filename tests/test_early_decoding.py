@@ -15,13 +15,13 @@ import skimage.data
 from conftest import Stubs, run_server
 from cutout.v1 import image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
-from cutout_server.imaging.arriving import look_at
+from cutout_server.images import early_decoding as arrivals_module
+from cutout_server.images.early_decoding import Arrival, EarlyDecoding
+from cutout_server.images.early_header import look_at
+from cutout_server.images.growing_file import GrowingFile
+from cutout_server.images.pixel_budget import PixelBudget
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, decode
-from cutout_server.imaging.growing import GrowingFile
 from cutout_server.imaging.structure import MAX_PNG_CHUNKS
-from cutout_server.pipelines import arrivals as arrivals_module
-from cutout_server.pipelines.arrivals import Arrival, Arrivals
-from cutout_server.pipelines.budget import PixelBudget
 from PIL import Image, ImageOps
 from waiting import PATIENCE_S, until, wait_until
 
@@ -120,8 +120,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def arrivals() -> AsyncIterator[Arrivals]:
-    arrivals = Arrivals(PixelBudget(3 * PIXELS, callers_share=1), LIMITS)
+async def arrivals() -> AsyncIterator[EarlyDecoding]:
+    arrivals = EarlyDecoding(PixelBudget(3 * PIXELS, callers_share=1), LIMITS)
     yield arrivals
     await arrivals.close()
 
@@ -129,7 +129,7 @@ async def arrivals() -> AsyncIterator[Arrivals]:
 class Writer:
     """Writes a file piece by piece."""
 
-    def __init__(self, arrivals: Arrivals, path: Path) -> None:
+    def __init__(self, arrivals: EarlyDecoding, path: Path) -> None:
         self.path = path
         self.arrival: Arrival = arrivals.expect(path)
 
@@ -140,7 +140,7 @@ class Writer:
             self.arrival.grew(self.path.stat().st_size)
 
 
-async def test_pixels_are_taken_once(arrivals: Arrivals, tmp_path: Path):
+async def test_pixels_are_taken_once(arrivals: EarlyDecoding, tmp_path: Path):
     """They are there when the last byte is, for the first who asks."""
     content = ARRIVING["plain"]
     writer = Writer(arrivals, tmp_path / "picture")
@@ -156,7 +156,7 @@ async def test_pixels_are_taken_once(arrivals: Arrivals, tmp_path: Path):
     assert await arrivals.take(tmp_path / "another") is None
 
 
-async def test_a_file_of_one_piece_is_left_to_others(arrivals: Arrivals, tmp_path: Path):
+async def test_a_file_of_one_piece_is_left_to_others(arrivals: EarlyDecoding, tmp_path: Path):
     """It is whole when it comes."""
     writer = Writer(arrivals, tmp_path / "picture")
     writer.write(ARRIVING["plain"])
@@ -164,7 +164,7 @@ async def test_a_file_of_one_piece_is_left_to_others(arrivals: Arrivals, tmp_pat
     assert await arrivals.take(writer.path) is None
 
 
-async def test_slow_callers_take_no_more_than_their_threads(arrivals: Arrivals, tmp_path: Path):
+async def test_slow_callers_take_no_more_than_their_threads(arrivals: EarlyDecoding, tmp_path: Path):
     """While two are slow a third is not decoded as it arrives; when one of them has left, a fourth is."""
     content = ARRIVING["plain"]
     slow = [Writer(arrivals, tmp_path / name) for name in "ab"]
@@ -184,7 +184,7 @@ async def test_slow_callers_take_no_more_than_their_threads(arrivals: Arrivals, 
 async def test_requests_come_first(tmp_path: Path):
     """Pixels that nobody has taken leave when a request needs their room, and none are made where there is none."""
     budget = PixelBudget(PIXELS, callers_share=1)
-    arrivals = Arrivals(budget, LIMITS)
+    arrivals = EarlyDecoding(budget, LIMITS)
     content = ARRIVING["plain"]
     kept, late = Writer(arrivals, tmp_path / "kept"), Writer(arrivals, tmp_path / "late")
     kept.write(content[:100], content[100:])
@@ -203,7 +203,7 @@ async def test_requests_come_first(tmp_path: Path):
     await arrivals.close()
 
 
-async def test_pixels_are_not_kept_for_long(arrivals: Arrivals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_pixels_are_not_kept_for_long(arrivals: EarlyDecoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An upload that nobody uses holds nothing in the end; neither does one that is too large."""
     monkeypatch.setattr(arrivals_module, "KEPT_S", 0.01)
     content = ARRIVING["plain"]
@@ -212,7 +212,9 @@ async def test_pixels_are_not_kept_for_long(arrivals: Arrivals, tmp_path: Path, 
     assert await asyncio.wait_for(writer.arrival.decoded, PATIENCE_S) is not None
     await until(lambda: not arrivals._arrivals)
     assert await arrivals.take(writer.path) is None
-    small = Arrivals(PixelBudget(3 * PIXELS, callers_share=1), ImageLimits(max_bytes=8 << 20, max_pixels=PIXELS - 1))
+    small = EarlyDecoding(
+        PixelBudget(3 * PIXELS, callers_share=1), ImageLimits(max_bytes=8 << 20, max_pixels=PIXELS - 1)
+    )
     large = Writer(small, tmp_path / "large")
     large.write(content[:100], content[100:])
     assert await asyncio.wait_for(large.arrival.decoded, PATIENCE_S) is None
