@@ -8,8 +8,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from cutout_gateway.errors import invalid
+from cutout_gateway.json_fields import field_named
 from cutout_gateway.protojson import parse_json
-from cutout_gateway.walk import field_named
 
 # Messages whose JSON form is one string, number or truth value (google.protobuf's own).
 _WRAPPED = ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")

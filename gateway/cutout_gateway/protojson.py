@@ -8,8 +8,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from cutout_gateway.errors import HttpError, invalid
-from cutout_gateway.faults import explain, merge, short
-from cutout_gateway.walk import is_well_known, items_of
+from cutout_gateway.json_fields import is_well_known, items_of
+from cutout_gateway.parse_errors import explain, merge, short
 
 # As json_format's own bound; Python's stack would end not far beyond.
 _MAX_DEPTH = 100

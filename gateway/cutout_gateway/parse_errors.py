@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from cutout_gateway.errors import HttpError, invalid
-from cutout_gateway.walk import Item, field_named, fields_of, is_well_known, map_value
+from cutout_gateway.json_fields import Item, field_named, fields_of, is_well_known, map_value
 
 _MANY_SPACES = re.compile(r"\s+")
 
