@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cutout_common.pace import Pace
 from cutout_gateway import body
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import GatewayThread
@@ -95,6 +96,19 @@ def test_one_connection_too_many_is_told(limit: str):
             return httpx.get(f"{running.url}/healthz", timeout=PATIENCE_S).status_code == 200
 
         wait_until(served)
+
+
+def test_one_connection_too_many_is_told_when_to_come_again(monkeypatch: pytest.MonkeyPatch):
+    """By the pace at which connections end, which is watched."""
+    given_back = []
+    monkeypatch.setattr(Pace, "given_back", lambda _, held_s, in_use: given_back.append(in_use))
+    monkeypatch.setattr(Pace, "delay_s", lambda _: 6.5)
+    with gateway(max_connections=1) as running:
+        with connect(running), connect(running) as one_more:
+            response = http.client.HTTPResponse(one_more)
+            response.begin()
+            assert response.headers["retry-after"] == "7"
+        wait_until(lambda: given_back == [1])  # Whoever was turned away had none to give.
 
 
 def test_the_bound_on_open_files_is_raised_for_the_connections():

@@ -6,9 +6,10 @@ import resource
 import h11
 import structlog
 from cutout_common import forwarded
+from cutout_common.pace import Pace
 from google.protobuf.json_format import MessageToJson
 
-from cutout_gateway.errors import HttpError, too_many_connections, too_slow
+from cutout_gateway.errors import too_many_connections, too_slow
 from cutout_gateway.protocol import Protocol
 from cutout_gateway.settings import GatewaySettings
 
@@ -30,6 +31,8 @@ class Bounded(Protocol):
     """A connection that is one of a bounded number, and whose client sends its headers in a bounded time."""
 
     settings: GatewaySettings
+    pace: Pace
+    _made_s = 0.0
     _heard = False
     _headers_due: asyncio.TimerHandle | None = None
     _stalled_due: asyncio.TimerHandle | None = None
@@ -42,10 +45,13 @@ class Bounded(Protocol):
         if not forwarded.is_among(forwarded.address(address), self.settings.trusted_proxies):
             of_this_client = sum(_address(other) == address for other in self.connections)
         if len(self.connections) > self.settings.max_connections:
-            self._turn_away(too_many_connections("the gateway has", self.settings.max_connections))
+            self._turn_away("the gateway has", self.settings.max_connections)
         elif of_this_client > self.settings.max_connections_per_client:
-            self._turn_away(too_many_connections("one address has", self.settings.max_connections_per_client))
+            self._turn_away("one address has", self.settings.max_connections_per_client)
         else:
+            self._made_s = self.loop.time()
+            if len(self.connections) == 1:
+                self.pace.began()
             self._await_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -69,6 +75,8 @@ class Bounded(Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
+        if self._made_s:
+            self.pace.given_back(self.loop.time() - self._made_s, max(1, len(self.connections)))
         self._stop_waiting()
         self._stop_awaiting_progress()
         super().connection_lost(exc)
@@ -110,7 +118,8 @@ class Bounded(Protocol):
         else:
             self._await_progress()
 
-    def _turn_away(self, refused: HttpError) -> None:
+    def _turn_away(self, whose: str, limit: int) -> None:
+        refused = too_many_connections(whose, limit, self.pace.delay_s())
         log.warning("connection refused", client=_address(self), reason=refused.status.message)
         # Without the application, which is what there are too many connections for.
         body = MessageToJson(refused.status, indent=None).encode()

@@ -7,6 +7,7 @@ import structlog
 import uvicorn
 from cutout_common.certificates import CertificateFiles
 from cutout_common.config import ConfigError
+from cutout_common.pace import Pace
 from starlette.types import ASGIApp
 
 from cutout_gateway.bounded import Bounded, allow_files
@@ -31,6 +32,7 @@ class Serving(uvicorn.Config):
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self.settings = settings
         allow_files(settings.max_connections)
+        self.pace = Pace(1.0)
         self._files: CertificateFiles | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._files = CertificateFiles(settings.tls_cert, settings.tls_key)
@@ -79,6 +81,7 @@ class Connection(Bounded):
     def __init__(self, config: Serving, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.settings = config.settings
+        self.pace = config.pace
         config.read_certificate_again()
 
     def data_received(self, data: bytes) -> None:

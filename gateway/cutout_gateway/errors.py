@@ -115,7 +115,7 @@ def too_slow(what: str, seconds: float) -> HttpError:
     )
 
 
-def too_many_connections(whose: str, limit: int) -> HttpError:
+def too_many_connections(whose: str, limit: int, retry_after_s: float) -> HttpError:
     """503 for one connection too many."""
     message = f"{whose} at most {limit} connections"
     return error(
@@ -123,7 +123,7 @@ def too_many_connections(whose: str, limit: int) -> HttpError:
         grpc.StatusCode.UNAVAILABLE,
         message,
         reason="TOO_MANY_CONNECTIONS",
-        retry_after_s=RETRY_AFTER_S,
+        retry_after_s=retry_after_s,
         headers={"connection": "close"},
     )
 
