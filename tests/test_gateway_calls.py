@@ -124,6 +124,7 @@ def test_headers_both_ways(rest: httpx.Client, echo: EchoServer):
         "authorization": "Bearer t",
         "x-api-key": "k",
         "x-request-id": "my-id",
+        "x-forwarded-for": "127.0.0.1",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "a=b",
         "foo": "bar",
