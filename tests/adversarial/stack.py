@@ -146,8 +146,7 @@ def running(
     with ExitStack() as stack:
         below = stack.enter_context(program(folder, "cutout_server", ours | (server or {})))
         address = below.first("serving")["address"]
-        above = stack.enter_context(
-            program(folder, "cutout_gateway", {"port": 0, "server_address": address} | (gateway or {}))
-        )
+        own = {"port": 0, "server_address": address, "ready_timeout_s": PATIENCE_S}
+        above = stack.enter_context(program(folder, "cutout_gateway", own | (gateway or {})))
         url = f"http://127.0.0.1:{above.first('gateway listening')['port']}"
         yield Stack(below, above, address, url, f"http://127.0.0.1:{metrics_port}/metrics")

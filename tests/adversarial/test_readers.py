@@ -40,10 +40,12 @@ def test_answers_that_nobody_reads(tmp_path: Path):
         for thread in threads:
             thread.start()
         try:
-            good_caller.is_served()
-            wait_until(lambda: [e for e in stack.server.events("call") if e.get("reason") == "CALLER_STALLED"])
-            good_caller.is_served()
+            with stack.watched() as peak:
+                good_caller.is_served()
+                wait_until(lambda: [e for e in stack.server.events("call") if e.get("reason") == "CALLER_STALLED"])
+                good_caller.is_served()
         finally:
             over.set()
             for thread in threads:
                 thread.join()
+    assert peak.grown_bytes < 1_500_000_000
