@@ -16,6 +16,8 @@ from probe_family import Probe, probe_family
 from slow_pictures import many_scans
 from waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 BOX = mask_pb2.Box(x_min=2, y_min=2, x_max=30, y_max=30)
 KEYS = [{"caller": name, "key": f"{name}-0123456789abcdef"} for name in ("attacker", "neighbour")]
 ATTACKER, NEIGHBOUR = ([("x-api-key", str(key["key"]))] for key in KEYS)
