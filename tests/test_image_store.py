@@ -5,6 +5,7 @@ import shutil
 import signal
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ from conftest import Photo, Stubs, run_server
 from cutout.v1 import image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import unpack
+from cutout_server.images.private_folder import PrivateFolder
 from disks import small_disk
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -94,6 +96,18 @@ def test_a_killed_servers_pictures_are_removed_by_the_next(parent: Path, photos:
             assert files(parent) == kept
         assert download(channel, image_id) == data
     assert not files(parent)
+
+
+def test_folders_are_made_beside_each_other(parent: Path):
+    """Nobody takes a folder for an abandoned one that somebody is just making."""
+
+    def make_and_remove(_: int) -> None:
+        folder = PrivateFolder(parent)
+        assert folder.is_there()
+        folder.remove()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(make_and_remove, range(400)))
 
 
 def says_so(channel: grpc.Channel, photo: Photo, expected: str) -> None:

@@ -78,14 +78,16 @@ def _make(parent: Path) -> tuple[Path, int]:
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # which the owner alone may enter
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        with contextlib.suppress(
-            OSError
-        ):  # of file systems without locks: nobody can lock, and removes, anything there
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # Another process took it for an abandoned one before it was opened,
+        # Of file systems without locks: nobody can lock, and removes, anything there.
+        with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_at(path, lock):
             return path, lock
-        os.close(lock)  # Another process took it for an abandoned one before it was locked.
+        os.close(lock)  # or before it was locked.
 
 
 def _is_at(path: Path, opened: int) -> bool:
