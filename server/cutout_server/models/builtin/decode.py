@@ -11,8 +11,8 @@ from cutout_server.models.builtin.network import CHANNELS, MASKS, Network
 from cutout_server.models.queries import Candidates
 from cutout_server.types import Box, ObjectPrompt
 
-SIZE = 128  # Of crops, in pixels.
-_CLICKED_SIZE = 96  # Where there is no box: the network was trained at this size.
+SIZE = 128  # Of crops in which an object is found, in pixels.
+_FINE_SIZE = 160  # Of those in which it is outlined.
 LOGIT = 12.0  # Of a pixel that is certain.
 _SCALES = (1.0, 0.45, 0.2)  # Sides of the crops in which a click's object is searched, in sides of the picture.
 _SAME = 0.7  # IoU from which two candidates are one.
@@ -37,14 +37,18 @@ class Look:
 def decode(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, multimask: bool) -> Candidates:
     """Candidates for one prompt; see `Segmenter.decode`."""
     prior = _prior(embedding, prompt)
-    inside = prompt.points[prompt.labels == 1]
-    if prompt.box is None and prior is None and len(inside):
-        found = _searched(network, embedding, prompt, MASKS if multimask else 1)
+    count = MASKS if multimask else 1
+    if prompt.box is None and prior is None and (prompt.labels == 1).any():
+        seen = _searched(network, embedding, prompt, count)
+        windows = [Window.around(_reaching(extent(look) or _dot(look.window), prompt)) for look in seen]
     else:
         box = prompt.box or (extent(prior) if prior else None) or _whole(embedding)
-        window = Window.around(_reaching(box, prompt))
-        found = looks(network, embedding, [(window, prompt, prior)])[0]
-        found = found if multimask else found[:1]
+        windows = [Window.around(_reaching(box, prompt))] * count
+        seen = looks(network, embedding, [(windows[0], prompt, prior)])[0][:count]
+    again = [(window, prompt, look) for window, look in zip(windows, seen, strict=True)]
+    # The first of the masks is the one that follows a mask from before.
+    found = [masks[0] for masks in looks(network, embedding, again, _FINE_SIZE)]
+    found.sort(key=lambda look: -look.quality)
     size = _size(embedding, found)
     logits = np.stack([_placed(embedding, prompt, look, size) for look in found])
     return Candidates(logits, np.array([look.quality for look in found], np.float32))
@@ -91,18 +95,12 @@ def extent(look: Look) -> Box | None:
 
 
 def _searched(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, count: int) -> list[Look]:
-    """What clicks alone may mean: crops of several sizes, and a second look at the masks that are likeliest."""
+    """What clicks alone may mean: the likeliest masks in crops of several sizes."""
     inside = prompt.points[prompt.labels == 1]
     (x, y), spread = inside.mean(0).tolist(), float(np.ptp(inside, axis=0).max())
     sides = {max(scale * max(embedding.image_size), MARGIN * spread) for scale in _SCALES}
-    offered = looks(
-        network, embedding, [(Window.at(x, y, side), prompt, None) for side in sorted(sides)], _CLICKED_SIZE
-    )
-    likely = _apart([look for masks in offered for look in masks], count)
-    again = [(Window.around(_reaching(extent(look) or _dot(x, y), prompt)), prompt, look) for look in likely]
-    # The first of the masks is the one that follows a mask from before.
-    found = [masks[0] for masks in looks(network, embedding, again, _CLICKED_SIZE)]
-    return sorted(found, key=lambda look: -look.quality)
+    offered = looks(network, embedding, [(Window.at(x, y, side), prompt, None) for side in sorted(sides)])
+    return _apart([look for masks in offered for look in masks], count)
 
 
 def _apart(offered: list[Look], count: int) -> list[Look]:
@@ -141,7 +139,8 @@ def _whole(embedding: BuiltinEmbedding) -> Box:
     return Box(0, 0, width, height)
 
 
-def _dot(x: float, y: float) -> Box:
+def _dot(window: Window) -> Box:
+    x, y = window.left + window.width / 2, window.top + window.height / 2
     return Box(x, y, x + 1, y + 1)
 
 
