@@ -315,6 +315,7 @@ def test_it_is_a_segmenter(ours):
 
 
 @pytest.mark.slow
+@pytest.mark.full_size(gigabytes=2)
 def test_an_official_architecture_is_answered_as_by_the_predictor(tmp_path):
     """The full-size SAM 2.1 tiny, told apart by its checkpoint alone, agrees with the predictor too."""
     config = official_config("sam2.1/sam2.1_hiera_t")

@@ -256,6 +256,7 @@ def spoil_processor(folder: Path, **values) -> None:
     path.write_text(json.dumps(content))
 
 
+@pytest.mark.full_size(gigabytes=3)
 def test_the_full_size_vit_b_has_its_size_and_form(tmp_path):
     """The published ViT-B architecture with random weights: its parameters, its memory, and an answer."""
     model = SamHQModel(SamHQConfig())

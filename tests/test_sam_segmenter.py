@@ -222,6 +222,7 @@ def test_it_is_a_segmenter_and_a_sifter(ours):
     assert isinstance(ours, GridSegmenter)
 
 
+@pytest.mark.full_size(gigabytes=5)
 def test_the_official_vit_b_is_answered_as_by_the_predictor(tmp_path):
     """The full-size architecture, told apart by its weights: 93.7 M parameters, equal to the predictor."""
     torch.manual_seed(1)
