@@ -14,6 +14,7 @@ from conftest import RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import Client, OverloadedError
+from cutout_common import channels
 from cutout_common.status import ErrorDetails, unpack
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.callers import origin
@@ -156,6 +157,24 @@ def test_requests_beyond_the_quota(photos):
         with Client(server.address, api_key=KEYS["heavy"], retries=0) as client, pytest.raises(OverloadedError) as no:
             [client.models() for _ in range(3)]
         assert (no.value.reason, no.value.metadata["quota"]) == ("QUOTA_EXCEEDED", "requests_per_s")
+
+
+def test_asking_is_no_request():
+    """A gateway asks for its callers before it reads long bodies: that takes nothing from what they may do."""
+    asked = [*key("heavy"), channels.ASK_FIRST]
+    with run_server(**keyed(requests_per_s=0.001)) as server, server.channel() as channel:
+        account = server.app.accounts.of("heavy", "heavy")
+        ask = channel.stream_unary("/cutout.v1.SegmentationService/SegmentByBox")
+        for _ in range(5):
+            never = threading.Event()
+            call = ask.future(iter(never.wait, True), metadata=asked, timeout=PATIENCE_S)
+            assert channels.ASK_FIRST in tuple(call.initial_metadata())
+            assert not account.is_idle
+            call.cancel()
+            never.set()
+            wait_until(lambda: account.is_idle)
+        assert Stubs.over(channel).models.ListModels(model_service_pb2.ListModelsRequest(), metadata=key("heavy"))
+        assert not account.is_idle
 
 
 @pytest.fixture

@@ -221,8 +221,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except (asyncio.CancelledError, grpc.aio.InternalError):  # The latter when the caller leaves amid a message.
             timed_out = context.time_remaining() is not None and context.time_remaining() <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if timed_out else grpc.StatusCode.CANCELLED
-            only_asked = channels.ASK_FIRST[0] in metadata and not exchange.received
-            reason = ASKED if only_asked else code.name
+            reason = code.name
+            if channels.ASK_FIRST[0] in metadata and not exchange.received:
+                reason = ASKED
+                call.account.only_asked()
             raise asyncio.CancelledError from None
         except TimeoutError:
             refused = DeadlineError(self._late(own_s))

@@ -67,6 +67,10 @@ class Account:
         if delay_s := self._requests.take(1):
             raise QuotaError("requests_per_s", self.quotas.requests_per_s, retry_after_s=delay_s)
 
+    def only_asked(self) -> None:
+        """Takes a request back that was none: its caller only asked whether it would be let in."""
+        self._requests.put_back(1)
+
     def read(self, pixels: int) -> None:
         """Counts the pixels of a picture that is going to be read or made.
 

@@ -46,6 +46,10 @@ class Bucket:
         self._level -= amount
         return 0.0
 
+    def put_back(self, amount: float) -> None:
+        """Undoes a `take`."""
+        self._level += amount  # What is too much by now is poured away when it fills.
+
     @property
     def _most(self) -> float:
         return max(1.0, self._per_s * BURST_S)
