@@ -25,10 +25,11 @@ def test_models(server: RunningServer) -> None:
 
 
 def test_status(server: RunningServer) -> None:
-    """The status names state and devices within 80 columns, or is JSON."""
+    """The status names state, devices and callers within 80 columns, or is JSON."""
     text = cutout(server.address, "status").stdout
     assert f"at {server.address}: serving" in text
     assert "cpu" in text
+    assert "anonymous" in text
     assert max(map(len, text.splitlines())) <= 80
     assert json.loads(cutout(server.address, "status", "--json").stdout)["devices"][0]["name"] == "cpu"
 

@@ -1,5 +1,6 @@
 """What the gateway counts and logs: every request by its route, probes quietly, for real Prometheus tools."""
 
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -62,6 +63,16 @@ def test_every_request_is_counted_and_logged_by_its_route(gateway: GatewayThread
     assert after["cutout_gateway_requests_in_hand", frozenset()] == 1  # the scrape itself
     version = next(dict(labels) for name, labels in after if name == "cutout_build_info")
     assert version["commit"] == commit()
+
+
+def test_bytes_in_hand_are_told(gateway: GatewayThread):
+    """Those of a body that has not all come; nothing once its client has left."""
+    head = b"POST /v1/segment:box HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n"
+    bodies = ("cutout_gateway_bytes_in_hand", frozenset({("what", "bodies")}))
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.sendall(head + b"x" * 1000)
+        wait_until(lambda: scrape(gateway)[bodies] > 0)
+    wait_until(lambda: scrape(gateway)[bodies] == 0)
 
 
 def test_bytes_are_counted(gateway: GatewayThread):

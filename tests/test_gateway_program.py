@@ -113,6 +113,7 @@ def test_flags_environment_file_and_logs(models: EchoServer, tmp_path: Path):
             "method": "GET",
             "route": "/v1/models/{name}",
             "status": 400,
+            "client": "127.0.0.1",
         }
 
 

@@ -12,6 +12,7 @@ from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, mask_pb2, model_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.commit import commit
+from probe_family import Probe, probe_family
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE_S, wait_until
 
@@ -90,6 +91,26 @@ def test_what_the_server_does_is_counted(moved):
     assert moved("cutout_model_bytes", device="cpu", model="builtin") == 0
     assert moved("cutout_device_model_bytes", device="cpu") == 0
     assert moved("cutout_device_memory_total_bytes", device="cpu") == 0
+
+
+def test_what_is_held_is_told(photos: dict[str, Photo]):
+    """The pixels of a picture while its request is worked on, and the bytes of its message; nothing afterwards."""
+    probe, photo = Probe(), photos["chelsea"]
+    height, width = photo.pixels.shape[:2]
+    request = pb2.SegmentByBoxRequest(image={"content": photo.jpeg}, boxes=[BOX])
+    pixels, messages = (
+        ("cutout_pixels_in_hand", frozenset()),
+        ("cutout_bytes_in_hand", frozenset({("what", "messages")})),
+    )
+    with probe_family(probe) as model, run_server(models=[model]) as server, server.channel() as channel:
+        call = Stubs.over(channel).segmentation.SegmentByBox.future(request, timeout=PATIENCE_S)
+        wait_until(lambda: server.app.status().devices[0].jobs)
+        held = scrape(server)
+        probe.gate.set()
+        call.result()
+        after = scrape(server)
+    assert (held[pixels], held[messages]) == (height * width, request.ByteSize())
+    assert after[pixels] == after[messages] == 0
 
 
 def test_callers_cannot_make_up_label_values(server: RunningServer, stubs: Stubs):

@@ -15,6 +15,7 @@ from cutout_gateway import docs, page
 from cutout_gateway.cors import Cors
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
+from cutout_gateway.in_hand import InHand
 from cutout_gateway.link import Server, linked
 from cutout_gateway.metrics import PATH, Metrics
 from cutout_gateway.observe import Observe
@@ -68,7 +69,9 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         body = status_json(answer.status, pool, request.state.request_id)
         return JSONResponse(body, answer.http_status, answer.headers)
 
-    metrics = Metrics()
+    in_hand, metrics = InHand(settings), Metrics()
+    for what, allowance in ("bodies", in_hand.bodies), ("answers", in_hand.answers):
+        metrics.bytes_in_hand(what, allowance)
     pages = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -88,5 +91,5 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     )
     app.state.settings = settings
     app.router.redirect_slashes = False
-    app.router.default = Transcoder(settings, routes, reader, pool)
+    app.router.default = Transcoder(settings, routes, reader, pool, in_hand)
     return app

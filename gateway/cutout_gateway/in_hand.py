@@ -22,17 +22,22 @@ def client_of(headers: Headers, address: str) -> str:
 
 
 class InHand:
-    """What all requests have in hand."""
+    """What all requests have in hand.
+
+    Attributes:
+        bodies: Room for bodies.
+        answers: Room for answers.
+    """
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._bodies = self._allowance(settings.max_received_bytes, settings.client_share)
-        self._answers = self._allowance(settings.max_answer_bytes, settings.client_share)
+        self.bodies = self._allowance(settings.max_received_bytes, settings.client_share)
+        self.answers = self._allowance(settings.max_answer_bytes, settings.client_share)
         self._trimmer = Trimmer()
 
     @contextmanager
     def of(self, client: str) -> Iterator[tuple["Part", "Part"]]:
         """What one request has: of its body, and of its answer; given back at the end of the block."""
-        with self._bodies.hold(client) as body, self._answers.hold(client) as answer:
+        with self.bodies.hold(client) as body, self.answers.hold(client) as answer:
             yield Part("bodies", body, self._trimmer), Part("answers", answer, self._trimmer)
 
     @staticmethod

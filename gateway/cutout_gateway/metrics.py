@@ -1,6 +1,7 @@
 """Prometheus metrics of the gateway. Every label has a bounded set of values: known methods, routes, statuses."""
 
 from cutout_common import logs
+from cutout_common.allowance import Allowance
 from cutout_common.distribution import build
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -46,9 +47,16 @@ class Metrics:
         )
         self._sent = Counter("cutout_gateway_sent_bytes", "Bytes of the answers' bodies.", labels, registry=registry)
         self.in_hand = Gauge("cutout_gateway_requests_in_hand", "HTTP requests under way.", registry=registry)
+        self._bytes = Gauge(
+            "cutout_gateway_bytes_in_hand", "Bytes of bodies and answers that are held.", ("what",), registry=registry
+        )
         Gauge(
             "cutout_gateway_log_lines_dropped", "Log lines left out, as nobody read them.", registry=registry
         ).set_function(logs.dropped)
+
+    def bytes_in_hand(self, what: str, allowance: Allowance) -> None:
+        """Adds bytes that are bounded, read at each scrape."""
+        self._bytes.labels(what).set_function(lambda: allowance.in_use)
 
     def finished(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
         """Counts a request.

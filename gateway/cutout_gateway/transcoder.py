@@ -54,12 +54,14 @@ class Exchange:
 class Transcoder:
     """Answers HTTP requests by calls to the server."""
 
-    def __init__(self, settings: GatewaySettings, routes: Routes, reader: RequestReader, pool: DescriptorPool) -> None:
+    def __init__(
+        self, settings: GatewaySettings, routes: Routes, reader: RequestReader, pool: DescriptorPool, in_hand: InHand
+    ) -> None:
         self._settings = settings
         self._routes = routes
         self._reader = reader
         self._pool = pool
-        self._in_hand = InHand(settings)
+        self._in_hand = in_hand
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; `scope["state"]` has the link and the request id, and gets the route for the log."""

@@ -284,18 +284,17 @@ class App:
 
     def _grpc_server(self) -> grpc.aio.Server:
         settings = self._settings
+        received = Allowance(settings.max_received_bytes, self._share(settings.max_received_bytes))
+        answers = Allowance(settings.max_answer_bytes, self._share(settings.max_answer_bytes))
+        self._metrics.bytes_in_hand("messages", lambda: received.in_use)
+        self._metrics.bytes_in_hand("answers", lambda: answers.in_use)
         interceptor = CallInterceptor(
             self._gate,
             (CallLog(), self._metrics),
             trusted_proxies=settings.trusted_proxies,
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
-            bounds=Bounds(
-                Allowance(settings.max_received_bytes, self._share(settings.max_received_bytes)),
-                Allowance(settings.max_answer_bytes, self._share(settings.max_answer_bytes)),
-                settings.max_message_bytes,
-                settings.max_stall_s,
-            ),
+            bounds=Bounds(received, answers, settings.max_message_bytes, settings.max_stall_s),
             places=Places("calls", settings.max_calls, self._share(settings.max_calls)),
             sessions=Places("sessions", settings.max_sessions, self._share(settings.max_sessions)),
         )
@@ -319,6 +318,7 @@ class App:
         )
         uploaded = ImageLimits(settings.max_upload_bytes, settings.max_image_pixels)
         budget = PixelBudget(settings.max_pixels_in_hand)
+        self._metrics.pixels_in_hand(lambda: budget.in_use)
         self._arrivals = EarlyDecoding(budget, uploaded)
         pictures = Pictures(
             self._store,

@@ -77,7 +77,11 @@ class Metrics:
         self._work_waiting = Gauge(
             "cutout_work_waiting", "Pieces of work that wait.", ("where",), registry=self.registry
         )
+        self._bytes = Gauge(
+            "cutout_bytes_in_hand", "Bytes of messages and answers that are held.", ("what",), registry=self.registry
+        )
         self._given_up = self._counter("cutout_decodes_given_up", "Pictures whose decoding was ended.", ("why",))
+        self._held_pixels = Gauge("cutout_pixels_in_hand", "Pixels of pictures held.", registry=self.registry)
         self._pixels = self._histogram(
             "cutout_image_megapixels", "Sizes of pictures.", (), (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
         )
@@ -120,6 +124,14 @@ class Metrics:
     def queue(self, where: str, waiting: Callable[[], int]) -> None:
         """Adds a line of work, read at each scrape."""
         self._work_waiting.labels(where).set_function(waiting)
+
+    def bytes_in_hand(self, what: str, held: Callable[[], int]) -> None:
+        """Adds bytes that are bounded, read at each scrape."""
+        self._bytes.labels(what).set_function(held)
+
+    def pixels_in_hand(self, held: Callable[[], int]) -> None:
+        """Says where the pixels are counted, read at each scrape."""
+        self._held_pixels.set_function(held)
 
     def worked(self, where: str, waited_s: float, seconds: float) -> None:
         """See WorkObserver."""

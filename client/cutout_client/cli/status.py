@@ -68,7 +68,24 @@ def _render(status: ServerStatus, address: str) -> RenderableType:
         kept = f"{status.answers.entries} kept, {console.in_bytes(status.answers.bytes)}"
         bound = console.in_bytes(status.answers.capacity_bytes)
         lines.append(Text(f"Answers: {kept} of {bound}, hits {_hit_rate(status.answers)}"))
-    return Group(heading, Text(), table, Text(), *lines)
+    return Group(heading, Text(), table, Text(), *lines, *_callers(status))
+
+
+def _callers(status: ServerStatus) -> list[RenderableType]:
+    """A table of what each caller uses; nothing from servers that do not say."""
+    if not status.callers:
+        return []
+    numbers = ("REQUESTS", "SESSIONS", "PICTURES", "UPLOADS")
+    table = console.table("CALLER", *numbers, right=numbers)
+    for caller in status.callers:
+        table.add_row(
+            caller.name,
+            str(caller.requests_in_hand),
+            str(caller.sessions),
+            f"{caller.stored_images}, {console.in_bytes(caller.stored_bytes)}",
+            f"{caller.unfinished_uploads}, {console.in_bytes(caller.unfinished_upload_bytes)}",
+        )
+    return [Text(), table]
 
 
 _STYLES = {"serving": "green", "starting": "yellow", "draining": "yellow"}
