@@ -261,10 +261,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             stack.enter_context(self._gate.inside())
             if rpc.method == SESSION:
                 stack.enter_context(call.account.session())
-            await stack.enter_async_context(self._places.one(call.caller))
+            await stack.enter_async_context(self._places.one(call.party))
             if rpc.method == SESSION:
-                await stack.enter_async_context(self._sessions.one(call.caller))
-            stack.enter_context(exchange.of(call.caller))
+                await stack.enter_async_context(self._sessions.one(call.party))
+            stack.enter_context(exchange.of(call.party))
             yield
 
     def _peer(self, context: Context) -> str:
