@@ -1,7 +1,7 @@
 """The network: a crop with its prompt in, three masks and how good each is likely to be out.
 
 A U-Net of plain 3x3 convolutions, with self-attention where the crop is smallest, so that far parts of one large object
-know of each other. Everything is a multiple of 16 pixels wide; it is trained at 128.
+know of each other. Everything is a multiple of 16 pixels wide; it is trained at 64 to 160.
 """
 
 from itertools import pairwise
