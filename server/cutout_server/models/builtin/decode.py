@@ -20,7 +20,7 @@ _SMALLEST, _LARGEST = 256, 1024  # Longer side of the logits, in pixels.
 
 
 @dataclass(frozen=True)
-class Look:
+class CropMask:
     """A mask as the network answered it.
 
     Attributes:
@@ -40,26 +40,26 @@ def decode(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, 
     count = MASKS if multimask else 1
     if prompt.box is None and prior is None and (prompt.labels == 1).any():
         seen = _searched(network, embedding, prompt, count)
-        windows = [Window.around(_reaching(extent(look) or _dot(look.window), prompt)) for look in seen]
+        windows = [Window.around(_reaching(extent(answer) or _dot(answer.window), prompt)) for answer in seen]
     else:
         box = prompt.box or (extent(prior) if prior else None) or _whole(embedding)
         windows = [Window.around(_reaching(box, prompt))] * count
-        seen = looks(network, embedding, [(windows[0], prompt, prior)])[0][:count]
-    again = [(window, prompt, look) for window, look in zip(windows, seen, strict=True)]
+        seen = predict_masks(network, embedding, [(windows[0], prompt, prior)])[0][:count]
+    again = [(window, prompt, answer) for window, answer in zip(windows, seen, strict=True)]
     # The first of the masks is the one that follows a mask from before.
-    found = [masks[0] for masks in looks(network, embedding, again, _FINE_SIZE)]
-    found.sort(key=lambda look: -look.quality)
+    found = [masks[0] for masks in predict_masks(network, embedding, again, _FINE_SIZE)]
+    found.sort(key=lambda answer: -answer.quality)
     size = _size(embedding, found)
-    logits = np.stack([_placed(embedding, prompt, look, size) for look in found])
-    return Candidates(logits, np.array([look.quality for look in found], np.float32))
+    logits = np.stack([_placed(embedding, prompt, answer, size) for answer in found])
+    return Candidates(logits, np.array([answer.quality for answer in found], np.float32))
 
 
-def looks(
+def predict_masks(
     network: Network,
     embedding: BuiltinEmbedding,
-    questions: Sequence[tuple[Window, ObjectPrompt, Look | None]],
+    questions: Sequence[tuple[Window, ObjectPrompt, CropMask | None]],
     size: int = SIZE,
-) -> list[list[Look]]:
+) -> list[list[CropMask]]:
     """The three masks that the network sees in each window, for a prompt and perhaps a mask from before."""
     crops = np.zeros((len(questions), CHANNELS, size, size), np.float32)
     for seen, (window, prompt, prior) in zip(crops, questions, strict=True):
@@ -74,39 +74,39 @@ def looks(
             seen[6] = np.tanh(before / 2)
     logits, quality = network(crops)
     return [
-        [Look(window, mask, float(score)) for mask, score in zip(masks, scores, strict=True)]
+        [CropMask(window, mask, float(score)) for mask, score in zip(masks, scores, strict=True)]
         for (window, *_), masks, scores in zip(questions, logits, quality, strict=True)
     ]
 
 
-def extent(look: Look) -> Box | None:
+def extent(answer: CropMask) -> Box | None:
     """The box of a mask, in pixels of the picture; None when it is empty."""
-    mask = look.logits > 0
+    mask = answer.logits > 0
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
-    x, y = look.window.width / mask.shape[1], look.window.height / mask.shape[0]
+    x, y = answer.window.width / mask.shape[1], answer.window.height / mask.shape[0]
     return Box(
-        look.window.left + float(columns[0]) * x,
-        look.window.top + float(rows[0]) * y,
-        look.window.left + float(columns[-1] + 1) * x,
-        look.window.top + float(rows[-1] + 1) * y,
+        answer.window.left + float(columns[0]) * x,
+        answer.window.top + float(rows[0]) * y,
+        answer.window.left + float(columns[-1] + 1) * x,
+        answer.window.top + float(rows[-1] + 1) * y,
     )
 
 
-def _searched(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, count: int) -> list[Look]:
+def _searched(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, count: int) -> list[CropMask]:
     """What clicks alone may mean: the likeliest masks in crops of several sizes."""
     inside = prompt.points[prompt.labels == 1]
     (x, y), spread = inside.mean(0).tolist(), float(np.ptp(inside, axis=0).max())
     sides = {max(scale * max(embedding.image_size), MARGIN * spread) for scale in _SCALES}
-    offered = looks(network, embedding, [(Window.at(x, y, side), prompt, None) for side in sorted(sides)])
-    return _apart([look for masks in offered for look in masks], count)
+    offered = predict_masks(network, embedding, [(Window.at(x, y, side), prompt, None) for side in sorted(sides)])
+    return _apart([answer for masks in offered for answer in masks], count)
 
 
-def _apart(offered: list[Look], count: int) -> list[Look]:
+def _apart(offered: list[CropMask], count: int) -> list[CropMask]:
     """The likeliest, none of them nearly another, so far as there are enough."""
-    ordered = sorted(offered, key=lambda look: -look.quality)
-    boxes = [extent(look) for look in ordered]
+    ordered = sorted(offered, key=lambda answer: -answer.quality)
+    boxes = [extent(answer) for answer in ordered]
     kept: list[int] = []
     for index, box in enumerate(boxes):
         others = [boxes[k] for k in kept]
@@ -127,11 +127,11 @@ def overlap(first: Box | None, second: Box | None) -> float:
     return shared / max(sum(areas) - shared, 1e-9)
 
 
-def _prior(embedding: BuiltinEmbedding, prompt: ObjectPrompt) -> Look | None:
+def _prior(embedding: BuiltinEmbedding, prompt: ObjectPrompt) -> CropMask | None:
     """The mask that came with the prompt; an empty one says nothing."""
     if prompt.logits is None or not (prompt.logits > 0).any():
         return None
-    return Look(embedding.frame, prompt.logits, 1.0)
+    return CropMask(embedding.frame, prompt.logits, 1.0)
 
 
 def _whole(embedding: BuiltinEmbedding) -> Box:
@@ -153,33 +153,33 @@ def _reaching(box: Box, prompt: ObjectPrompt) -> Box:
     return Box(min(box.x_min, left), min(box.y_min, top), max(box.x_max, right), max(box.y_max, bottom))
 
 
-def _size(embedding: BuiltinEmbedding, found: list[Look]) -> tuple[int, int]:
+def _size(embedding: BuiltinEmbedding, found: list[CropMask]) -> tuple[int, int]:
     """(h, w) of logits that keep what the finest window shows, within bounds."""
     height, width = embedding.image_size
     longer = max(height, width)
-    wanted = max(look.logits.shape[1] / look.window.width for look in found) * longer
+    wanted = max(answer.logits.shape[1] / answer.window.width for answer in found) * longer
     scale = min(max(wanted, _SMALLEST), _LARGEST) / longer
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _placed(embedding: BuiltinEmbedding, prompt: ObjectPrompt, look: Look, size: tuple[int, int]) -> Field:
+def _placed(embedding: BuiltinEmbedding, prompt: ObjectPrompt, answer: CropMask, size: tuple[int, int]) -> Field:
     """(h, w) logits over the whole picture, in which clicks have what they ask for."""
-    logits = resample(np.clip(look.logits, -LOGIT, LOGIT), look.window, embedding.frame, size, -LOGIT)
+    logits = resample(np.clip(answer.logits, -LOGIT, LOGIT), answer.window, embedding.frame, size, -LOGIT)
     # Clicks outside last: where both fall on one spot, less is safer.
     for index in np.argsort(-prompt.labels, kind="stable"):
         x, y = prompt.points[index].tolist()
         _pin(logits, embedding, x, y, inside=bool(prompt.labels[index]))
     if not (logits > 0).any():  # The object is smaller than any sample, or its clicks contradict each other.
-        _pin(logits, embedding, *_middle(prompt, look), inside=True)
+        _pin(logits, embedding, *_middle(prompt, answer), inside=True)
     return logits
 
 
-def _middle(prompt: ObjectPrompt, look: Look) -> tuple[float, float]:
+def _middle(prompt: ObjectPrompt, answer: CropMask) -> tuple[float, float]:
     """Where the object is most likely if it is anywhere: at the first click inside, else in the middle."""
     inside = prompt.points[prompt.labels == 1]
     if len(inside):
         return float(inside[0, 0]), float(inside[0, 1])
-    window = look.window
+    window = answer.window
     return window.left + window.width / 2, window.top + window.height / 2
 
 

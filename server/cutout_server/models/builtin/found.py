@@ -4,7 +4,7 @@ import numpy as np
 
 from cutout_server.models.builtin.cascades import Find
 from cutout_server.models.builtin.crops import Window
-from cutout_server.models.builtin.decode import Look, extent, looks, overlap
+from cutout_server.models.builtin.decode import CropMask, extent, overlap, predict_masks
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.propose import propose
@@ -24,7 +24,7 @@ def salient(network: Network, embedding: BuiltinEmbedding) -> list[Find]:
     for logits, quality in zip(candidates.logits, candidates.predicted_iou.tolist(), strict=True):
         mask = logits > 0
         edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-        box = extent(Look(embedding.frame, logits, quality))
+        box = extent(CropMask(embedding.frame, logits, quality))
         if box:
             found.append((box, quality * (1 - float(edge.mean()))))
     found.sort(key=lambda find: -find[1])
@@ -39,8 +39,8 @@ def around_face(network: Network, embedding: BuiltinEmbedding, face: Box) -> Box
     """A box around the animal that a face belongs to: of the likeliest mask that a click on the face gives."""
     x, y, side = (face.x_min + face.x_max) / 2, (face.y_min + face.y_max) / 2, face.x_max - face.x_min
     click = ObjectPrompt(points=np.array([[x, y]], np.float32), labels=np.ones(1, np.int32))
-    seen = looks(network, embedding, [(Window.at(x, y, scale * side), click, None) for scale in _SIDES])
-    best = max((look for masks in seen for look in masks), key=lambda look: look.quality)
+    seen = predict_masks(network, embedding, [(Window.at(x, y, scale * side), click, None) for scale in _SIDES])
+    best = max((answer for masks in seen for answer in masks), key=lambda answer: answer.quality)
     pad = _FACE_MARGIN * side
     head = Box(face.x_min - pad, face.y_min - pad, face.x_max + pad, face.y_max + pad)
     body = extent(best) or head

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutout_server.models.builtin.crops import Window, resample
-from cutout_server.models.builtin.decode import LOGIT, Look, extent, looks
+from cutout_server.models.builtin.decode import LOGIT, CropMask, extent, predict_masks
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.queries import Candidates
@@ -30,7 +30,7 @@ _SIZE = 256  # Longer side of the logits.
 
 @dataclass(frozen=True)
 class _Find:
-    look: Look
+    answer: CropMask
     mask: NDArray[np.float32] = field(repr=False)  # (_COARSE²,), 0 or 1, over the picture.
 
 
@@ -46,27 +46,27 @@ def propose(network: Network, embedding: BuiltinEmbedding, points_per_side: int)
     scale = min(1.0, _SIZE / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     again = [
-        (Window.around(box), ObjectPrompt(), find.look)
+        (Window.around(box), ObjectPrompt(), find.answer)
         for find in _apart(_clicked(network, embedding, points_per_side))[:_MOST]
-        if (box := extent(find.look)) is not None
+        if (box := extent(find.answer)) is not None
     ]
-    found: list[Look] = []
+    found: list[CropMask] = []
     for start in range(0, len(again), _AT_ONCE):
         part = again[start : start + _AT_ONCE]
         # The second look is shown a mask and takes it for one: whether there is an object the first one knows better.
         found += [
             replace(masks[0], quality=min(masks[0].quality, first.quality))
-            for (*_, first), masks in zip(part, looks(network, embedding, part), strict=True)
+            for (*_, first), masks in zip(part, predict_masks(network, embedding, part), strict=True)
         ]
-    kept = [find.look for find in _apart([_coarse(embedding, look) for look in found])]
+    kept = [find.answer for find in _apart([_coarse(embedding, answer) for answer in found])]
     fields = [resample(np.clip(k.logits, -LOGIT, LOGIT), k.window, embedding.frame, size, -LOGIT) for k in kept]
     logits = np.stack(fields) if fields else np.zeros((0, *size), np.float32)
-    return Candidates(logits, np.array([look.quality for look in kept], np.float32))
+    return Candidates(logits, np.array([answer.quality for answer in kept], np.float32))
 
 
 def _clicked(network: Network, embedding: BuiltinEmbedding, points_per_side: int) -> list[_Find]:
     height, width = embedding.image_size
-    questions: list[tuple[Window, ObjectPrompt, Look | None]] = []
+    questions: list[tuple[Window, ObjectPrompt, CropMask | None]] = []
     for grid in range(_GRIDS):
         # Cells are square; but of a very slender picture there would be too many.
         mean = max((height * width) ** 0.5, max(height, width) / 2)
@@ -79,30 +79,32 @@ def _clicked(network: Network, embedding: BuiltinEmbedding, points_per_side: int
                 questions.append((Window.at(x, y, side), click, None))
     found = []
     for start in range(0, len(questions), _AT_ONCE):
-        for masks in looks(network, embedding, questions[start : start + _AT_ONCE], _CLICKED_SIZE):
+        for masks in predict_masks(network, embedding, questions[start : start + _AT_ONCE], _CLICKED_SIZE):
             found += [
-                _coarse(embedding, look) for look in masks if look.quality > _LIKELY and not _cut(look, embedding)
+                _coarse(embedding, answer)
+                for answer in masks
+                if answer.quality > _LIKELY and not _cut(answer, embedding)
             ]
     return found
 
 
-def _cut(look: Look, embedding: BuiltinEmbedding) -> bool:
+def _cut(answer: CropMask, embedding: BuiltinEmbedding) -> bool:
     """Whether a mask reaches an edge of its crop that is none of the picture: a larger crop shows the rest."""
-    mask, window, (height, width) = look.logits > 0, look.window, embedding.image_size
+    mask, window, (height, width) = answer.logits > 0, answer.window, embedding.image_size
     right, bottom = window.left + window.width < width, window.top + window.height < height
     across = (mask[:, 0].any() and window.left > 0) or (mask[:, -1].any() and right)
     return bool(across or (mask[0].any() and window.top > 0) or (mask[-1].any() and bottom))
 
 
-def _coarse(embedding: BuiltinEmbedding, look: Look) -> _Find:
-    mask = resample(look.logits, look.window, embedding.frame, (_COARSE, _COARSE), -LOGIT) > 0
-    return _Find(look, mask.ravel().astype(np.float32))
+def _coarse(embedding: BuiltinEmbedding, answer: CropMask) -> _Find:
+    mask = resample(answer.logits, answer.window, embedding.frame, (_COARSE, _COARSE), -LOGIT) > 0
+    return _Find(answer, mask.ravel().astype(np.float32))
 
 
 def _apart(found: list[_Find]) -> list[_Find]:
     """The likeliest, no two of them nearly the same; neither nothing nor nearly the whole picture."""
     found = [find for find in found if 0 < find.mask.mean() < _LARGEST]
-    found.sort(key=lambda find: -find.look.quality)
+    found.sort(key=lambda find: -find.answer.quality)
     if not found:
         return []
     masks = np.stack([find.mask for find in found])
