@@ -1,4 +1,4 @@
-"""Proposals for everything: a grid of clicks on small crops, then a second look at what the network is sure of.
+"""Proposals for everything: a grid of clicks, then a second look at what the network is sure of.
 
 What is large needs few clicks and large crops: each coarser grid has half as many clicks a side on crops twice as wide.
 """
@@ -15,10 +15,9 @@ from cutout_server.models.builtin.network import Network
 from cutout_server.models.queries import Candidates
 from cutout_server.types import ObjectPrompt
 
-_CLICKED_SIZE = 64  # Of the crops that are clicked, in pixels.
-_SIDE = 7.0  # Of such a crop, in cells of the grid.
+_SIDE = 5.0  # Of a crop, in cells of its grid.
 _GRIDS = 3
-_SHARE = 0.75  # Clicks a side, of those asked for: each is answered by three masks of its crop, and time is short.
+_SHARE = 0.3  # Clicks a side, of those asked for: each is answered by three masks of its crop, and time is short.
 _AT_ONCE = 64
 _LIKELY = 0.4  # Expected IoU from which a mask is looked at again.
 _MOST = 80  # Masks that are.
@@ -40,7 +39,7 @@ def propose(network: Network, embedding: BuiltinEmbedding, points_per_side: int)
     Args:
         network: Trained.
         embedding: Of the picture.
-        points_per_side: Of the finest grid in a square picture, which has three quarters as many.
+        points_per_side: Of the finest grid in a square picture, which has fewer.
     """
     height, width = embedding.image_size
     scale = min(1.0, _SIZE / max(height, width))
@@ -79,7 +78,7 @@ def _clicked(network: Network, embedding: BuiltinEmbedding, points_per_side: int
                 questions.append((Window.at(x, y, side), click, None))
     found = []
     for start in range(0, len(questions), _AT_ONCE):
-        for masks in predict_masks(network, embedding, questions[start : start + _AT_ONCE], _CLICKED_SIZE):
+        for masks in predict_masks(network, embedding, questions[start : start + _AT_ONCE]):
             found += [
                 _coarse(embedding, answer)
                 for answer in masks
