@@ -62,7 +62,7 @@ def test_one_picture_in_full(analysis: Analysis, folder: Path, tmp_path: Path) -
 def test_several_pictures(analysis: Analysis, folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """A row for each picture with its best concept; one that fails is named, and the status is 1."""
     flags = ["--max-objects", "3", "--format", "coco", "--out", tmp_path]
-    done = cutout(analysis.address, "analyze", folder, "missing.png", *CONCEPTS, *flags, code=1)
+    done = cutout(analysis.address, "analyze", folder, "missing.png", *CONCEPTS, *flags, code=1, columns=200)
     assert done.stderr == "cutout: error: missing.png: there is no picture file missing.png\n"
     rows = done.stdout.splitlines()
     assert [row.split()[0] for row in rows[:4]] == ["PICTURE", "chelsea.png", "rocket.png", "missing.png"]

@@ -68,8 +68,18 @@ async def decoders(observer: Observer) -> AsyncIterator[Decoders]:
     assert not processes()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def others() -> None:
+    """Processes of other tests, which may run beside these."""
+    OTHERS.update(child.pid for child in psutil.Process().children())
+
+
+OTHERS: set[int] = set()
+
+
 def processes() -> set[int]:
-    return {child.pid for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE}
+    children = psutil.Process().children()
+    return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE} - OTHERS
 
 
 async def test_pixels_and_refusals_are_those_of_a_thread(decoders: Decoders, observer: Observer):

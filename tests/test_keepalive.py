@@ -43,9 +43,8 @@ class RawClient:
         self._send(HEADERS, END_HEADERS, 1, block)
 
     def ping(self, times: int = 1) -> None:
-        """Sends pings without a pause."""
-        for _ in range(times):
-            self._send(PING, 0, 0, bytes(8))
+        """Sends pings without a pause, all at once: the connection may be over before a second write."""
+        self._connection.sendall(times * self._frame(PING, 0, 0, bytes(8)))
 
     def answer(self) -> int | None:
         """Waits for what pings are answered by: PING's number, or the error code of GOAWAY; None at the end."""
@@ -58,9 +57,11 @@ class RawClient:
         return None
 
     def _send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        self._connection.sendall(
-            len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-        )
+        self._connection.sendall(self._frame(kind, flags, stream, payload))
+
+    @staticmethod
+    def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 @contextmanager
