@@ -30,7 +30,7 @@ import skimage.data
 from cutout.v1 import image_pb2, mask_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
 from cutout_common import logs
 from cutout_common.heap import keep_freed
-from cutout_server import interceptors, messages, metrics
+from cutout_server import handlers, interceptors, messages, metrics
 from cutout_server.app import App
 from cutout_server.convert import requests, responses
 from cutout_server.images import pictures
@@ -100,7 +100,7 @@ class Stopwatch:
 def watch_server(watch: Stopwatch) -> None:
     """Every stage of a request that is not the model's."""
     for owner, name, stage in (
-        (interceptors, "_requested", "receive and parse"),
+        (handlers, "requested", "receive and parse"),
         (requests.RequestReader, "box", "read the request"),
         (pictures, "open_file", "picture: header"),
         (decode.OpenedFile, "picture", "picture: decode and key"),
@@ -116,12 +116,7 @@ def watch_server(watch: Stopwatch) -> None:
         (metrics.Metrics, "finished", "metrics: end"),
     ):
         watch.watch(owner, name, stage)
-    wrapped = interceptors.CallInterceptor._wrapped  # noqa: SLF001 - around everything that is done for a call
-
-    def timed_wrapped(self: interceptors.CallInterceptor, *args: Any) -> Any:
-        return watch.timed(HANDLER, wrapped(self, *args))
-
-    interceptors.CallInterceptor._wrapped = timed_wrapped  # type: ignore[method-assign]  # noqa: SLF001
+    watch.watch(interceptors.CallInterceptor, "_call", HANDLER)  # around everything that is done for a call
 
 
 def serve(pipe: Connection, embeddings_cache_bytes: int) -> None:
