@@ -1,6 +1,7 @@
 """Pictures decoded in processes of their own: as in a thread, and nothing is left behind."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,8 +79,12 @@ OTHERS: set[int] = set()
 
 
 def processes() -> set[int]:
-    children = psutil.Process().children()
-    return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE} - OTHERS
+    running = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # It may end meanwhile.
+            if child.status() != psutil.STATUS_ZOMBIE:
+                running.add(child.pid)
+    return running - OTHERS
 
 
 async def test_pixels_and_refusals_are_those_of_a_thread(decoders: Decoders, observer: Observer):
