@@ -1,9 +1,7 @@
 """Pictures decoded in processes of their own: as in a thread, and nothing is left behind."""
 
 import asyncio
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +14,7 @@ from cutout_server.errors import InvalidRequestError, UnavailableError
 from cutout_server.images import decoder_processes as decoders_module
 from cutout_server.images.decoder_processes import Decoders
 from cutout_server.imaging.decode import ImageLimits, decode, open_file
+from decode_processes import decode_processes
 from test_imaging_malformed import FILES
 from waiting import PATIENCE_S, until, wait_until
 
@@ -66,25 +65,7 @@ async def decoders(observer: Observer) -> AsyncIterator[Decoders]:
     decoders = Decoders(1, 30, observer)
     yield decoders
     await decoders.close()
-    assert not processes()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def others() -> None:
-    """Processes of other tests, which may run beside these."""
-    OTHERS.update(child.pid for child in psutil.Process().children())
-
-
-OTHERS: set[int] = set()
-
-
-def processes() -> set[int]:
-    running = set()
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # It may end meanwhile.
-            if child.status() != psutil.STATUS_ZOMBIE:
-                running.add(child.pid)
-    return running - OTHERS
+    assert not decode_processes()
 
 
 async def test_pixels_and_refusals_are_those_of_a_thread(decoders: Decoders, observer: Observer):
@@ -96,23 +77,23 @@ async def test_pixels_and_refusals_are_those_of_a_thread(decoders: Decoders, obs
         assert picture.pixels.flags.writeable
         assert picture.key == expected.key
         assert (await decoders.decode(opened, "known")).key == "known"
-        assert len(processes()) == 1
+        assert len(decode_processes()) == 1
     with pytest.raises(InvalidRequestError) as expected:
         decode(DAMAGED, LIMITS, field="chunk.data")
     with pytest.raises(InvalidRequestError) as refused:
         await decoders.decode(open_file(DAMAGED, LIMITS, field="chunk.data"))
     assert refused.value.violations == expected.value.violations
     assert refused.value.reason == expected.value.reason
-    assert len(processes()) == 1
+    assert len(decode_processes()) == 1
     assert observer.why == []
     assert observer.pieces == 2 * len(FILES) + 1
 
 
 async def test_none_begins_before_it_is_needed(decoders: Decoders):
     """Nor do more than are needed."""
-    assert not processes()
+    assert not decode_processes()
     await asyncio.gather(*(decoders.decode(open_file(FILES["png"], LIMITS)) for _ in range(3)))
-    assert len(processes()) == 1
+    assert len(decode_processes()) == 1
 
 
 async def test_idle_ones_leave(decoders: Decoders, monkeypatch: pytest.MonkeyPatch):
@@ -120,14 +101,14 @@ async def test_idle_ones_leave(decoders: Decoders, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(decoders_module, "_IDLE_S", 0.01)
     for _ in range(2):
         await decoders.decode(open_file(FILES["png"], LIMITS))
-        await until(lambda: not processes())
+        await until(lambda: not decode_processes())
 
 
 async def test_one_that_died_idle_costs_nothing(decoders: Decoders, observer: Observer):
     """The next picture has a new one."""
     await decoders.decode(open_file(FILES["png"], LIMITS))
-    (process,) = processes()
-    os.kill(process, signal.SIGKILL)
+    (process,) = decode_processes()
+    process.kill()
     (worker,) = decoders._workers
     await until(lambda: not worker.is_alive)
     await decoders.decode(open_file(FILES["png"], LIMITS))

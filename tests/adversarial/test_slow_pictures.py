@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import psutil
 import pytest
 from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import errors
 from cutout_server.images import decoder_processes
+from decode_processes import decode_processes
 from probe_family import Probe, probe_family
 from slow_pictures import many_scans
 from waiting import wait_until
@@ -26,11 +26,6 @@ HELD = str(Path(__file__).parent.parent / "held_worker.py")
 
 def by_box(content: bytes) -> pb2.SegmentByBoxRequest:
     return pb2.SegmentByBoxRequest(image={"content": content}, boxes=[BOX])
-
-
-def at_work() -> list[psutil.Process]:
-    """The processes that decode."""
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def given_up(server: RunningServer, why: str) -> float:
@@ -57,7 +52,7 @@ def server() -> Iterator[RunningServer]:
     probe.gate.set()
     with probe_family(probe) as model, run_server(models=[model], api_keys=KEYS, decoding_processes=3) as server:
         yield server
-    assert not at_work()
+    assert not decode_processes()
 
 
 @pytest.fixture
@@ -72,14 +67,14 @@ def test_the_neighbour_is_served_while_the_attack_stands(
     """Its picture, its upload, its overlay; and one that takes long itself has a process that no other caller takes."""
     segment = stubs.segmentation.SegmentByBox
     attack = [segment.future(by_box(slow), metadata=ATTACKER) for _ in range(8)]
-    wait_until(lambda: len(at_work()) == 2)
+    wait_until(lambda: len(decode_processes()) == 2)
     good = by_box(photos["chelsea"].jpeg)
     good.options.overlay = 2
     assert segment(good, metadata=NEIGHBOUR).segmentation.overlay.data
     upload = iter([image_service_pb2.UploadImageRequest(chunk={"data": photos["rocket"].jpeg})])
     assert stubs.images.UploadImage(upload, metadata=NEIGHBOUR).image_id
     own = segment.future(by_box(slow), metadata=NEIGHBOUR)
-    wait_until(lambda: len(at_work()) == 3)
+    wait_until(lambda: len(decode_processes()) == 3)
     assert not any(call.done() for call in (*attack, own))
     gate.touch()
     assert [call.code() for call in (*attack, own)] == [grpc.StatusCode.OK] * 9
@@ -89,17 +84,17 @@ def test_work_stops_with_its_caller(server: RunningServer, stubs: Stubs, slow: b
     """The processes are gone when callers leave, or are no longer waited for; whoever waits gets another."""
     segment = stubs.segmentation.SegmentByBox
     left = [segment.future(by_box(slow), metadata=ATTACKER) for _ in range(2)]
-    wait_until(lambda: len(at_work()) == 2)
-    before = {process.pid for process in at_work()}
+    wait_until(lambda: len(decode_processes()) == 2)
+    before = {process.pid for process in decode_processes()}
     waiting = segment.future(by_box(slow), metadata=ATTACKER)
     for call in left:
         call.cancel()
     wait_until(lambda: given_up(server, "left") == 2)
-    wait_until(lambda: len(at_work()) == 1)
-    assert not before & {process.pid for process in at_work()}
+    wait_until(lambda: len(decode_processes()) == 1)
+    assert not before & {process.pid for process in decode_processes()}
     late = segment.future(by_box(slow), metadata=NEIGHBOUR, timeout=2)
     assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_until(lambda: len(at_work()) == 1)
+    wait_until(lambda: len(decode_processes()) == 1)
     gate.touch()
     assert waiting.code() is grpc.StatusCode.OK
 
@@ -108,8 +103,8 @@ def test_a_process_that_dies_costs_its_own_picture(server: RunningServer, stubs:
     """Which may be sent again; the others are answered."""
     segment = stubs.segmentation.SegmentByBox
     calls = [segment.future(by_box(slow), metadata=ATTACKER) for _ in range(3)]
-    wait_until(lambda: len(at_work()) == 2)
-    at_work()[0].kill()
+    wait_until(lambda: len(decode_processes()) == 2)
+    decode_processes()[0].kill()
     wait_until(lambda: any(call.done() for call in calls))
     gate.touch()
     (unlucky,) = [call for call in calls if call.code() is not grpc.StatusCode.OK]
@@ -133,5 +128,5 @@ def test_a_picture_that_takes_too_long_is_given_up_for_good(photos: dict[str, Ph
         assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_COSTLY")
         assert [violation.field for violation in error.violations] == ["image.content"]
         assert given_up(server, "time") == 1
-        assert not at_work()
+        assert not decode_processes()
         assert segment(by_box(photos["chelsea"].jpeg)).segmentation.objects
