@@ -38,6 +38,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...] | None]] = {
     "startup": ("startup", (), GLANCE),
     "memory": ("memory", (), GLANCE),
     "peer": ("peer", (), GLANCE),
+    "neighbour": ("neighbour", (), GLANCE),
     "health_under_load": ("health_under_load", ("--seconds", "5"), None),
     "words": ("words", (), ("--rounds", "1")),
     "builtin_quality": ("builtin_quality", (), None),

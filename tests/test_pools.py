@@ -186,6 +186,18 @@ async def test_what_has_begun_is_finished_first():
         assert await served([("other", other), ("begun", begun)], pool) == ["begun", "other"]
 
 
+async def test_many_that_have_begun_do_not_stand_before_anothers_first():
+    """Who comes anew is behind the oldest request that is not done, and before the rest of them."""
+    probe = Probe()
+    probe.gate.set()
+    async with open_pool(capacity=8) as pool:
+        begun = [(f"begun-{i}", pool.admit("greedy", 1.0)) for i in range(4)]
+        for _, turn in begun:
+            await ask(pool, spec_of(probe), query(), turn=turn)
+        order = await served([*begun, ("modest", pool.admit("modest", 2.0))], pool)
+    assert order == ["begun-0", "modest", "begun-1", "begun-2", "begun-3"]
+
+
 async def test_a_request_that_steps_back_lets_the_others_pass():
     """After a step back it is served behind all that wait."""
     probe = Probe()

@@ -1,5 +1,6 @@
 """scikit-image's photographs in any size and number, no two alike, and prompts on them."""
 
+import io
 import itertools
 from functools import cache
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 import skimage.data
 from numpy.typing import NDArray
+from PIL import Image
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
 MEGAPIXEL = (896, 1152)  # (height, width)
@@ -42,6 +44,15 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     assert done
     return data.tobytes()
+
+
+def many_scans(pixels: NDArray[np.uint8], scans: int) -> bytes:
+    """A progressive JPEG file whose last scan comes again and again: a small file of much work."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90, progressive=True)
+    content = file.getvalue()
+    last = content[content.rfind(b"\xff\xda") : -2]
+    return content[:-2] + last * (scans - content.count(b"\xff\xda")) + content[-2:]
 
 
 class Stock:

@@ -1,15 +1,19 @@
 """Whether joining jobs into one pass pays on this device: measured, not assumed."""
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-# A larger pass must take this much less time for each job to be worth the longer wait of its first one.
+# A larger pass must take this much less time for each job to be worth the longer wait of its first one,
 WORTH = 0.95
+# and one that takes longer than this so much less for each doubling: whoever comes meanwhile waits for the whole of it.
+SHORT_S = 0.05
+WORTH_OF_LONG = 0.85
 # Weight of the newest pass in the mean.
 NEWEST = 0.3
-# After so many passes what was measured is doubted once.
-DOUBT_AFTER = 64
+# After so many passes what was measured is doubted once, by a larger pass or a smaller one in turn.
+DOUBT_AFTER = 32
 
 
 @dataclass
@@ -35,15 +39,23 @@ class BatchSizing:
         times.per_job_s[size] = newest if mean is None else mean + NEWEST * (newest - mean)
 
     def best(self, kind: Hashable, waiting: int) -> int:
-        """How many of the jobs that wait to join: all, unless a smaller pass was seen to take as little for each."""
+        """How many of the jobs that wait to join: all, unless a smaller pass was seen to be worth as much."""
         times = self._times[kind]
-        if not times.per_job_s or times.passes % DOUBT_AFTER == DOUBT_AFTER - 1:
+        if not times.per_job_s:
             return waiting
         best, *larger = sorted(times.per_job_s)
         for size in larger:
-            if times.per_job_s[size] < WORTH * times.per_job_s[best]:
+            if times.per_job_s[size] < _worth(best, size, times.per_job_s[size]) * times.per_job_s[best]:
                 best = size
+        doubts, passes = divmod(times.passes, DOUBT_AFTER)
+        if passes == DOUBT_AFTER - 1:
+            return min(waiting, 2 * best) if doubts % 2 else max(1, min(best, waiting) // 2)
         return waiting if best == max(times.per_job_s) else min(best, waiting)
+
+
+def _worth(size: int, larger: int, per_job_s: float) -> float:
+    """The share of a smaller pass's time for each job that a larger one's has to be below."""
+    return WORTH if larger * per_job_s <= SHORT_S else WORTH_OF_LONG ** math.log2(larger / size)
 
 
 def _rounded(jobs: int) -> int:

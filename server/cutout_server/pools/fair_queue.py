@@ -21,11 +21,12 @@ class _Caller:
 
 
 class FairQueue:
-    """Fair queueing of requests, each of one unit (Demers, Keshav, Shenker 1989).
+    """Start-time fair queueing of requests, each of one unit (Goyal, Vin, Cheng 1996).
 
     A caller's round grows with each of its requests that begins; the caller with the lowest round is next, so that a
-    hundred requests of one do not stand before the first of another. A request that has begun keeps its place until it
-    is done: finishing it soon is better for all than beginning many.
+    hundred requests of one do not stand before the first of another. Who comes anew begins in the round of the oldest
+    request that is not done, so that not even those that have begun stand before its first. A request that has begun
+    keeps its place until it is done: finishing it soon is better for all than beginning many.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class FairQueue:
 
     def take(self, caller: str, deadline_s: float) -> Turn:
         """A place for a request; `give_back` ends it."""
-        now = min((waiting.round for waiting in self._callers.values()), default=0)
+        now = min((self.order(turn)[0] for waiting in self._callers.values() for turn in waiting.turns), default=0)
         turn = Turn(caller, deadline_s, next(self._numbers))
         self._callers.setdefault(caller, _Caller(now)).turns.add(turn)
         return turn
