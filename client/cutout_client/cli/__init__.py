@@ -1,4 +1,4 @@
-"""The command line: `cutout segment | analyze | generate | models | status | health | serve | config`."""
+"""The command line: `cutout segment | analyze | generate | models | status | health | protos | serve | config`."""
 
 import argparse
 import sys
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from cutout_common.distribution import PrintVersion
 
-from cutout_client.cli import analyze, console, generate, health, models, segment, serve, status
+from cutout_client.cli import analyze, console, generate, health, models, protos, segment, serve, status
 from cutout_client.cli.arguments import refuse, with_negative_numbers
 from cutout_client.errors import CutoutError
 
-COMMANDS = (segment, analyze, generate, models, status, health, serve)
+COMMANDS = (segment, analyze, generate, models, status, health, protos, serve)
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
