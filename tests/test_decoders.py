@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import numpy as np
 import psutil
 import pytest
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.errors import InvalidRequestError, UnavailableError
 from cutout_server.images import decoder_processes as decoders_module
 from cutout_server.images.decoder_processes import Decoders
@@ -132,7 +132,7 @@ async def test_callers_take_turns(decoders: Decoders):
     done: list[str] = []
 
     async def work(caller: str) -> None:
-        calls.begin(calls.Call("id", caller, float("inf")))
+        call_context.begin(call_context.Call("id", caller, float("inf")))
         await decoders.decode(open_file(FILES["png"], LIMITS))
         done.append(caller)
 

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 from contextvars import copy_context
 
 import pytest
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.callers import origin
 from cutout_server.callers.account import Account
 from cutout_server.callers.quotas import Quotas
@@ -42,8 +42,8 @@ class Line:
         """A piece of work of a caller's."""
 
         def submit():
-            account = Account(origin.party(peer) if caller == calls.ANONYMOUS else caller, caller, Quotas())
-            calls.begin(calls.Call("id", caller, deadline_s, account=account))
+            account = Account(origin.party(peer) if caller == call_context.ANONYMOUS else caller, caller, Quotas())
+            call_context.begin(call_context.Call("id", caller, deadline_s, account=account))
             return self.threads.submit(self.done.append, name or caller)
 
         return copy_context().run(submit)
@@ -76,8 +76,8 @@ def test_callers_take_turns(line: Line, observer: Observer):
 
 def test_without_keys_addresses_take_turns(line: Line):
     """However many connections one has."""
-    pieces = [line.add(calls.ANONYMOUS, f"ipv4:10.0.0.1:{number}", name="many") for number in range(3)]
-    pieces += [line.add(calls.ANONYMOUS, "ipv6:[::1]:1", name="one")]
+    pieces = [line.add(call_context.ANONYMOUS, f"ipv4:10.0.0.1:{number}", name="many") for number in range(3)]
+    pieces += [line.add(call_context.ANONYMOUS, "ipv6:[::1]:1", name="one")]
     line.gate.set()
     for piece in pieces:
         piece.result(PATIENCE_S)

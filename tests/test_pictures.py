@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.images import pictures as pictures_module
 from cutout_server.images.decoder import PictureDecoder
 from cutout_server.images.decoder_processes import Decoders
@@ -115,14 +115,14 @@ def file(file_format: str, values: Any = VALUES) -> FileImage:
 
 
 async def opened(pictures: Pictures, source: ImageSource) -> Picture:
-    calls.begin(calls.Call("id", "caller", float("inf")))
+    call_context.begin(call_context.Call("id", "caller", float("inf")))
     async with pictures.open(source) as picture:
         return picture
 
 
 async def test_nothing_waits_for_a_digest_but_who_asks_for_it(pictures: Pictures, digests: Digests):
     """A picture is at hand before its digest is made, which is there for who asks, soon or late."""
-    calls.begin(calls.Call("id", "caller", float("inf")))
+    call_context.begin(call_context.Call("id", "caller", float("inf")))
     async with pictures.open(file("PNG")) as picture:
         assert np.array_equal(picture.pixels, VALUES)
         assert digests.made == 0
@@ -201,7 +201,7 @@ async def test_a_picture_that_is_embedded_is_decoded_when_its_pixels_are_asked_f
 ):
     """Not before, and only if its file came before; whoever asks gets the same pixels."""
     digests.gate.set()
-    calls.begin(calls.Call("id", "caller", float("inf")))
+    call_context.begin(call_context.Call("id", "caller", float("inf")))
     turned = Image.Exif()
     turned[0x0112] = 6
     content = io.BytesIO()
@@ -228,7 +228,7 @@ async def test_a_forgotten_digest_is_made_off_the_event_loop(
     threads = []
     read = OpenedFile.read
     monkeypatch.setattr(OpenedFile, "read", lambda file, *stored: threads.append(threading.get_ident()) or read(file))
-    calls.begin(calls.Call("id", "caller", float("inf")))
+    call_context.begin(call_context.Call("id", "caller", float("inf")))
     async with pictures.open(file("PNG")):
         pass
     async with pictures.open(file("PNG"), embedded=lambda key: True) as known:

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.errors import OverloadedError
 from cutout_server.images.pixel_budget import PixelBudget
 from waiting import PATIENCE_S, until
@@ -16,7 +16,7 @@ async def test_pictures_wait_their_turn():
     release = {name: asyncio.Event() for name in "abc"}
 
     async def work(name: str, pixels: int) -> None:
-        calls.begin(calls.Call("id", name, float("inf")))
+        call_context.begin(call_context.Call("id", name, float("inf")))
         async with budget.hold(pixels):
             entered.append(name)
             await release[name].wait()
@@ -64,7 +64,7 @@ async def test_one_caller_leaves_room_for_others():
     release = {name: asyncio.Event() for name in ("many", "one")}
 
     async def work(name: str, pixels: int) -> None:
-        calls.begin(calls.Call("id", name, float("inf")))
+        call_context.begin(call_context.Call("id", name, float("inf")))
         async with budget.hold(pixels):
             entered.append(name)
             await release[name].wait()
@@ -99,7 +99,7 @@ async def test_the_sessions_of_one_caller_leave_half_to_those_of_others():
     """Its first may be as large as it likes; one more that passes its share is turned away with a delay."""
 
     async def refused(caller: str, pixels: int) -> bool:
-        calls.begin(calls.Call("id", caller, float("inf")))
+        call_context.begin(call_context.Call("id", caller, float("inf")))
         try:
             async with budget.hold_for_session(pixels):
                 return False
@@ -107,7 +107,7 @@ async def test_the_sessions_of_one_caller_leave_half_to_those_of_others():
             return error.retry_after_s is not None
 
     budget = PixelBudget(24)
-    calls.begin(calls.Call("id", "many", float("inf")))
+    call_context.begin(call_context.Call("id", "many", float("inf")))
     async with budget.hold_for_session(5):
         tried = [("many", 2), ("many", 1), ("other", 7), ("other", 8)]
         found = [await asyncio.create_task(refused(*each)) for each in tried]
@@ -117,6 +117,6 @@ async def test_the_sessions_of_one_caller_leave_half_to_those_of_others():
 
 
 async def _enter(budget: PixelBudget, pixels: int, caller: str = "") -> None:
-    calls.begin(calls.Call("id", caller, float("inf")))
+    call_context.begin(call_context.Call("id", caller, float("inf")))
     async with budget.hold(pixels):
         pass

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import DeadlineError, FailedPreconditionError, OverloadedError
 from cutout_server.models.family import Family
@@ -61,7 +61,7 @@ async def open_pool(watcher: Watcher | None = None, **options: int) -> AsyncIter
         "embeddings_cache_bytes": 10_000,
     }
     pool = DevicePool("cpu", observer=watcher or Watcher(), **defaults | options)
-    calls.begin(calls.Call("id", "caller", FOREVER))
+    call_context.begin(call_context.Call("id", "caller", FOREVER))
     try:
         yield pool
     finally:
@@ -389,7 +389,7 @@ async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
     probe.gate.set()
     spec = spec_of(probe, devices=("one", "two"))
     options = {"capacity": 2, "max_batch": 1, "max_encode_batch": 1, "memory_budget_bytes": 0}
-    calls.begin(calls.Call("id", "caller", FOREVER))
+    call_context.begin(call_context.Call("id", "caller", FOREVER))
     by_device = {
         name: DevicePool(name, embeddings_cache_bytes=9_999, observer=Watcher(), **options) for name in spec.devices
     }
@@ -415,7 +415,7 @@ async def test_pixels_are_made_for_an_encode_alone():
     probe = Probe()
     probe.gate.set()
     spec = spec_of(probe)
-    calls.begin(calls.Call("id", "caller", FOREVER))
+    call_context.begin(call_context.Call("id", "caller", FOREVER))
     options = {"capacity": 1, "max_batch": 1, "max_encode_batch": 1, "memory_budget_bytes": 0}
     threads = []
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import structlog
 from cutout_common.config import ConfigError
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.app import rewriter_of
 from cutout_server.pipelines import rewrite as rewrite_module
 from cutout_server.pipelines.phrases import MAX_FALSE_STARTS, read_phrases
@@ -41,7 +41,7 @@ def model(served: LanguageModel) -> LanguageModel:
 @pytest.fixture(autouse=True)
 def call():
     """Every rewriting belongs to a call."""
-    calls.begin(calls.Call("request-7", "me", float("inf")))
+    call_context.begin(call_context.Call("request-7", "me", float("inf")))
 
 
 def settings(url: str, **changes: object) -> Settings:
@@ -161,7 +161,7 @@ async def test_the_plain_words_keep_time_of_their_own(
     model.is_slow = True
     now_s = time.monotonic()
     monkeypatch.setattr(rewrite_module, "time", SimpleNamespace(monotonic=lambda: now_s))
-    calls.begin(calls.Call("request-8", "me", now_s + left_s))
+    call_context.begin(call_context.Call("request-8", "me", now_s + left_s))
     rewriting = await rewriter.rewrite((FEET,))
     assert pairs(rewriting) == [(FEET, 0)]
     assert rewriting.failure == f"the language model did not answer within {given}"

@@ -25,13 +25,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
+from cutout_server.auth import Auth
 from cutout_server.callers.accounts import Accounts
 from cutout_server.catalogue import Catalogue
 from cutout_server.certificates import credentials
 from cutout_server.convert.requests import RequestReader
 from cutout_server.daemon import in_daemon_thread
+from cutout_server.drain import Drain
 from cutout_server.exchange import Bounds
-from cutout_server.gate import Gate
 from cutout_server.images.decoder import PictureDecoder
 from cutout_server.images.decoder_processes import Decoders
 from cutout_server.images.early_decoding import EarlyDecoding
@@ -110,7 +111,8 @@ class App:
         self._credentials = self._read_certificate()
         self._catalogue = Catalogue.of(settings)
         self._metrics = Metrics()
-        self._gate = Gate(settings)
+        self._auth = Auth(settings)
+        self._drain = Drain()
         self._decoding = FairThreads(settings.imaging_threads, "decode", self._metrics)
         self._decoders = Decoders(settings.decoding_processes, settings.max_decode_s, self._metrics)
         self._encoding = FairThreads(settings.imaging_threads, "encode", self._metrics)
@@ -127,7 +129,7 @@ class App:
             settings.answers_cache_bytes, settings.answers_cache_ttl_s, segmentation_pb2.Segmentation.ByteSize
         )
         self._pools.on_unload(self._answers.forget)
-        self._board = StatusBoard(self._pools, self._store, self._answers, self._gate.accounts)
+        self._board = StatusBoard(self._pools, self._store, self._answers, self._auth.accounts)
         self._metrics.watch(self._board)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = self._grpc_server()
@@ -146,12 +148,12 @@ class App:
     @property
     def draining(self) -> bool:
         """Whether new work is refused."""
-        return self._gate.draining.is_set()
+        return self._drain.begun.is_set()
 
     @property
     def accounts(self) -> Accounts:
         """What each caller uses."""
-        return self._gate.accounts
+        return self._auth.accounts
 
     def status(self) -> ServerStatus:
         """The server at this moment; safe from any thread."""
@@ -163,7 +165,7 @@ class App:
         for spec in self._catalogue.specs.values():
             tasks = [f"{task.value}{' (default)' if task in spec.default_for else ''}" for task in spec.family.tasks]
             log.info("model", name=spec.name, what=spec.description or spec.family.name, does=", ".join(sorted(tasks)))
-        if self._settings.api_keys and not self._gate.has(Role.OPERATOR):
+        if self._settings.api_keys and not self._auth.has(Role.OPERATOR):
             log.info("no key has the role operator: nobody can load or unload models, or see the status, by calls")
         if not any(spec.family.needs_checkpoint for spec in self._catalogue.specs.values()):
             for profile in ("small", "quality"):
@@ -174,7 +176,7 @@ class App:
 
     def admit(self, settings: Settings) -> None:
         """Lets in whom the settings name from now on, by their quotas; all else stays as it is until the next start."""
-        self._gate.admit(settings)
+        self._auth.admit(settings)
         log.info("keys read again", callers=sorted({key.caller for key in settings.api_keys}))
 
     async def start(self) -> None:
@@ -236,11 +238,11 @@ class App:
     async def stop(self) -> None:
         """Refuses new work, lets accepted work finish as long as the setting allows, and gives everything back."""
         self._board.state = State.DRAINING
-        self._gate.draining.set()
+        self._drain.begun.set()
         await self._health.enter_graceful_shutdown()
         log.info("draining", seconds=self._settings.drain_s)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._gate.emptied(), self._settings.drain_s)
+            await asyncio.wait_for(self._drain.emptied(), self._settings.drain_s)
         for server in (self._server, self._admin):
             if server is not None:
                 await server.stop(grace=1.0)
@@ -289,7 +291,8 @@ class App:
         self._metrics.bytes_in_hand("messages", lambda: received.in_use)
         self._metrics.bytes_in_hand("answers", lambda: answers.in_use)
         interceptor = CallInterceptor(
-            self._gate,
+            self._auth,
+            self._drain,
             (CallLog(), self._metrics),
             trusted_proxies=settings.trusted_proxies,
             default_deadline_s=settings.default_deadline_s,
@@ -340,7 +343,7 @@ class App:
             segmentation,
             reader,
             uploads,
-            self._gate.draining,
+            self._drain.begun,
             open_s=settings.max_deadline_s,
             idle_s=settings.session_idle_s,
             prompt_deadline_s=settings.default_deadline_s,

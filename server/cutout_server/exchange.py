@@ -10,7 +10,7 @@ import grpc
 from cutout_common.allowance import Allowance, Held, NoRoomError
 from cutout_common.heap import Trimmer
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.errors import DeadlineError, OverloadedError
 
 # A caller on a poor line is no slower than this.
@@ -143,7 +143,7 @@ class Exchange:
         try:
             done, _ = await asyncio.wait({writing}, timeout=REST_AFTER_S)
             while not done:
-                rested = [each.rest() for each in calls.current().resting]
+                rested = [each.rest() for each in call_context.current().resting]
                 done, _ = await asyncio.wait({writing}, timeout=None if all(rested) else REST_AFTER_S)
             writing.result()
         finally:
@@ -173,7 +173,7 @@ class Exchange:
         if nbytes <= held.amount:
             return
         try:
-            with calls.stage("queue"):
+            with call_context.stage("queue"):
                 await held.grow(nbytes, patience_s)
         except NoRoomError as full:
             kind = "messages" if held is self._message else "answers"

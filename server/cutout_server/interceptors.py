@@ -17,7 +17,9 @@ import grpc
 import structlog
 from cutout_common import channels, forwarded, request_ids
 
-from cutout_server import calls, handlers, messages
+from cutout_server import call_context, handlers, messages
+from cutout_server.auth import Auth
+from cutout_server.drain import Drain
 from cutout_server.errors import (
     CutoutError,
     DeadlineError,
@@ -25,7 +27,6 @@ from cutout_server.errors import (
     UnimplementedError,
 )
 from cutout_server.exchange import Bounds, Context, Exchange
-from cutout_server.gate import Gate
 from cutout_server.keyless import Keyless
 from cutout_server.places import Places
 
@@ -98,7 +99,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handlers of the contract's services; those of health and reflection, as far as reading goes.
 
     Args:
-        gate: Knows the keys.
+        auth: Knows the keys.
+        drain: Knows the calls inside.
         trusted_proxies: Networks of those who are believed when they say whom a call comes from.
         observers: Hear of every call of the contract's services.
         default_deadline_s: Deadline of calls that bring none.
@@ -110,7 +112,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(
         self,
-        gate: Gate,
+        auth: Auth,
+        drain: Drain,
         observers: Sequence[CallObserver],
         *,
         trusted_proxies: Sequence[forwarded.Network],
@@ -120,7 +123,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         places: Places,
         sessions: Places,
     ) -> None:
-        self._gate = gate
+        self._auth = auth
+        self._drain = drain
         self._observers = observers
         self._trusted_proxies = trusted_proxies
         self._default_deadline_s = default_deadline_s
@@ -202,15 +206,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         exchange = Exchange(context, self._bounds)
         own_s = context.time_remaining()
         deadline_s = started_s + self._seconds(rpc, own_s)
-        call = calls.Call(
-            request_id, calls.ANONYMOUS, deadline_s, peer=self._peer(context), hold_answer=exchange.hold_answer
+        call = call_context.Call(
+            request_id, call_context.ANONYMOUS, deadline_s, peer=self._peer(context), hold_answer=exchange.hold_answer
         )
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None
         try:
-            caller = self._gate.identify(metadata)
-            call = replace(call, caller=caller.name, account=self._gate.account(caller, call.peer))
-            calls.begin(call)
+            caller = self._auth.identify(metadata)
+            call = replace(call, caller=caller.name, account=self._auth.account(caller, call.peer))
+            call_context.begin(call)
             caller.check(rpc.method)
             call.account.request()
             async with self._let_in(rpc, call, exchange):
@@ -256,9 +260,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return refused
 
     @asynccontextmanager
-    async def _let_in(self, rpc: Rpc, call: calls.Call, exchange: Exchange) -> AsyncIterator[None]:
+    async def _let_in(self, rpc: Rpc, call: call_context.Call, exchange: Exchange) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._gate.inside())
+            stack.enter_context(self._drain.inside())
             if rpc.method == SESSION:
                 stack.enter_context(call.account.session())
             await stack.enter_async_context(self._places.one(call.party))

@@ -10,7 +10,7 @@ import grpc
 from cutout_common import request_ids
 from cutout_common.allowance import Allowance
 
-from cutout_server import calls, handlers
+from cutout_server import call_context, handlers
 from cutout_server.errors import CutoutError, OverloadedError, TooLargeError
 from cutout_server.exchange import Bounds, Context, Exchange
 
@@ -37,7 +37,7 @@ class Keyless:
 
         async def serve(_: AsyncIterator[bytes], context: Context) -> None:
             request_id = request_ids.usable_or_new(metadata.get(request_ids.HEADER, ""))
-            calls.begin(calls.Call(request_id, calls.ANONYMOUS, float("inf"), peer=context.peer()))
+            call_context.begin(call_context.Call(request_id, call_context.ANONYMOUS, float("inf"), peer=context.peer()))
             exchange = Exchange(context, self._bounds)
 
             async def next_message() -> bytes | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from cutout.v1 import generation_service_pb2 as pb2
 from cutout.v1 import segmentation_service_pb2
 
-from cutout_server.calls import Stages
+from cutout_server.call_context import Stages
 from cutout_server.convert.checks import Checker, within
 from cutout_server.convert.requests import DEFAULT_CHUNK_BYTES, RequestReader
 from cutout_server.convert.responses import pieces, timings

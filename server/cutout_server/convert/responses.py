@@ -13,7 +13,7 @@ from cutout.v1 import (
 )
 from cutout.v1 import segmentation_service_pb2 as service_pb2
 
-from cutout_server.calls import Stages
+from cutout_server.call_context import Stages
 from cutout_server.catalogue import ModelSpec
 from cutout_server.images.store import StoredFile
 from cutout_server.status import ServerStatus, State

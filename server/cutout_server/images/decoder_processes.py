@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 from cutout_common.status import FieldViolation
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.errors import CutoutError, InvalidRequestError, UnavailableError
 from cutout_server.imaging.decode import TOO_COSTLY, OpenedFile
 from cutout_server.pools.fair import WorkObserver
@@ -195,7 +195,7 @@ class Decoders:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        wish = _Wish(self._turns.take(calls.party(), calls.deadline_s()))
+        wish = _Wish(self._turns.take(call_context.party(), call_context.deadline_s()))
         self._waiting.append(wish)
         self._grant()
         try:

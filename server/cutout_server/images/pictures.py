@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from blake3 import blake3
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.errors import PermissionDeniedError
 from cutout_server.images.decoder import PictureDecoder, room
 from cutout_server.images.early_decoding import EarlyDecoding
@@ -90,7 +90,7 @@ class Pictures:
             read: Callable[[], Awaitable[Picture]] = partial(self._run, reading)
             known = False
         else:
-            with calls.stage("decode"):
+            with call_context.stage("decode"):
                 found = await self._file(source)
                 file, name = await self._run(partial(_open, found))
             pixels, decoding = file.header.width * file.header.height, room(file)
@@ -98,11 +98,11 @@ class Pictures:
             read = partial(self._read, file, name, found.path, embedded)
             known = bool(self._at_hand(name, embedded))
         if not known:
-            calls.current().account.read(weight)
+            call_context.current().account.read(weight)
         async with AsyncExitStack() as stack:
-            with calls.stage("queue"):
+            with call_context.stage("queue"):
                 held = await stack.enter_async_context(hold(pixels, decoding))
-            with calls.stage("decode"):
+            with call_context.stage("decode"):
                 picture = await read()
             held.shrink(pixels)
             # Beside the model's work, which does not wait for it; but room that is read is not given back.
@@ -115,7 +115,7 @@ class Pictures:
         known = self._digest(picture)
         if known.done():
             return known.result()
-        with calls.stage("decode"):
+        with call_context.stage("decode"):
             return await asyncio.shield(asyncio.wrap_future(known))
 
     async def pin(self, source: UriImage) -> FileImage:
@@ -125,7 +125,7 @@ class Pictures:
             PermissionDeniedError: URIs are off, or the address is not one to fetch from.
             InvalidRequestError: It cannot be fetched.
         """
-        with calls.stage("decode"):
+        with call_context.stage("decode"):
             found = await self._file(source)
         return FileImage(found.content, found.field)
 
@@ -139,7 +139,7 @@ class Pictures:
             case FileImage(content, field):
                 return (field, content)
             case StoredImage(image_id):
-                return ("image.image_id", self._store.find(image_id, calls.current().caller).sha256)
+                return ("image.image_id", self._store.find(image_id, call_context.current().caller).sha256)
             case TensorImage(values):
                 return ("image.tensor", values)
 
@@ -149,7 +149,7 @@ class Pictures:
         """Equal files have equal pixels, so that only a caller's first of them needs its picture's key made."""
         if key := self._at_hand(name, embedded):
             return self._decoder.later(file, key)
-        caller = calls.current().caller
+        caller = call_context.current().caller
         key = self._keys.get((caller, name), "")
         stored = await self._arrivals.take(path) if path else None
         picture = await self._decoder.picture(file, key, stored)
@@ -158,13 +158,13 @@ class Pictures:
 
     def _at_hand(self, name: bytes, embedded: Callable[[str], bool] | None) -> str:
         """The key of a file's picture if its embedding is at hand and is all that is needed; empty otherwise."""
-        caller = calls.current().caller
+        caller = call_context.current().caller
         key = self._keys.get((caller, name), "")
         return key if embedded and (caller, key) in self._digests and embedded(key) else ""
 
     def _digest(self, picture: Picture) -> Future[str]:
         """Made once for equal pictures of a caller, beside the decoding of others: its answer waits for it."""
-        whose = (calls.current().caller, picture.key)
+        whose = (call_context.current().caller, picture.key)
         known = self._digests.get(whose)
         if known is None or known.cancelled():
             known = self._encoding.submit(lambda: digest(picture.pixels))  # Which may have to be decoded.
@@ -176,7 +176,7 @@ class Pictures:
             case FileImage(content, field):
                 return _Found(content, self._inline, field)
             case StoredImage(image_id):
-                stored = self._store.find(image_id, calls.current().caller)
+                stored = self._store.find(image_id, call_context.current().caller)
                 return _Found(await self._store.read(stored), self._uploaded, "image.image_id", stored.path)
             case UriImage(uri):
                 if self._fetching is None:

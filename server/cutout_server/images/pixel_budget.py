@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from cutout_common.allowance import Allowance, Held
 from cutout_common.pace import Pace
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.errors import OverloadedError
 
 # A session may keep its picture for minutes, so sessions never get more than this share.
@@ -57,8 +57,8 @@ class PixelBudget:
                 then. What exceeds a caller's share counts as the whole of it.
         """
         most = max(pixels, min(decoding, self._room.share))
-        with self._room.hold(calls.party()) as held:
-            if not self._room.has(calls.party(), most):
+        with self._room.hold(call_context.party()) as held:
+            if not self._room.has(call_context.party(), most):
                 self.on_short()
             await held.grow(most, float("inf"))
             yield held
@@ -70,7 +70,7 @@ class PixelBudget:
         Raises:
             OverloadedError: Other sessions have taken what sessions may take, or the caller's own its share of that.
         """
-        party = calls.party()
+        party = call_context.party()
         own = self._of_sessions[party]
         if pixels > self._free_for_sessions:
             delay_s = self._pace.delay_s(pixels - self._free_for_sessions)
@@ -96,5 +96,5 @@ class PixelBudget:
     @contextmanager
     def hold_if_free(self, pixels: int) -> Iterator[bool]:
         """Holds room that nobody waits for, and says whether there is so much."""
-        with self._room.hold(calls.party()) as held:
+        with self._room.hold(call_context.party()) as held:
             yield held.grow_at_once(pixels)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.errors import InvalidRequestError
 from cutout_server.images.early_decoding import EarlyDecoding
 from cutout_server.images.store import ImageStore, StoredFile, Upload
@@ -37,7 +37,7 @@ class Uploads:
             QuotaError: It outgrew what is left of the caller's quotas.
             UnavailableError: It cannot be kept at the moment.
         """
-        upload = await self.store.receive(chunks, calls.current().account, self._arrivals.expect)
+        upload = await self.store.receive(chunks, call_context.current().account, self._arrivals.expect)
         try:
             if expected_sha256 and expected_sha256.lower() != upload.sha256:
                 raise InvalidRequestError.of(

@@ -11,7 +11,7 @@ from math import isnan
 
 import numpy as np
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import ModelSpec
 from cutout_server.imaging import masks
 from cutout_server.imaging.nms import grid_nms
@@ -82,9 +82,9 @@ async def by_grid(
             slot.step_back()
             embedded = await slot.ask(ENCODE, context.models.segmenter, crop.of(image.pixels))
         filtered = await _filtered(context, embedded, request, crop)
-        with calls.stage("masks"):
+        with call_context.stage("masks"):
             finds += await asyncio.to_thread(_in_crop, filtered, crop, request, image, context.omissions)
-    with calls.stage("masks"):
+    with call_context.stage("masks"):
         finds = await asyncio.to_thread(_in_picture, finds, request, context.omissions)
     async for chunk in in_chunks([_candidate(find) for find in finds]):
         yield chunk

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.models.embedding import Embedding
 from cutout_server.pipelines.concepts import Concepts
@@ -98,7 +98,7 @@ class Context:
         """The image's, by the segmenter."""
         slot = self.slots.segmenter
         if self.embedded is not None and self.embedded.device == slot.pool.device:
-            calls.current().stages.embedding_cached = True
+            call_context.current().stages.embedding_cached = True
             return self.embedded.embedding
         return await slot.embed(self.models.segmenter, self.image)
 

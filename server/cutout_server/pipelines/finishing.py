@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.imaging import masks
 from cutout_server.models.operations import MASKS
 from cutout_server.models.queries import MaskQuery
@@ -60,7 +60,7 @@ class Finisher:
         made = [found async for chunk in self.objects(candidates) for found in chunk]
         if not self.kind.keeps_order:
             made.sort(key=lambda found: -found.score)
-        with calls.stage("masks"):
+        with call_context.stage("masks"):
             return await self.context.off_loop(select, made, self.options, self.nms_iou, self.context.omissions)
 
     async def objects(
@@ -81,7 +81,7 @@ class Finisher:
         """The same with their masks in the formats."""
         if not formats:
             return objects
-        with calls.stage("masks"):
+        with call_context.stage("masks"):
             return await self._spread(partial(_encode, formats=formats), objects)
 
     async def _parts(self, chunk: Sequence[Candidate]) -> list[Sequence[Candidate]]:
@@ -89,7 +89,7 @@ class Finisher:
         image = self.context.image
         if len(chunk) * image.height * image.width <= PIXELS_AT_ONCE:
             return [chunk]
-        with calls.stage("masks"):
+        with call_context.stage("masks"):
             size, threshold = (image.height, image.width), self.options.mask_threshold
             needs = await self.context.off_loop(_needs, chunk, size, threshold)
         parts: list[list[Candidate]] = []
@@ -118,7 +118,7 @@ class Finisher:
             found = _finish(*pair, self.options, segmenter.family.max_logit)
             return found if isinstance(found, OmissionReason) else _encode(found, formats)
 
-        with calls.stage("masks"):
+        with call_context.stage("masks"):
             return await self._spread(finish, pairs)
 
     async def _spread(self, work: Callable[[S], T], items: Sequence[S]) -> list[T]:

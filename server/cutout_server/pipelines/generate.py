@@ -9,7 +9,7 @@ from typing import Any
 
 from cutout_common import overlay
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.models.operations import GENERATE
 from cutout_server.models.queries import GenerateQuery
@@ -55,7 +55,7 @@ class GeneratePipeline:
         """
         generator = self.choose(request.generator)
         each = (request.width or OWN_SIDE) * (request.height or OWN_SIDE)
-        calls.current().account.read(len(request.prompts) * each)
+        call_context.current().account.read(len(request.prompts) * each)
         async with self._pools.slot(generator) as slot:
             for index in range(len(request.prompts)):
                 async with aclosing(self._one(slot, generator, request, index)) as events:
@@ -95,7 +95,7 @@ class GeneratePipeline:
         finally:
             abandoned.set()
             asked.cancel()
-        with calls.stage("generate"):
+        with call_context.stage("generate"):
             encode = overlay.encode_png if request.file_format is OverlayFormat.PNG else overlay.encode_jpeg
             data = await loop.run_in_executor(self._executor, encode, pixels)
         yield GeneratedPicture(index, query.seed, pixels, request.file_format.value, data)

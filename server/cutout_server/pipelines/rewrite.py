@@ -13,7 +13,7 @@ import httpx
 import structlog
 from cutout_common import __version__
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.pipelines.phrases import read_phrases
 from cutout_server.types import Rewriting, RewrittenPhrase
 
@@ -101,7 +101,7 @@ class Rewriter:
         Args:
             phrases: As the caller wrote them; at least one.
         """
-        call = calls.current()
+        call = call_context.current()
         limit_s = min(self._timeout_s, (call.deadline_s - time.monotonic()) * SHARE_OF_DEADLINE)
         cause = ""
         try:

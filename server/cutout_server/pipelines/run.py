@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from cutout_common import masks as codec
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.imaging import masks
 from cutout_server.imaging.overlays import draw_overlay
 from cutout_server.pipelines.candidates import CHUNK, Proposals
@@ -75,12 +75,12 @@ class Run:
         form = self._kind.options.overlay
         if form is None:
             return None
-        with calls.stage("masks"):
+        with call_context.stage("masks"):
             return await self._context.off_loop(draw_overlay, self.image, self._taken, form)
 
     async def silhouette(self) -> PngMask:
         """The union of the masks that were taken."""
-        with calls.stage("masks"):
+        with call_context.stage("masks"):
             return await self._context.off_loop(_silhouette, self.image, self._taken)
 
     async def _described(self, objects: Sequence[SegmentedObject]) -> Sequence[SegmentedObject]:

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.images.pictures import Pictures
@@ -63,7 +63,7 @@ class SegmentPipeline:
             request = request.with_image(image)
         identity = self._pictures.identity(image)
         sha256 = await asyncio.to_thread(digest, request.with_image(None), *identity)
-        return request, ResponseKey(calls.current().caller, models.names, sha256)
+        return request, ResponseKey(call_context.current().caller, models.names, sha256)
 
     @asynccontextmanager
     async def open(self, request: SegmentRequest, embedded: EmbeddedImage | None = None) -> AsyncIterator[Run]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import masks
 from cutout_server.imaging.tiles import JOINED, NEAR_PX, Part, Tile, distinct, joined, tiles, window
@@ -48,7 +48,7 @@ class Views:
         Raises:
             CutoutError: The view could not be asked, or the caller's deadline has passed.
         """
-        whole, tile, stages = self.context, self.tiles[view], calls.current().stages
+        whole, tile, stages = self.context, self.tiles[view], call_context.current().stages
         context = whole
         if view:
             name = f"{whole.image.key}[{tile.left},{tile.top},{tile.right},{tile.bottom}]"

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol
 
 import structlog
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import DeadlineError
 from cutout_server.models.half_embeddings import compact, expand
@@ -197,7 +197,7 @@ class DevicePool:
                     job.done.exception()  # Seen, so that asyncio does not complain of several.
         # Each pass counts once, however many of the jobs went through it.
         worked_s = sum(finished_s - started_s for started_s, finished_s in {(d.started_s, d.finished_s) for d in done})
-        stages = calls.current().stages
+        stages = call_context.current().stages
         stages.add(operation.stage, worked_s)
         stages.add("queue", time.monotonic() - asked_s - worked_s)
         return [finished.answer for finished in done]

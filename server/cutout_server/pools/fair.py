@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.pools.fair_queue import FairQueue, Turn
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class FairThreads(ThreadPoolExecutor):
         """
         future: Future[T] = Future()
         with self._order_lock:
-            turn = self._turns.take(calls.party(), calls.deadline_s())
+            turn = self._turns.take(call_context.party(), call_context.deadline_s())
             self._waiting.append(_Piece(turn, future, partial(work, *args, **kwargs)))
         super().submit(self._do_next)
         return future

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import NotFoundError, OverloadedError, QuotaError
 from cutout_server.models.embedding import Embedding
@@ -44,7 +44,7 @@ class Slot:
     ) -> list[Answer]:
         """See DevicePool.ask; the deadline is the current call's unless another one is given."""
         if deadline_s is None:
-            deadline_s = calls.current().deadline_s
+            deadline_s = call_context.current().deadline_s
         self._asking += 1
         try:
             await self._resume()
@@ -54,7 +54,7 @@ class Slot:
 
     async def embed(self, spec: ModelSpec, picture: Picture) -> Embedding:
         """The picture's embedding, from the cache, from another's encode, or from one of its own."""
-        embedding, calls.current().stages.embedding_cached = await self._look(ENCODE, spec, picture)
+        embedding, call_context.current().stages.embedding_cached = await self._look(ENCODE, spec, picture)
         return embedding
 
     async def image_features(self, spec: ModelSpec, picture: Picture) -> Embedding:
@@ -75,7 +75,7 @@ class Slot:
         key = _key(spec, picture.key, operation)
         embedding, cached = await self.pool.embeddings.get(key, encode)
         if cached:
-            calls.current().stages.add(operation.stage, time.monotonic() - started_s)
+            call_context.current().stages.add(operation.stage, time.monotonic() - started_s)
         return embedding, cached
 
     def step_back(self) -> None:
@@ -97,14 +97,14 @@ class Slot:
 
     async def _resume(self) -> None:
         """Takes a slot again. Who was in already is not refused: it waits as long as callers are told to."""
-        call = calls.current()
+        call = call_context.current()
         quota = call.account.quotas.requests_in_hand
         async with self._resuming:
             while self._is_resting:
                 try:
                     self.turn = self.pool.admit(self.turn.caller, self.turn.deadline_s, call.peer, quota)
                 except (OverloadedError, QuotaError) as full:
-                    with calls.stage("queue"):
+                    with call_context.stage("queue"):
                         await asyncio.sleep(full.retry_after_s or 0)
                 else:
                     self._taken_s = time.monotonic()
@@ -126,7 +126,7 @@ class Pools:
             OverloadedError: Every such device is full; known at once, before any work was done.
             QuotaError: The caller has as many slots as it may.
         """
-        call = calls.current()
+        call = call_context.current()
         who, quota = Who(call.party, call.peer), call.account.quotas.requests_in_hand
         pools = (self.by_device[device] for device in spec.devices)
         pool = min(
@@ -166,7 +166,7 @@ class Pools:
         for device in spec.devices:
             pool = self.by_device[device]
             if pool.embeddings.holds(key) and all(device in other.devices for other in sharing):
-                call = calls.current()
+                call = call_context.current()
                 quota = call.account.quotas.requests_in_hand
                 if not pool.admission.has_room(Who(call.party, call.peer), quota):
                     continue
@@ -211,4 +211,4 @@ class Pools:
 
 
 def _key(spec: ModelSpec, picture_key: str, operation: Operation[RgbImage, Embedding] = ENCODE) -> EmbeddingKey:
-    return EmbeddingKey(calls.current().caller, spec.name, picture_key, operation)
+    return EmbeddingKey(call_context.current().caller, spec.name, picture_key, operation)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from cutout.v1 import segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.convert import responses
 from cutout_server.pipelines.context import EmbeddedImage
 from cutout_server.pipelines.response_cache import ResponseCache
@@ -30,7 +30,7 @@ async def whole(
         objects = [await room.take(responses.segmented_object(found)) async for found in made]
         overlay = await run.overlay()
         sha256 = await segmentation.sha256(run.image)
-        answer = await room.take(responses.segmentation(run.facts(), sha256, overlay, calls.current().stages))
+        answer = await room.take(responses.segmentation(run.facts(), sha256, overlay, call_context.current().stages))
         answer.objects.extend(objects)
         return answer
 
@@ -46,7 +46,7 @@ async def whole_or_cached(
     answer, cached = await cache.get(key, lambda: whole(segmentation, pinned, room))
     if not cached:
         return answer
-    stages = calls.current().stages
+    stages = call_context.current().stages
     stages.add("queue", time.monotonic() - asked_s)
     return responses.cached(answer, stages)
 
@@ -65,4 +65,4 @@ async def stream(
         if overlay := await run.overlay():
             for message in responses.stream_overlay(overlay, chunk_bytes):
                 yield message
-        yield responses.stream_summary(run.facts(), count, calls.current().stages)
+        yield responses.stream_summary(run.facts(), count, call_context.current().stages)

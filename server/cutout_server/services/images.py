@@ -8,7 +8,7 @@ from cutout.v1 import image_service_pb2 as pb2
 from cutout.v1 import image_service_pb2_grpc as pb2_grpc
 from google.api import httpbody_pb2
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.convert import responses
 from cutout_server.convert.checks import renamed
 from cutout_server.convert.requests import OVERLAY_NAMES, RequestReader
@@ -35,19 +35,19 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
             raise InvalidRequestError.of("chunk", "expected a picture file, got no message")
         file = await self._uploads.receive(
             _chunks(first, request_iterator),
-            calls.current().caller,
+            call_context.current().caller,
             field="chunk.data",
             expected_sha256=first.expected_sha256,
         )
         return responses.upload(file)
 
     async def GetImage(self, request: pb2.GetImageRequest, context: Context) -> AsyncIterator[httpbody_pb2.HttpBody]:
-        file = self._uploads.store.find(request.image_id, calls.current().caller)
+        file = self._uploads.store.find(request.image_id, call_context.current().caller)
         async for chunk in self._uploads.store.chunks(file):
             yield httpbody_pb2.HttpBody(content_type=file.header.content_type, data=chunk)
 
     async def DeleteImage(self, request: pb2.DeleteImageRequest, context: Context) -> pb2.DeleteImageResponse:
-        self._uploads.store.delete(request.image_id, calls.current().caller)
+        self._uploads.store.delete(request.image_id, call_context.current().caller)
         return pb2.DeleteImageResponse()
 
     async def RenderOverlay(self, request: pb2.RenderOverlayRequest, context: Context) -> httpbody_pb2.HttpBody:

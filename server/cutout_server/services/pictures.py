@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from cutout.v1 import generation_service_pb2 as pb2
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.convert import generation as convert
 from cutout_server.convert.checks import within
 from cutout_server.convert.requests import DEFAULT_CHUNK_BYTES
@@ -33,12 +33,12 @@ async def whole(
                 image.data = event.data
                 await room.take(image)
                 if request.then is not None:
-                    with within(request.then_field), calls.part():
+                    with within(request.then_field), call_context.part():
                         then = request.then.with_image(TensorImage(event.pixels))
                         answer = await answers.whole(segmentation, then, room)
                     image.segmentation.CopyFrom(answer)
                 response.images.append(image)
-    response.timings.CopyFrom(timings(calls.current().stages))
+    response.timings.CopyFrom(timings(call_context.current().stages))
     return response
 
 
@@ -57,7 +57,7 @@ async def stream(
             async with aclosing(_segmented(segmentation, request, event)) as messages:
                 async for message in messages:
                     yield message
-    yield convert.stream_summary(generator, calls.current().stages)
+    yield convert.stream_summary(generator, call_context.current().stages)
 
 
 async def _segmented(
@@ -65,7 +65,7 @@ async def _segmented(
 ) -> AsyncGenerator[pb2.StreamGenerationResponse]:
     if request.then is None:
         return
-    with within(request.then_field), calls.part():
+    with within(request.then_field), call_context.part():
         answer = answers.stream(segmentation, request.then.with_image(TensorImage(picture.pixels)), DEFAULT_CHUNK_BYTES)
         async with aclosing(answer) as messages:
             async for message in messages:

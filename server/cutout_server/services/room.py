@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.messages import answer_too_large
 
 M = TypeVar("M", bound=Message)
@@ -30,5 +30,5 @@ class Room:
         self._left -= part.ByteSize() + _FRAMING_BYTES
         if self._left < 0:
             raise answer_too_large(self._message_bytes)
-        await calls.current().hold_answer(self._message_bytes - self._left)
+        await call_context.current().hold_answer(self._message_bytes - self._left)
         return part

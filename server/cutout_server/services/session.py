@@ -9,7 +9,7 @@ from typing import Any
 
 from cutout.v1 import segmentation_service_pb2 as pb2
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.convert import responses
 from cutout_server.convert.checks import Checker, renamed, within
 from cutout_server.convert.images import read_image
@@ -100,7 +100,9 @@ class Sessions:
                 image = read_image(check, first.open.image, "open.image")
                 check.done()
             else:
-                stored = await self._uploads.receive(_chunks(messages, use), calls.current().caller, field=_CHUNK)
+                stored = await self._uploads.receive(
+                    _chunks(messages, use), call_context.current().caller, field=_CHUNK
+                )
                 stack.callback(self._uploads.store.forget, stored.image_id)
                 image = StoredImage(stored.image_id)
                 names["open.image.image_id"] = _CHUNK  # The caller knows of no stored picture.
@@ -111,9 +113,9 @@ class Sessions:
     async def _answer(
         self, message: pb2.SegmentSessionRequest, embedded: EmbeddedImage, number: int, use: "_Use"
     ) -> pb2.SegmentSessionResponse:
-        session = calls.current()
-        call = replace(session, stages=calls.Stages(), deadline_s=time.monotonic() + self._prompt_deadline_s)
-        calls.begin(call)
+        session = call_context.current()
+        call = replace(session, stages=call_context.Stages(), deadline_s=time.monotonic() + self._prompt_deadline_s)
+        call_context.begin(call)
         try:
             with within(message.WhichOneof("message")):
                 async with asyncio.timeout(self._prompt_deadline_s):
@@ -129,7 +131,7 @@ class Sessions:
             call.stages.note(refused)
         finally:
             session.stages.extend(call.stages)
-            calls.begin(session)
+            call_context.begin(session)
         if isinstance(error, _NOT_THE_CALLERS):
             use.again()
         return pb2.SegmentSessionResponse(error=to_status(error, call.request_id), prompt_number=number)

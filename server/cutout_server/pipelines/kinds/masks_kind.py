@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.kinds.kind import Kind
 from cutout_server.pipelines.views import Views, put_together
@@ -35,5 +35,5 @@ class MasksKind(Kind[M_co]):
         """The objects of all views, each once, with their masks at the image's size and nothing encoded."""
         seen = [(view, found) for view in range(len(views.tiles)) for found in await views.see(view, self)]
         context = views.context
-        with calls.stage("masks"):
+        with call_context.stage("masks"):
             return await context.off_loop(put_together, seen, views.tiles, context.image, context.omissions)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.lacking import no_exemplars, no_rewriter
@@ -62,7 +62,7 @@ class Text(MasksKind[TextRequest]):
         phrases = self.request.phrases
         rewriting = None
         if self.request.rewrite and context.shared.rewriter is not None:
-            with calls.stage("rewrite"):
+            with call_context.stage("rewrite"):
                 rewriting = await context.shared.rewriter.rewrite(phrases)
         written = tuple(RewrittenPhrase(phrase, index) for index, phrase in enumerate(phrases))
         sought = _distinct(rewriting.phrases if rewriting else written, context.omissions)

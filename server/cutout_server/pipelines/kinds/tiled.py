@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cutout_server import calls
+from cutout_server import call_context
 from cutout_server.catalogue import ModelSpec
 from cutout_server.pipelines.candidates import Candidate, FinishedMask, Proposals, in_chunks
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
@@ -42,7 +42,7 @@ class Tiled(Kind[MasksRequest]):
         kind = (await self.kind.settled(context)).in_views()
         views = Views(context, tiles)
         found = await kind.over_views(views)
-        calls.current().stages.embedding_cached = bool(views.cached) and all(views.cached)
+        call_context.current().stages.embedding_cached = bool(views.cached) and all(views.cached)
         models = dict.fromkeys(name for proposals in views.proposals for name in proposals.models)
         candidates = in_chunks([_candidate(segmented) for segmented in found])
         return Proposals(candidates, len(found), tuple(models), views.proposals[0].rewriting)

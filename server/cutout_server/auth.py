@@ -1,17 +1,15 @@
-"""Who may come in, and whether anyone may."""
+"""Whose call it is, by its key, and what that caller may do."""
 
-import asyncio
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+from cutout_server.call_context import ANONYMOUS
 from cutout_server.callers import origin
 from cutout_server.callers.account import Account
 from cutout_server.callers.accounts import Accounts
-from cutout_server.calls import ANONYMOUS
-from cutout_server.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
+from cutout_server.errors import PermissionDeniedError, UnauthenticatedError
 from cutout_server.settings import ApiKey, Role, Settings
 
 # What a method takes beyond a key.
@@ -43,8 +41,8 @@ class Caller:
 ANYONE = Caller(ANONYMOUS, frozenset(Role))
 
 
-class Gate:
-    """Looks at keys and counts the calls inside.
+class Auth:
+    """Knows the keys.
 
     Attributes:
         accounts: What each caller uses.
@@ -52,10 +50,6 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self.accounts = Accounts()
-        self.draining = asyncio.Event()
-        self._inside = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self.admit(settings)
 
     def admit(self, settings: Settings) -> None:
@@ -89,28 +83,6 @@ class Gate:
     def account(self, caller: Caller, peer: str) -> Account:
         """Where what a caller uses is counted."""
         return self.accounts.of(caller.name if self._callers else origin.party(peer), caller.name)
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Counts a call in and out.
-
-        Raises:
-            UnavailableError: The server is draining.
-        """
-        if self.draining.is_set():
-            raise UnavailableError("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
-        self._inside += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if self._inside == 0:
-                self._idle.set()
-
-    async def emptied(self) -> None:
-        """Returns once no call is left inside."""
-        await self._idle.wait()
 
 
 def _roles(key: ApiKey, keys: Sequence[ApiKey]) -> frozenset[Role]:
