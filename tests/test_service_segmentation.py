@@ -241,6 +241,23 @@ def test_the_overlay_is_the_picture_with_something_on_it(stubs: Stubs, photos: d
         assert change[mask].mean() > 10 * change[~mask].mean()
 
 
+def test_an_overlay_of_nothing_is_the_upright_picture(stubs: Stubs, photos: dict[str, Photo]):
+    """PLAIN gives the picture's own pixels as a PNG, turned as EXIF says, beside the objects that were found."""
+    turned, file = Image.fromarray(photos["astronaut"].pixels).crop((100, 0, 400, 200)), io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation: to be turned to the right.
+    turned.save(file, "PNG", exif=exif)
+    box = mask_pb2.Box(x_min=20, y_min=20, x_max=150, y_max=150)
+    request = pb2.SegmentByBoxRequest(
+        image=image_pb2.Image(content=file.getvalue()),
+        boxes=[box],
+        options=Options(overlay=Options.OVERLAY_FORMAT_PLAIN),
+    )
+    answer = stubs.segmentation.SegmentByBox(request).segmentation
+    assert (len(answer.objects), answer.overlay.content_type) == (1, "image/png")
+    np.testing.assert_array_equal(Image.open(io.BytesIO(answer.overlay.data)), np.rot90(np.asarray(turned), -1))
+
+
 def test_a_raw_tensor_is_a_picture_too(stubs: Stubs, photos: dict[str, Photo]):
     """The same pixels as file, uint8, uint16 and float32 give the same picture."""
     pixels = photos["coffee"].pixels

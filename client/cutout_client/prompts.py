@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 Strategy = Literal["all", "best", "largest", "merge"]
 MaskFormat = Literal["rle", "png", "bits", "polygons"]
-OverlayFormat = Literal["png", "jpeg"]
+PictureFormat = Literal["png", "jpeg"]
+OverlayFormat = Literal["png", "jpeg", "plain"]
 Point = Sequence[float]  # x, y or x, y, label
 
 
@@ -86,7 +87,7 @@ class Options(TypedDict, total=False):
         multimask: Three candidates for each prompt instead of one.
         strategy: Which masks come back.
         mask_formats: How masks travel; every result method works with any of them.
-        overlay: Have the server draw the overlay too, in this format.
+        overlay: Have the server draw the overlay too, in this format; "plain" is the upright picture itself, as a PNG.
         return_logits: Send each object's low-resolution logits.
         mask_threshold: Logits above it are inside.
         min_area: Objects of fewer pixels are left out.
@@ -196,7 +197,7 @@ class GenerateOptions(StreamOptions, total=False):
     guidance: float | None
     seed: int | None
     generator: str
-    image_format: OverlayFormat
+    image_format: PictureFormat
     phrases: str | Sequence[str] | None
     concepts: str | Sequence[str] | None
     everything: bool

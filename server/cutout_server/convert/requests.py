@@ -58,6 +58,7 @@ OVERLAY_FORMATS = {
     segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_UNSPECIFIED: None,
     segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PNG: OverlayFormat.PNG,
     segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_JPEG: OverlayFormat.JPEG,
+    segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PLAIN: OverlayFormat.PNG,
 }
 
 
@@ -288,6 +289,7 @@ class RequestReader:
             strategy=check.choice(message.strategy, STRATEGIES, "options.strategy"),
             mask_formats=formats or (MaskFormat.RLE,),
             overlay=check.choice(message.overlay, OVERLAY_FORMATS, "options.overlay"),
+            draw=message.overlay != segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PLAIN,
             return_logits=message.return_logits,
             mask_threshold=threshold or 0.0,
             min_area=message.min_area,

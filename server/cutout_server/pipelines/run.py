@@ -71,12 +71,13 @@ class Run:
         return compared or proposals.most > options.max_objects or proposals.describer is not None
 
     async def overlay(self) -> EncodedOverlay | None:
-        """The image with the objects that were taken drawn on it, if the request asked for it."""
+        """The image with the objects that were taken drawn on it, or without, if the request asked for it."""
         form = self._kind.options.overlay
         if form is None:
             return None
+        drawn = self._taken if self._kind.options.draw else ()
         with call_context.stage("masks"):
-            return await self._context.off_loop(draw_overlay, self.image, self._taken, form)
+            return await self._context.off_loop(draw_overlay, self.image, drawn, form)
 
     async def silhouette(self) -> PngMask:
         """The union of the masks that were taken."""

@@ -52,6 +52,7 @@ class Options:
     strategy: Strategy = Strategy.ALL
     mask_formats: tuple[MaskFormat, ...] = (MaskFormat.RLE,)
     overlay: OverlayFormat | None = None
+    draw: bool = True
     return_logits: bool = False
     mask_threshold: float = 0.0
     min_area: int = 0
