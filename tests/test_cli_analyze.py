@@ -151,7 +151,7 @@ def _run(script: ScriptedServer, *arguments: object) -> None:
 def test_flags_that_cannot_be_used(
     command: str, flags: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Flags that mean nothing end the command with status 2, the usage, and the reason."""
+    """Flags that mean nothing end the command with status 2 and the reason."""
     with pytest.raises(SystemExit) as caught:
         main([command, "a.jpg", *flags])
     assert caught.value.code == 2

@@ -1,6 +1,5 @@
 """Settings with one stated precedence: flag > environment > YAML file > default."""
 
-import argparse
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from cutout_common.arguments import Parser
 from cutout_common.distribution import PrintVersion
 
 
@@ -63,14 +63,14 @@ class Config(BaseSettings):
             SystemExit: `--help` or `--print-config` was asked for, or a flag is unknown.
         """
         prefix = cls.model_config.get("env_prefix", "")
-        before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        before = Parser(add_help=False)
         before.add_argument("--version", action=PrintVersion)
         before.add_argument("--print-config", action="store_true", help="print the settings in force as YAML, and exit")
         before.add_argument("--config", default=os.environ.get(f"{prefix}CONFIG"), help="YAML file with any of these")
         known, flags = before.parse_known_args(args)
         cls._refuse_unknown_variables(prefix)
         prog = cls.model_config.get("cli_prog_name")
-        parser = argparse.ArgumentParser(prog=prog, parents=[before], allow_abbrev=False)
+        parser = Parser(prog=prog, parents=[before])
         try:
             sources: list[PydanticBaseSettingsSource] = [
                 CliSettingsSource(cls, root_parser=parser, cli_parse_args=flags),

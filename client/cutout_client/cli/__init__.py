@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cutout_common.arguments import Parser
 from cutout_common.distribution import PrintVersion
 
 from cutout_client.cli import analyze, console, generate, health, models, protos, segment, serve, status
-from cutout_client.cli.arguments import refuse, with_negative_numbers
+from cutout_client.cli.arguments import with_negative_numbers
 from cutout_client.errors import CutoutError
 
 COMMANDS = (segment, analyze, generate, models, status, health, protos, serve)
@@ -18,10 +19,9 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 def parser() -> argparse.ArgumentParser:
     """Every command with its flags."""
-    root = argparse.ArgumentParser(
-        prog="cutout", description="A picture and a prompt in, masks out.", allow_abbrev=False
-    )
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    root = Parser(prog="cutout", description="A picture and a prompt in, masks out.")
+    root.set_defaults(parser=root, run=show_commands, takes_others=False)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
     for each in commands.choices.values():
@@ -29,6 +29,12 @@ def parser() -> argparse.ArgumentParser:
     for each in (root, *commands.choices.values()):
         each.add_argument("--version", action=PrintVersion)
     return root
+
+
+def show_commands(args: argparse.Namespace) -> int:
+    """What there is to do, for whoever names nothing; 2, as for other flags that cannot be used."""
+    args.parser.print_help()
+    return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     args, others = parser().parse_known_args(with_negative_numbers(given))
     if others and not args.takes_others:
-        refuse(args.parser, others)
+        args.parser.error(f"unrecognized arguments: {' '.join(others)}")
     args.others = others
     try:
         return int(args.run(args))

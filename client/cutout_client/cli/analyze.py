@@ -20,7 +20,7 @@ MAX_ROWS = 24  # Of objects; --json lists all.
 
 def add_to(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("analyze", help="say what pictures and their regions show", allow_abbrev=False)
+    parser = commands.add_parser("analyze", help="say what pictures and their regions show")
     folders.add_pictures(parser)
     what = parser.add_argument_group("what to look for, and where")
     what.add_argument(

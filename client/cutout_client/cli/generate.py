@@ -19,7 +19,7 @@ CUT_OUT = ("phrases", "concepts", "everything")
 
 def add_to(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("generate", help="make pictures from words", allow_abbrev=False)
+    parser = commands.add_parser("generate", help="make pictures from words")
     parser.add_argument("prompts", nargs="+", metavar="WORDS", help="what a picture shows; one picture for each")
     how = parser.add_argument_group("how")
     how.add_argument("--negative", dest="negative_prompt", default="", metavar="WORDS", help="what none may show")

@@ -13,7 +13,7 @@ PAUSE_S = 0.2
 
 def add_to(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("health", help="exit with 0 when the server takes requests", allow_abbrev=False)
+    parser = commands.add_parser("health", help="exit with 0 when the server takes requests")
     parser.add_argument("--service", default="", help="such as cutout.v1.SegmentationService (default: the whole)")
     parser.add_argument(
         "--wait", metavar="SECONDS", type=float, default=0.0, help="for it to serve (default: not at all)"

@@ -17,7 +17,6 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "models",
         help="list, show, load, unload, download and export models",
-        allow_abbrev=False,
         description="Asks a server about its models; with --known, or to pull, export or compile, looks at this "
         "machine instead. What export and compile leave in the server's weights_dir, it loads at its start.",
     )

@@ -23,7 +23,6 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "protos",
         help="write the .proto files, for stubs in any language",
-        allow_abbrev=False,
         description="Writes the contracts and Google's files that they import, so that protoc and buf need nothing "
         "else and no network: protoc -I OUT, buf generate OUT.",
     )

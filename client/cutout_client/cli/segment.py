@@ -11,7 +11,7 @@ from cutout_client.concepts import Rewriting
 
 def add_to(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("segment", help="cut objects out of pictures", allow_abbrev=False)
+    parser = commands.add_parser("segment", help="cut objects out of pictures")
     folders.add_pictures(parser)
     prompts.add_to(parser)
     batch.add_output(parser)

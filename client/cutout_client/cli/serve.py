@@ -34,7 +34,6 @@ def add_to(commands: Any) -> None:
     serve = commands.add_parser(
         "serve",
         help="run the server with its metrics, and the REST gateway",
-        allow_abbrev=False,
         usage="cutout serve [--only server|gateway] [--gateway-FLAG VALUE ...] [FLAG ...]",
         description="Runs the gRPC server with its metrics, and the REST gateway, until SIGTERM or Ctrl-C; a second "
         "one does not wait for accepted work. Every other FLAG is the server's (the gateway's with --only gateway), "
@@ -48,7 +47,6 @@ def add_to(commands: Any) -> None:
     config = commands.add_parser(
         "config",
         help="print the settings in force, as YAML",
-        allow_abbrev=False,
         usage="cutout config [server|gateway] [FLAG ...]",
         description="Prints the settings that the server, or the gateway, would run with, in the form of the file that "
         "--config reads: flag > environment > file > default. Every FLAG is the program's own.",

@@ -18,7 +18,7 @@ WATCH_S = 1.0
 
 def add_to(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("status", help="show devices, queues and caches", allow_abbrev=False)
+    parser = commands.add_parser("status", help="show devices, queues and caches")
     parser.add_argument("--watch", action="store_true", help="show them again every second, until interrupted")
     parser.add_argument("--json", action="store_true", help="print JSON; with --watch one document a line")
     connection.add_to(parser)
