@@ -338,6 +338,18 @@ def test_each_address_has_quotas_of_its_own():
             refusal(refused.value)
 
 
+def test_uploads_beyond_the_quota_are_told_so_over_http():
+    """Each is 429, however close the refusal comes upon the beginning of the upload."""
+    with (
+        run_server(quotas={"requests_per_s": 0.01}) as server,
+        GatewayThread(GatewaySettings(server_address=server.address)) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as client,
+    ):
+        answers = [client.post("/v1/images", content=picture()) for _ in range(30)]
+    assert [answer.status_code for answer in answers] == [200, *[429] * 29]
+    assert all(answer.json()["details"][0]["reason"] == "QUOTA_EXCEEDED" for answer in answers[1:])
+
+
 def test_what_callers_use_is_counted_by_their_names(server: RunningServer):
     """Those of the settings and no others, whatever key a stranger shows; refusals by the quota's name."""
     with server.channel() as channel:

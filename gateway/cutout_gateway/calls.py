@@ -39,9 +39,15 @@ def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: fl
 
 async def is_let_in(call: Any) -> bool:
     """Whether the server takes a call with `channels.ASK_FIRST` in its metadata; one that never tells does."""
-    told = asyncio.ensure_future(call.initial_metadata())
+
+    async def answer() -> None:
+        if channels.ASK_FIRST not in tuple(await call.initial_metadata()):
+            await call.code()  # It is refused: gRPC answers a write meanwhile by an error of its own instead.
+
+    told = asyncio.ensure_future(answer())
     await asyncio.wait({told}, timeout=ANSWER_S)
     told.cancel()
+    await asyncio.gather(told, return_exceptions=True)
     return not call.done()
 
 
