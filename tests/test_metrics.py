@@ -1,9 +1,7 @@
 """Metrics: what moves, what they are called, and that real Prometheus tools accept them."""
 
-import json
 import re
 import subprocess
-from pathlib import Path
 
 import grpc
 import httpx
@@ -16,7 +14,7 @@ from probe_family import Probe, probe_family
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE_S, wait_until
 
-from tools import free_port, require
+from tools import require
 
 BOX = mask_pb2.Box(x_min=60, y_min=20, x_max=400, y_max=290)
 RPC = {"grpc_type": "unary", "grpc_service": "cutout.v1.SegmentationService", "grpc_method": "SegmentByBox"}
@@ -89,6 +87,7 @@ def test_what_the_server_does_is_counted(moved):
     assert moved("cutout_image_megapixels_count") == 2
     assert moved("cutout_queue_depth", device="cpu") == moved("cutout_requests_in_hand", device="cpu") == 0
     assert moved("cutout_model_bytes", device="cpu", model="builtin") == 0
+    assert moved("cutout_embeddings_cache_remade_total", device="cpu") == 0
     assert moved("cutout_device_model_bytes", device="cpu") == 0
     assert moved("cutout_device_memory_total_bytes", device="cpu") == 0
 
@@ -113,6 +112,29 @@ def test_what_is_held_is_told(photos: dict[str, Photo]):
     assert after[pixels] == after[messages] == 0
 
 
+def test_bounds_and_models_are_told(photos: dict[str, Photo]):
+    """How much there may be of what is told, which models are loaded and how often they were; failures from 0 on."""
+    cpu, builtin = {"device": "cpu"}, {"device": "cpu", "model": "builtin"}
+    bounds = {"max_requests_per_device": 7, "embeddings_cache_bytes": 12_345, "memory_budget_bytes": 10**9}
+    with run_server(**bounds) as server, server.channel() as channel:
+        stubs = Stubs.over(channel).models
+        before = scrape(server)
+        stubs.UnloadModel(model_service_pb2.UnloadModelRequest(name="builtin"))
+        unloaded = scrape(server)
+        stubs.LoadModel(model_service_pb2.LoadModelRequest(name="builtin"))
+        after = scrape(server)
+
+    def key(name: str, labels: dict[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
+        return (name, frozenset(labels.items()))
+
+    told = [before[key(f"cutout_{name}", cpu)] for name in ("requests_capacity", "embeddings_cache_capacity_bytes")]
+    assert [*told, before[key("cutout_device_memory_budget_bytes", cpu)]] == list(bounds.values())
+    held, loads = key("cutout_model_loaded", builtin), key("cutout_model_loads_total", builtin)
+    assert [(at[held], at[loads]) for at in (before, unloaded, after)] == [(1, 1), (0, 1), (1, 2)]
+    for name, labels in (("decodes_given_up", {"why": "died"}), ("jobs_dropped", cpu | {"why": "deadline"})):
+        assert before[key(f"cutout_{name}_total", labels)] == 0
+
+
 def test_callers_cannot_make_up_label_values(server: RunningServer, stubs: Stubs):
     """Unknown methods, odd metadata and odd model names leave no trace among the labels."""
     for name in ("x" * 50, "y" * 50):
@@ -133,49 +155,3 @@ def test_promtool_finds_nothing_to_complain_about(server: RunningServer, stubs: 
     text = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
-
-
-@pytest.mark.slow
-def test_a_real_prometheus_scrapes_them(server: RunningServer, stubs: Stubs, photos: dict[str, Photo], tmp_path: Path):
-    """Prometheus reaches the target and answers a query over what it stored."""
-    prometheus = require("prometheus", "Debian has it in the package prometheus")
-    stubs.segmentation.SegmentByBox(pb2.SegmentByBoxRequest(image={"content": photos["chelsea"].jpeg}, boxes=[BOX]))
-    target = server.metrics_url.removeprefix("http://").removesuffix("/metrics")
-    config = tmp_path / "prometheus.yml"
-    config.write_text(
-        json.dumps(
-            {
-                "global": {"scrape_interval": "1s"},
-                "scrape_configs": [{"job_name": "cutout", "static_configs": [{"targets": [target]}]}],
-            }
-        )
-    )
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            prometheus,
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def ask(query: str) -> list[dict[str, object]]:
-        try:
-            answer = httpx.get(
-                f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=PATIENCE_S
-            ).json()
-        except (httpx.TransportError, json.JSONDecodeError):
-            return []
-        return answer["data"]["result"]
-
-    try:
-        query = 'sum(grpc_server_handled_total{grpc_method="SegmentByBox",grpc_code="OK"})'
-        found = wait_until(lambda: ask(query))
-        assert float(found[0]["value"][1]) >= 1
-        assert ask("up")[0]["value"][1] == "1"
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)

@@ -34,6 +34,10 @@ REFUSALS = frozenset(grpc.StatusCode) - {
     grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
+# Counters with these are there from the start: Prometheus sees no increase in a series that begins with 1.
+GIVEN_UP = ("left", "time", "died")
+DROPPED = ("deadline", "cancelled")
+
 PER_CALLER = {
     "requests_in_hand": "Requests of a caller admitted and not finished.",
     "sessions": "Sessions of a caller that are open.",
@@ -41,6 +45,23 @@ PER_CALLER = {
     "stored_bytes": "Their files.",
     "unfinished_uploads": "Uploads of a caller that still arrive.",
     "unfinished_upload_bytes": "What has arrived of them.",
+}
+
+PER_DEVICE: dict[str, tuple[str, Callable[[DeviceStatus], float]]] = {
+    "cutout_requests_in_hand": ("Requests admitted and not finished.", lambda d: d.requests),
+    "cutout_requests_capacity": ("The most that are admitted at once.", lambda d: d.capacity),
+    "cutout_queue_depth": ("Jobs that wait.", lambda d: d.queued_jobs),
+    "cutout_embeddings_cache_bytes": ("Embeddings held.", lambda d: d.embeddings.bytes),
+    "cutout_embeddings_cache_capacity_bytes": ("Bound on them.", lambda d: d.embeddings.capacity_bytes),
+    "cutout_device_memory_used_bytes": ("Memory in use of the GPU, or of this process.", lambda d: d.memory_used_bytes),
+    "cutout_device_memory_total_bytes": ("Memory of the device.", lambda d: d.memory_total_bytes),
+    "cutout_device_memory_budget_bytes": ("Bound on the models' memory; 0 is none.", lambda d: d.memory_budget_bytes),
+    "cutout_device_model_bytes": ("Memory of the loaded models.", lambda d: sum(d.models.values())),
+}
+COUNTED_PER_DEVICE: dict[str, tuple[str, Callable[[DeviceStatus], float]]] = {
+    "cutout_embeddings_cache_hits": ("Embeddings found.", lambda d: d.embeddings.hits),
+    "cutout_embeddings_cache_misses": ("Embeddings that had to be made.", lambda d: d.embeddings.misses),
+    "cutout_embeddings_cache_remade": ("Those of them that had left the cache for others.", lambda d: d.remade),
 }
 
 
@@ -81,6 +102,8 @@ class Metrics:
             "cutout_bytes_in_hand", "Bytes of messages and answers that are held.", ("what",), registry=self.registry
         )
         self._given_up = self._counter("cutout_decodes_given_up", "Pictures whose decoding was ended.", ("why",))
+        for why in GIVEN_UP:
+            self._given_up.labels(why)
         self._held_pixels = Gauge("cutout_pixels_in_hand", "Pixels of pictures held.", registry=self.registry)
         self._pixels = self._histogram(
             "cutout_image_megapixels", "Sizes of pictures.", (), (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
@@ -89,6 +112,9 @@ class Metrics:
     def watch(self, board: StatusBoard) -> None:
         """Adds what is read at each scrape."""
         self.registry.register(_StatusCollector(board))
+        for device in board.read().devices:
+            for why in DROPPED:
+                self._dropped.labels(device.name, why)
 
     def started(self, rpc: Rpc) -> None:
         """See CallObserver."""
@@ -167,26 +193,15 @@ class _StatusCollector(Collector):
         yield _gauge("cutout_stored_images", "Uploaded pictures held.", status.stored_images)
         yield _gauge("cutout_stored_image_bytes", "Their files.", status.stored_bytes)
         yield _gauge("cutout_image_store_available", "1 while uploaded pictures can be kept.", status.store_available)
-        per_device: dict[str, tuple[str, Callable[[DeviceStatus], float]]] = {
-            "cutout_requests_in_hand": ("Requests admitted and not finished.", lambda d: d.requests),
-            "cutout_queue_depth": ("Jobs that wait.", lambda d: d.queued_jobs),
-            "cutout_embeddings_cache_bytes": ("Embeddings held.", lambda d: d.embeddings.bytes),
-            "cutout_device_memory_used_bytes": (
-                "Memory in use of the GPU, or of this process.",
-                lambda d: d.memory_used_bytes,
-            ),
-            "cutout_device_memory_total_bytes": ("Memory of the device.", lambda d: d.memory_total_bytes),
-            "cutout_device_model_bytes": ("Memory of the loaded models.", lambda d: sum(d.models.values())),
-        }
-        for name, (text, read) in per_device.items():
+        for name, (text, read) in PER_DEVICE.items():
             gauge = GaugeMetricFamily(name, text, labels=["device"])
             for device in status.devices:
                 gauge.add_metric([device.name], read(device))
             yield gauge
-        for name, text in (("hits", "Embeddings found."), ("misses", "Embeddings that had to be made.")):
-            counter = CounterMetricFamily(f"cutout_embeddings_cache_{name}", text, labels=["device"])
+        for name, (text, read) in COUNTED_PER_DEVICE.items():
+            counter = CounterMetricFamily(name, text, labels=["device"])
             for device in status.devices:
-                counter.add_metric([device.name], getattr(device.embeddings, name))
+                counter.add_metric([device.name], read(device))
             yield counter
         for name, text in PER_CALLER.items():
             gauge = GaugeMetricFamily(f"cutout_caller_{name}", text, labels=["caller"])
@@ -199,11 +214,18 @@ class _StatusCollector(Collector):
         yield CounterMetricFamily(
             "cutout_log_lines_dropped", "Log lines left out, as nobody read them.", logs.dropped()
         )
-        models = GaugeMetricFamily("cutout_model_bytes", "Memory of a loaded model.", labels=["device", "model"])
+        sizes = GaugeMetricFamily("cutout_model_bytes", "Memory of a loaded model.", labels=["device", "model"])
+        held = GaugeMetricFamily(
+            "cutout_model_loaded", "1 while a device holds a model that it may hold.", labels=["device", "model"]
+        )
+        loads = CounterMetricFamily("cutout_model_loads", "Times a model was loaded.", labels=["device", "model"])
         for device in status.devices:
             for model, nbytes in device.models.items():
-                models.add_metric([device.name, model], nbytes)
-        yield models
+                sizes.add_metric([device.name, model], nbytes)
+            for model, times in device.loads.items():
+                held.add_metric([device.name, model], model in device.models)
+                loads.add_metric([device.name, model], times)
+        yield from (sizes, held, loads)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

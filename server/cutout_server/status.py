@@ -49,10 +49,17 @@ class CacheStatus:
 
 @dataclass(frozen=True)
 class DeviceStatus:
-    """One device; `models` are bytes by name, the least recently used first."""
+    """One device.
+
+    Attributes:
+        models: Bytes by name, the least recently used first.
+        loads: How often each of the models that it may hold was loaded.
+        remade: Embeddings that were made once more, as they had to leave the cache for others.
+    """
 
     name: str
     models: dict[str, int]
+    loads: dict[str, int]
     requests: int
     queued_jobs: int
     capacity: int
@@ -62,6 +69,7 @@ class DeviceStatus:
     memory_used_bytes: int
     memory_total_bytes: int
     embeddings: CacheStatus
+    remade: int
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,12 @@ class StatusBoard:
             callers=tuple(self._accounts.uses()),
         )
 
-    @staticmethod
-    def _device(pool: DevicePool) -> DeviceStatus:
+    def _device(self, pool: DevicePool) -> DeviceStatus:
         used, total = in_use(pool.device)
         return DeviceStatus(
             name=pool.device,
             models=pool.models.sizes(),
+            loads=self._pools.loads(pool.device),
             requests=pool.requests,
             queued_jobs=pool.queued_jobs,
             capacity=pool.capacity,
@@ -123,6 +131,7 @@ class StatusBoard:
             memory_used_bytes=used,
             memory_total_bytes=total,
             embeddings=_status(pool.embeddings),
+            remade=pool.embeddings.remade,
         )
 
 

@@ -25,14 +25,24 @@ class EmbeddingKey:
     operation: Operation[RgbImage, Embedding] = ENCODE
 
 
+# Of embeddings that had to leave, so many are remembered by their keys, to know when one is made a second time.
+REMEMBERED = 10_000
+
+
 class EmbeddingsCache:
-    """Least recently used embeddings leave first. Belongs to the event loop; nothing here blocks."""
+    """Least recently used embeddings leave first. Belongs to the event loop; nothing here blocks.
+
+    Attributes:
+        remade: Embeddings that were made once more because they had to leave for others: a larger cache had kept them.
+    """
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
         self.bytes = 0
         self.hits = 0
         self.misses = 0
+        self.remade = 0
+        self._left: OrderedDict[EmbeddingKey, None] = OrderedDict()
         self._entries: OrderedDict[EmbeddingKey, Embedding] = OrderedDict()
         self._flights: SingleFlight[EmbeddingKey, Embedding] = SingleFlight()
 
@@ -62,6 +72,9 @@ class EmbeddingsCache:
         joined = key in self._flights
         self.hits += joined
         self.misses += not joined
+        if key in self._left:
+            del self._left[key]
+            self.remade += 1
         return await self._flights.join(key, encode_and_keep), joined
 
     def drop_model(self, model: str) -> None:
@@ -77,5 +90,8 @@ class EmbeddingsCache:
         self._entries[key] = embedding
         self.bytes += embedding.nbytes
         while self.bytes > self.capacity_bytes:
-            _, oldest = self._entries.popitem(last=False)
+            left, oldest = self._entries.popitem(last=False)
             self.bytes -= oldest.nbytes
+            self._left[left] = None
+            if len(self._left) > REMEMBERED:
+                self._left.popitem(last=False)

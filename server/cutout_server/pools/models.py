@@ -17,11 +17,16 @@ log = structlog.get_logger()
 
 
 class LoadedModels:
-    """Least recently used models leave first. Used by the device's worker thread alone, except for `sizes`."""
+    """Least recently used models leave first. Used by the device's worker thread alone, except for `sizes`.
+
+    Attributes:
+        loads: How often each model was loaded.
+    """
 
     def __init__(self, device: str, budget_bytes: int, on_unload: Callable[[str], None]) -> None:
         self.device = device
         self.budget_bytes = budget_bytes
+        self.loads: dict[str, int] = {}
         self._on_unload = on_unload
         self._models: OrderedDict[str, Loaded] = OrderedDict()  # The least recently used first.
 
@@ -62,6 +67,7 @@ class LoadedModels:
             )
         self._make_room(model.nbytes)
         self._models[spec.name] = loaded
+        self.loads[spec.name] = self.loads.get(spec.name, 0) + 1
         runtime = {"engine": loaded.runtime.engine.value, "precision": loaded.runtime.precision.value}
         log.info("model loaded", model=spec.name, device=self.device, bytes=model.nbytes, **runtime)
         return model

@@ -188,6 +188,11 @@ class Pools:
         sizes = {device: pool.models.sizes() for device, pool in self.by_device.items()}
         return {device: models[spec.name] for device, models in sizes.items() if spec.name in models}
 
+    def loads(self, device: str) -> dict[str, int]:
+        """How often each model that a device may hold was loaded there."""
+        loads = self.by_device[device].models.loads
+        return {name: loads.get(name, 0) for name, spec in self._catalogue.specs.items() if device in spec.devices}
+
     def runtimes(self, spec: ModelSpec) -> list[Runtime]:
         """What runs a model's encoder on the devices that hold it now."""
         return [runtime for pool in self.by_device.values() if (runtime := pool.models.runtimes().get(spec.name))]
