@@ -48,13 +48,17 @@ class RawClient:
 
     def answer(self) -> int | None:
         """Waits for what pings are answered by: PING's number, or the error code of GOAWAY; None at the end."""
-        while head := self._received.read(9):
-            kind, flags, payload = head[3], head[4], self._received.read(int.from_bytes(head[:3], "big"))
+        for kind, flags, payload in self.frames():
             if kind == GOAWAY:
                 return int.from_bytes(payload[4:8], "big")
             if kind == PING and flags & ACK:
                 return PING
         return None
+
+    def frames(self) -> Iterator[tuple[int, int, bytes]]:
+        """What the server sends: kind, flags and payload of each frame."""
+        while head := self._received.read(9):
+            yield head[3], head[4], self._received.read(int.from_bytes(head[:3], "big"))
 
     def _send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         self._connection.sendall(self._frame(kind, flags, stream, payload))

@@ -10,6 +10,7 @@ from typing import Any, Self, Unpack
 import grpc
 import PIL.Image
 from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2
+from cutout_common import routing
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
@@ -30,7 +31,7 @@ from cutout_client.prompts import (
     StreamOptions,
     TextOptions,
 )
-from cutout_client.requests import overlay_request, stream_request, upload_requests
+from cutout_client.requests import digest_of, fill, overlay_place, overlay_request, stream_request, upload_requests
 from cutout_client.responses import (
     read_health,
     read_model,
@@ -257,6 +258,7 @@ class AsyncClient:
         """As `Client.download`."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
+        call.place = routing.by_image_id(request.image_id)
         async with self._turn(call), translated_async(call):
             pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data async for piece in pieces])
@@ -267,6 +269,7 @@ class AsyncClient:
         """As `Client.delete`."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
+        call.place = routing.by_image_id(request.image_id)
         await self._unary(self._stubs.images.DeleteImage, request, call)
 
     async def overlay(
@@ -301,6 +304,7 @@ class AsyncClient:
                     request.picture.data = content
                 else:
                     request.image_id = (await self._upload(content, picture, call)).image_id
+            call.place = await asyncio.to_thread(overlay_place, request)
             answer = await self._unary(self._stubs.images.RenderOverlay, request, call)
         return PIL.Image.open(io.BytesIO(answer.data))
 
@@ -385,12 +389,18 @@ class AsyncClient:
 
     async def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """As `Client.start`."""
-        if not await asyncio.to_thread(picture.fill, message):
+        place = await asyncio.to_thread(fill, picture, message)
+        if place is None:
             message.image_id = (await self._upload(await asyncio.to_thread(picture.file), picture, call)).image_id
+            place = routing.by_image_id(message.image_id)
+        call.place = place
 
     async def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:
+        digest = await asyncio.to_thread(digest_of, content)
+        call.place = routing.by_digest(digest)
+
         def attempt() -> Any:
-            requests, limit_s = upload_requests(content), call.remaining_s()
+            requests, limit_s = upload_requests(content, digest), call.remaining_s()
             return self._stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
 
         return read_upload(await retried_async(call, attempt), picture)

@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 import grpc
 import PIL.Image
 from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2
+from cutout_common import routing
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
@@ -28,7 +29,7 @@ from cutout_client.prompts import (
     StreamOptions,
     TextOptions,
 )
-from cutout_client.requests import overlay_request, stream_request, upload_requests
+from cutout_client.requests import digest_of, fill, overlay_place, overlay_request, stream_request, upload_requests
 from cutout_client.responses import (
     read_health,
     read_model,
@@ -347,6 +348,7 @@ class Client:
         """The stored file, byte for byte."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
+        call.place = routing.by_image_id(request.image_id)
         with self._turns.turn(call), translated(call):
             pieces = self._link.stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data for piece in pieces])
@@ -357,6 +359,7 @@ class Client:
         """Forgets a stored picture."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
+        call.place = routing.by_image_id(request.image_id)
         self._unary(self._link.stubs.images.DeleteImage, request, call)
 
     def overlay(
@@ -403,6 +406,7 @@ class Client:
                     request.picture.data = content
                 else:
                     request.image_id = self._upload(content, picture, call).image_id
+            call.place = overlay_place(request)
             answer = self._unary(self._link.stubs.images.RenderOverlay, request, call)
         return PIL.Image.open(io.BytesIO(answer.data))
 
@@ -484,12 +488,18 @@ class Client:
 
     def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """Puts the picture into a request, by its id when it is too large."""
-        if not picture.fill(message):
+        place = fill(picture, message)
+        if place is None:
             message.image_id = self._upload(picture.file(), picture, call).image_id
+            place = routing.by_image_id(message.image_id)
+        call.place = place
 
     def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:
+        digest = digest_of(content)
+        call.place = routing.by_digest(digest)
+
         def attempt() -> Any:
-            requests, limit_s = upload_requests(content), call.remaining_s()
+            requests, limit_s = upload_requests(content, digest), call.remaining_s()
             return self._link.stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
 
         return read_upload(retried(call, attempt), picture)

@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from cutout.v1 import image_service_pb2, segmentation_service_pb2
+from cutout.v1 import image_pb2, image_service_pb2, segmentation_service_pb2
+from cutout_common import routing
+from cutout_common.routing import Place
 
 from cutout_client.images import Picture, RemotePicture, chunks
 from cutout_client.messages import build, words
@@ -25,21 +27,47 @@ def session_request(task: Task) -> segmentation_service_pb2.SegmentSessionReques
     return request
 
 
-def session_opening(picture: Picture, segmenter: str) -> Iterator[segmentation_service_pb2.SegmentSessionRequest]:
-    """The first messages of a session: its opening, and the picture in pieces when it is too large to go along."""
+def session_opening(
+    picture: Picture, segmenter: str
+) -> tuple[Place, Iterator[segmentation_service_pb2.SegmentSessionRequest]]:
+    """Where a session should be, and its first messages: its opening, and the picture in pieces if it is too large."""
     opening = build(segmentation_service_pb2.SessionOpen, segmenter=segmenter)
-    whole = picture.fill(opening.image)
-    yield segmentation_service_pb2.SegmentSessionRequest(open=opening)
-    if not whole:
-        *pieces, last = chunks(picture.file())
-        for piece in pieces:
-            yield _image_chunk(piece, last=False)
-        yield _image_chunk(last, last=True)
+    place = fill(picture, opening.image)
+    content = b"" if place else picture.file()
+
+    def messages() -> Iterator[segmentation_service_pb2.SegmentSessionRequest]:
+        yield segmentation_service_pb2.SegmentSessionRequest(open=opening)
+        if content:
+            *pieces, last = chunks(content)
+            for piece in pieces:
+                yield _image_chunk(piece, last=False)
+            yield _image_chunk(last, last=True)
+
+    return place or routing.by_content(content), messages()
 
 
-def upload_requests(content: bytes) -> Iterator[image_service_pb2.UploadImageRequest]:
+def fill(picture: Picture, message: image_pb2.Image) -> Place | None:
+    """Puts a picture into a message and says where that should go; None when the picture is too large to go along."""
+    if not picture.fill(message):
+        return None
+    match message.WhichOneof("source"):
+        case "image_id":
+            return routing.by_image_id(message.image_id)
+        case "uri":
+            return routing.by_content(message.uri.encode())
+        case "tensor":
+            return routing.by_content(message.tensor.data)
+        case _:
+            return routing.by_content(message.content)
+
+
+def digest_of(content: bytes) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def upload_requests(content: bytes, digest: str) -> Iterator[image_service_pb2.UploadImageRequest]:
     """A file in pieces, the first of them with the digest of the whole."""
-    digest = hashlib.sha256(content).hexdigest()
     for piece in chunks(content):
         request = image_service_pb2.UploadImageRequest(expected_sha256=digest)
         request.chunk.data = piece
@@ -76,6 +104,11 @@ def overlay_request(
     if isinstance(picture, RemotePicture):
         request.image_id = picture.image_id
     return request
+
+
+def overlay_place(request: image_service_pb2.RenderOverlayRequest) -> Place:
+    """Where it should go, once it has its picture."""
+    return routing.by_image_id(request.image_id) if request.image_id else routing.by_content(request.picture.data)
 
 
 def field_of(task: Task) -> str:

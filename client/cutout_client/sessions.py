@@ -65,14 +65,15 @@ class Session:
     def __init__(self, start: Callable[..., Any], picture: Picture, segmenter: str, call: Call) -> None:
         self._start = start
         self._picture = picture
-        self._opening = requests.session_opening(picture, segmenter)
+        self._segmenter = segmenter
         self._call = call
         self._prompts: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._sent = 0
         self._turn = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._rpc = self._start(self._requests(), metadata=self._call.metadata)
+        self._call.place, opening = requests.session_opening(self._picture, self._segmenter)
+        self._rpc = self._start(self._requests(opening), metadata=self._call.metadata)
         opened = self._receive(self._call.limit_s).opened
         self.image = read_image_info(opened.image)
         self.segmenter = opened.segmenter
@@ -148,8 +149,8 @@ class Session:
         self._sent += 1
         return self._sent - 1
 
-    def _requests(self) -> Iterator[Request]:
-        yield from self._opening
+    def _requests(self, opening: Iterator[Request]) -> Iterator[Request]:
+        yield from opening
         while (request := self._prompts.get()) is not None:
             yield request
 
@@ -208,7 +209,8 @@ class AsyncSession:
         self._over = False
 
     async def __aenter__(self) -> Self:
-        self._rpc = self._start(self._requests(), metadata=self._call.metadata)
+        self._call.place, opening = await asyncio.to_thread(requests.session_opening, self._picture, self._segmenter)
+        self._rpc = self._start(self._requests(opening), metadata=self._call.metadata)
         opened = (await self._receive(self._call.limit_s)).opened
         self.image = read_image_info(opened.image)
         self.segmenter = opened.segmenter
@@ -278,8 +280,8 @@ class AsyncSession:
             message = await self._receive(self._call.limit_s if timeout_s is None else timeout_s)
         return read_answer(message, self._picture, self._call.request_id)
 
-    async def _requests(self) -> AsyncIterator[Request]:
-        for message in await asyncio.to_thread(list, requests.session_opening(self._picture, self._segmenter)):
+    async def _requests(self, opening: Iterator[Request]) -> AsyncIterator[Request]:
+        for message in opening:
             yield message
         while (request := await self._prompts.get()) is not None:
             yield request

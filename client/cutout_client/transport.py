@@ -20,6 +20,7 @@ from cutout.v1 import (
 )
 from cutout_common import channels, reach, request_ids
 from cutout_common.address import check
+from cutout_common.routing import ANYWHERE, Place
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from cutout_client.errors import OverloadedError
@@ -132,18 +133,24 @@ class Call:
     Attributes:
         connection: What it goes through.
         request_id: Sent as x-request-id; the server logs it and errors carry it.
-        metadata: Sent with each RPC.
         limit_s: Seconds that it may take; None for as long as the server lets it.
         is_own: Whether the caller gave this very call its limit, which then holds for waiting in the client, too.
         expires: When time is up, by the monotonic clock.
+        place: Where it should go, once its picture is known.
     """
 
     connection: Connection
     request_id: str
-    metadata: tuple[tuple[str, str], ...]
+    constant_metadata: tuple[tuple[str, str], ...]
     limit_s: float | None
     is_own: bool
     expires: float = 0.0
+    place: Place = ANYWHERE
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Sent with each RPC."""
+        return (*self.constant_metadata, *self.place.metadata)
 
     def patience_s(self) -> float | None:
         """Seconds for which it may wait for its turn; None for as long as that takes."""

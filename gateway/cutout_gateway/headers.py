@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Iterable
 
-from cutout_common import channels, forwarded, request_ids
+from cutout_common import channels, forwarded, request_ids, routing
 from starlette.datastructures import Headers
 
 from cutout_gateway.errors import DETAILS_KEY, invalid
@@ -22,6 +22,7 @@ RESERVED = frozenset(
         request_ids.HEADER,
         forwarded.X_FORWARDED_FOR,
         forwarded.FORWARDED,
+        routing.KEY,
     }
 )
 PASSED = ("authorization", "x-api-key", "traceparent", "tracestate")

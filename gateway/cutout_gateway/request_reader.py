@@ -11,14 +11,17 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
 
 from cutout_common import heap
+from cutout_common.routing import Place
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc.status_pb2 import Status
 
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, reader_lost
 from cutout_gateway.multipart import build_from_form, is_multipart, json_sections
+from cutout_gateway.placing import place_of
 from cutout_gateway.protojson import values_at_most
 from cutout_gateway.routes import Binding, Routes
 from cutout_gateway.transcode import Payload, build
@@ -27,10 +30,18 @@ from cutout_gateway.transcode import Payload, build
 _CHEAP_VALUES = 200
 _CHEAP_JSON_BYTES = 64 * 1024
 _CHEAP_FORM_BYTES = 1024 * 1024
+_CHEAP_RAW_BYTES = 4 * 1024 * 1024
 _PROCESSES = 2
 
 Query = list[tuple[str, str]]
 Refusal = tuple[int, bytes, dict[str, str]]
+
+
+class Read(NamedTuple):
+    """A request: serialized, and where it should go."""
+
+    data: bytes
+    place: Place
 
 
 class RequestReader:
@@ -41,15 +52,15 @@ class RequestReader:
         self._numbers = {id(binding): number for number, binding in enumerate(routes.bindings)}
         self._processes: ProcessPoolExecutor | None = None
 
-    async def read(self, binding: Binding, variables: dict[str, str], query: Query, payload: Payload) -> bytes:
-        """The serialized request that a body, a query and a path make.
+    async def read(self, binding: Binding, variables: dict[str, str], query: Query, payload: Payload) -> Read:
+        """The request that a body, a query and a path make.
 
         Raises:
             HttpError: 400 that names the field and what was expected; 503 when the process that read it was killed.
         """
         if _is_cheap(binding, payload):
             return _read(binding, variables, query, payload)
-        if _is_form(binding, payload) and _values(binding, payload) <= _CHEAP_VALUES:
+        if _is_raw(binding) or (_is_form(binding, payload) and _values(binding, payload) <= _CHEAP_VALUES):
             return await asyncio.to_thread(_read, binding, variables, query, payload)
         if self._processes is None:
             self._processes = ProcessPoolExecutor(
@@ -61,7 +72,7 @@ class RequestReader:
         except BrokenProcessPool:
             self.close()
             raise reader_lost() from None
-        if isinstance(answer, bytes):
+        if isinstance(answer, Read):
             return answer
         http_status, status, headers = answer
         raise HttpError(http_status, Status.FromString(status), headers)
@@ -77,12 +88,16 @@ def _is_form(binding: Binding, payload: Payload) -> bool:
     return binding.takes_body and is_multipart(payload.content_type)
 
 
+def _is_raw(binding: Binding) -> bool:
+    return binding.raw_body or not binding.takes_body
+
+
 def _is_cheap(binding: Binding, payload: Payload) -> bool:
     """Whether reading takes no more than a few milliseconds."""
     if _is_form(binding, payload):
         return len(payload.data) <= _CHEAP_FORM_BYTES and _values(binding, payload) <= _CHEAP_VALUES
-    if binding.raw_body or not binding.takes_body:
-        return True
+    if _is_raw(binding):
+        return len(payload.data) <= _CHEAP_RAW_BYTES
     return len(payload.data) <= _CHEAP_JSON_BYTES and _values(binding, payload) <= _CHEAP_VALUES
 
 
@@ -93,9 +108,10 @@ def _values(binding: Binding, payload: Payload) -> int:
     return sum(values_at_most(section) for section in json_sections(payload.data))
 
 
-def _read(binding: Binding, variables: dict[str, str], query: Query, payload: Payload) -> bytes:
+def _read(binding: Binding, variables: dict[str, str], query: Query, payload: Payload) -> Read:
     make = build_from_form if _is_form(binding, payload) else build
-    return make(binding, variables, query, payload).SerializeToString()
+    message = make(binding, variables, query, payload)
+    return Read(message.SerializeToString(), place_of(message))
 
 
 # What follows runs in the processes.
@@ -118,7 +134,7 @@ def _end_with_gateway() -> None:
     os._exit(0)
 
 
-def _read_elsewhere(number: int, variables: dict[str, str], query: Query, payload: Payload) -> bytes | Refusal:
+def _read_elsewhere(number: int, variables: dict[str, str], query: Query, payload: Payload) -> Read | Refusal:
     try:
         return _read(_bindings[number], variables, query, payload)
     except HttpError as refused:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from cutout_common import channels
+from cutout_common import channels, routing
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -20,7 +20,7 @@ from cutout_gateway.in_hand import InHand, client_of
 from cutout_gateway.link import Link
 from cutout_gateway.multipart import is_multipart
 from cutout_gateway.reply import Reply
-from cutout_gateway.request_reader import RequestReader
+from cutout_gateway.request_reader import Read, RequestReader
 from cutout_gateway.routes import Binding, Routes
 from cutout_gateway.settings import MIB, GatewaySettings
 from cutout_gateway.transcode import (
@@ -97,7 +97,8 @@ class Transcoder:
         metadata = to_metadata(exchange.headers, exchange.request_id, exchange.client)
         seconds = timeout_s(exchange.headers, self._settings.default_timeout_s)
         if rpc.client_streaming:
-            call = calls.start(link.channel, rpc, [*metadata, channels.ASK_FIRST], seconds, None)
+            place = routing.somewhere()
+            call = calls.start(link.channel, rpc, [*metadata, *place.metadata, channels.ASK_FIRST], seconds, None)
             tender = self._upload(call, exchange)
         else:
             if exchange.body.is_long:
@@ -105,12 +106,12 @@ class Transcoder:
                 request = await calls.unless_refused(asking, lambda: self._request(exchange))
             else:
                 request = await self._request(exchange)
-            call = calls.start(link.channel, rpc, metadata, seconds, request)
+            call = calls.start(link.channel, rpc, [*metadata, *request.place.metadata], seconds, request.data)
             tender = exchange.body.gone()
         async with calls.tended(call, tender):
             await (self._stream(call, exchange) if rpc.server_streaming else self._unary(call, exchange))
 
-    async def _request(self, exchange: Exchange) -> bytes:
+    async def _request(self, exchange: Exchange) -> Read:
         data = await exchange.body.read(self._settings.max_body_bytes)
         payload = Payload(data, exchange.body.content_type)
         return await self._reader.read(exchange.binding, exchange.variables, exchange.query, payload)
@@ -126,7 +127,7 @@ class Transcoder:
         """The messages of an upload: what the URL says, and the body piece by piece."""
         binding = exchange.binding
         if is_multipart(exchange.body.content_type):
-            whole = GetMessageClass(binding.rpc.input).FromString(await self._request(exchange))
+            whole = GetMessageClass(binding.rpc.input).FromString((await self._request(exchange)).data)
             for message in split_raw(binding, whole, MIB):
                 yield message
             return

@@ -69,6 +69,7 @@ log = structlog.get_logger()
 OTHER_THREADS = 8  # Most of them wait for disks.
 # For TLS and the first words of HTTP/2.
 HANDSHAKE_MS = 20_000
+PING_TIMEOUT_MS = 20_000
 
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -315,6 +316,9 @@ class App:
                 # call and two hours without, would end the idle sessions of clients that ping as often as usual.
                 ("grpc.http2.min_ping_interval_without_data_ms", round(settings.min_ping_interval_s * 1000)),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", round(settings.ping_interval_s * 1000)),
+                ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+                *_connection_age(settings),
                 # Two servers on one port would share its calls in silence.
                 ("grpc.so_reuseport", 0),
             ],
@@ -393,6 +397,16 @@ class App:
             return server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
+
+
+def _connection_age(settings: Settings) -> list[tuple[str, int]]:
+    """How long connections last, as gRPC takes it, which spreads them by a tenth; nothing when they last."""
+    if not settings.max_connection_age_s:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(settings.max_connection_age_grace_s * 1000)),
+    ]
 
 
 def _image_folder(settings: Settings) -> PrivateFolder:

@@ -75,6 +75,7 @@ class Call:
         resting: What it holds and gives back while nothing but its caller is waited for.
         hold_answer: Waits for room for so many bytes of its answer.
         account: What the caller uses of the server.
+        image_key: What load balancers go by, as it came; empty when it did not.
     """
 
     request_id: str
@@ -85,6 +86,7 @@ class Call:
     resting: list[Resting] = field(default_factory=list)
     hold_answer: Callable[[int], Awaitable[None]] = _unbounded
     account: Account = NOBODY
+    image_key: str = ""
 
     @property
     def party(self) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import grpc
 import structlog
-from cutout_common import channels, forwarded, request_ids
+from cutout_common import channels, forwarded, request_ids, routing
 
 from cutout_server import call_context, handlers, messages
 from cutout_server.auth import Auth
@@ -207,7 +207,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         own_s = context.time_remaining()
         deadline_s = started_s + self._seconds(rpc, own_s)
         call = call_context.Call(
-            request_id, call_context.ANONYMOUS, deadline_s, peer=self._peer(context), hold_answer=exchange.hold_answer
+            request_id,
+            call_context.ANONYMOUS,
+            deadline_s,
+            peer=self._peer(context),
+            hold_answer=exchange.hold_answer,
+            image_key=metadata.get(routing.KEY, ""),
         )
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None

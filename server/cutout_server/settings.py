@@ -228,6 +228,17 @@ class Settings(Config):
     min_ping_interval_s: float = Field(
         5.0, gt=0, le=channels.PING_S, description="Connections that ping more often, with calls or without, are ended."
     )
+    ping_interval_s: float = Field(
+        60.0, ge=1, description="A connection that is silent for so long is asked whether its client is there still."
+    )
+    max_connection_age_s: float = Field(
+        0.0,
+        ge=0,
+        description="Clients connect anew after about so long, and so find servers that came later; 0: they need not.",
+    )
+    max_connection_age_grace_s: float = Field(
+        3600.0, gt=0, description="Time that the calls of such a connection, and its sessions, have to finish."
+    )
     default_deadline_s: float = Field(60.0, gt=0, description="Deadline of calls that bring none.")
     max_deadline_s: float = Field(600.0, gt=0, description="Calls that bring a later deadline get this one.")
     max_stall_s: float = Field(

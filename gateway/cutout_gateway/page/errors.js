@@ -31,7 +31,7 @@ export class ApiError extends Error {
   }
 
   get pictureForgotten() {
-    return this.reason === "IMAGE_NOT_FOUND";
+    return ["IMAGE_NOT_FOUND", "IMAGE_ELSEWHERE"].includes(this.reason);
   }
 
   get busy() {

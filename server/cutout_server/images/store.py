@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import io
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
+from cutout_common import routing
 from cutout_common.disks import is_full
 
 from cutout_server.callers.account import Account
@@ -58,7 +58,7 @@ class StoredFile:
     """A stored picture.
 
     Attributes:
-        image_id: Unguessable.
+        image_id: Unguessable; says which server has it, and under which key it came.
         owner: The caller that uploaded it; nobody else finds it.
         account: To which it counts.
         path: Where its bytes are.
@@ -90,6 +90,7 @@ class ImageStore:
     Belongs to the event loop; files are touched in threads.
 
     Attributes:
+        server: The name by which ids say that this store has them.
         max_bytes: Bound on all files together.
         bytes: What they have now.
         arriving_bytes: What has arrived of those that are not whole.
@@ -99,6 +100,7 @@ class ImageStore:
     def __init__(
         self, folder: PrivateFolder, *, max_bytes: int, max_images: int, max_upload_bytes: int, ttl_s: float
     ) -> None:
+        self.server = routing.new_server()
         self.max_bytes = max_bytes
         self._bytes = Bound("stored_bytes", max_bytes, lambda account: account.stored_bytes + account.arriving_bytes)
         self._images = Bound("stored_images", max_images, lambda account: account.stored_images)
@@ -158,8 +160,14 @@ class ImageStore:
         follower.ended()
         return Upload(path, size, digest.hexdigest(), account, began_s)
 
-    def keep(self, upload: Upload, owner: str, header: ImageHeader) -> StoredFile:
+    def keep(self, upload: Upload, owner: str, header: ImageHeader, key: str = "") -> StoredFile:
         """Makes an upload findable; older files leave if it would not fit.
+
+        Args:
+            upload: What has arrived.
+            owner: Who may use it.
+            header: What its header says.
+            key: What load balancers went by; its digest unless it is a key.
 
         Raises:
             QuotaError: The caller has most files of all, and none that could leave; the upload is there still.
@@ -173,7 +181,7 @@ class ImageStore:
         ):
             self.forget(self._oldest_of(account))
         self._arrived(account, upload.size_bytes, upload.began_s)
-        image_id = f"img_{secrets.token_urlsafe(16)}"
+        image_id = routing.new_image_id(self.server, routing.usable_key(key, upload.sha256))
         file = StoredFile(
             image_id,
             owner,
@@ -198,17 +206,26 @@ class ImageStore:
         """The file, used just now.
 
         Raises:
-            NotFoundError: It never was, has expired, made room for others, or is somebody else's.
+            NotFoundError: It never was, has expired, made room for others, is somebody else's, or is on another server.
         """
         self._expire()
         file = self._files.get(image_id)
         if file is None or file.owner != owner:
-            raise NotFoundError(
-                f"no image {image_id!r}; it may have expired: upload it again", reason="IMAGE_NOT_FOUND"
-            )
+            raise self._absent(image_id)
         file = self._files[image_id] = replace(file, used_s=time.monotonic())
         self._files.move_to_end(image_id)
         return file
+
+    def _absent(self, image_id: str) -> NotFoundError:
+        if routing.by_image_id(image_id).server in {"", self.server}:
+            message = f"no image {image_id!r}; it may have expired: upload it again"
+            return NotFoundError(message, reason="IMAGE_NOT_FOUND")
+        error = NotFoundError(
+            f"no image {image_id!r} on this server: another one stores it, or has been ended; upload it again",
+            reason=routing.ELSEWHERE,
+        )
+        error.metadata = {routing.HOLDER: self.server}
+        return error
 
     async def read(self, file: StoredFile) -> bytes:
         """All of a file's bytes.

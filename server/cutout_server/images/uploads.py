@@ -46,7 +46,7 @@ class Uploads:
                 )
             loop = asyncio.get_running_loop()
             header = await loop.run_in_executor(self._executor, self._probe, upload, field)
-            return self.store.keep(upload, owner, header)
+            return self.store.keep(upload, owner, header, call_context.current().image_key)
         except BaseException:
             self._arrivals.forget(upload.path)
             self.store.discard(upload)

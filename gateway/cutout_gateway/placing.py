@@ -1,0 +1,56 @@
+"""Which of several servers a request should go to, by the fields that the contract marks with `routed_by`."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from cutout.v1 import routing_pb2
+from cutout_common import routing
+from cutout_common.routing import ANYWHERE, Place
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+Path = tuple[FieldDescriptor, ...]
+
+
+def place_of(message: Message) -> Place:
+    """Where the first marked field that is there sends a message; anywhere when none is."""
+    for path in _paths(message.DESCRIPTOR):
+        value = _value(message, path)
+        if not value:
+            continue
+        if isinstance(value, bytes):
+            return routing.by_content(value)
+        is_stored = _routed_by(path[-1]) == routing_pb2.ROUTED_BY_STORED_PICTURE
+        return routing.by_image_id(value) if is_stored else routing.by_content(value.encode())
+    return ANYWHERE
+
+
+@cache
+def _paths(descriptor: Descriptor) -> tuple[Path, ...]:
+    return tuple(_below(descriptor, ()))
+
+
+def _below(descriptor: Descriptor, above: Path) -> Iterator[Path]:
+    """The ways to all marked fields that there is one of: those of repeated messages decide nothing."""
+    for field in descriptor.fields:
+        path = (*above, field)
+        if _routed_by(field):
+            yield path
+        elif field.message_type and not field.is_repeated and field not in above:
+            yield from _below(field.message_type, path)
+
+
+def _routed_by(field: FieldDescriptor) -> int:
+    options: Any = field.GetOptions()  # its extensions have no types
+    return int(options.Extensions[routing_pb2.routed_by])
+
+
+def _value(message: Message, path: Path) -> bytes | str:
+    for field in path[:-1]:
+        if not message.HasField(field.name):
+            return b""
+        message = getattr(message, field.name)
+    value: Any = getattr(message, path[-1].name)
+    found: bytes | str = value.data if path[-1].message_type else value  # google.api.HttpBody
+    return found
