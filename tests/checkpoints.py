@@ -1,7 +1,7 @@
 """Small checkpoints in the official formats, with seeded weights, and the official code that reads them."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -64,13 +64,13 @@ def narrow_config(folder: Path, **changes) -> Path:
     return path
 
 
-def official_model(config: Path, checkpoint: Path | None) -> torch.nn.Module:
-    """What `build_sam2` makes of a config that lies anywhere."""
+def official_model(config: Path, checkpoint: Path | None, build: Callable[..., torch.nn.Module] = build_sam2):
+    """What `build_sam2`, or another builder of the package, makes of a config that lies anywhere."""
     packaged = get_gh_backup()  # sam2 points hydra's global state at its own configs when it is imported
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config.parent), version_base="1.2"):
-            return build_sam2(config.name, None if checkpoint is None else str(checkpoint), device="cpu")
+            return build(config.name, None if checkpoint is None else str(checkpoint), device="cpu")
     finally:
         restore_gh_from_backup(packaged)
 

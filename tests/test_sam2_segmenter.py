@@ -193,15 +193,16 @@ def test_prompts_of_all_kinds_and_pictures_may_share_a_call(ours, benches):
         assert_close(candidates, ours.decode([query])[0])
 
 
-def test_a_batch_of_pictures_is_encoded_as_each_alone(ours, benches):
+def test_a_batch_of_pictures_is_encoded_as_each_alone(ours, official, benches):
     """Pictures of different sizes in one call get the embeddings that they get alone, and from the predictor."""
     embeddings = ours.encode([make() for make in PICTURES.values()])
     assert len(embeddings) == len(PICTURES)
+    no_memory = official.no_mem_embed.view(1, -1, 1, 1)  # The predictor adds it at once.
     for embedding, bench in zip(embeddings, benches.values(), strict=True):
         features = bench.predictor._features
         expected = [features["image_embed"], *features["high_res_feats"]]
-        alone = [bench.embedding.image_embed, *bench.embedding.high_res_feats]
-        together = [embedding.image_embed, *embedding.high_res_feats]
+        alone = [bench.embedding.features + no_memory, *bench.embedding.high_res_feats]
+        together = [embedding.features + no_memory, *embedding.high_res_feats]
         assert embedding.image_size == bench.size == bench.predictor._orig_hw[0]
         for tensors in zip(expected, alone, together, strict=True):
             assert torch.equal(tensors[0], tensors[1])
@@ -213,7 +214,7 @@ def test_pictures_may_be_read_only_views(ours, benches):
     picture = PICTURES["square"]()
     view = np.asfortranarray(picture[::-1])[::-1]
     view.flags.writeable = False
-    assert torch.equal(ours.encode([view])[0].image_embed, benches["square"].embedding.image_embed)
+    assert torch.equal(ours.encode([view])[0].features, benches["square"].embedding.features)
 
 
 def test_nothing_asked_is_nothing_answered(ours):
@@ -270,12 +271,11 @@ def test_gradients_stay_as_the_caller_has_them(ours, benches):
 
 
 def test_memory_is_counted_to_the_byte(ours, official, benches):
-    """An embedding counts its maps, and the model the weights that pictures need."""
+    """An embedding counts its maps, and the model its weights."""
     maps = 32 * 64 * 64 + 4 * 256 * 256 + 8 * 128 * 128
     assert all(bench.embedding.nbytes == 4 * maps for bench in benches.values())
     assert all(embedding.nbytes == 4 * maps for embedding in ours.encode([PICTURES["tiny"]()] * 2))
-    only_videos = ("memory_attention", "memory_encoder")
-    kept = (v for k, v in official.state_dict().items() if not k.startswith(only_videos) and "pos_embed" not in k)
+    kept = (v for k, v in official.state_dict().items() if "pos_embed" not in k)
     positions = 4 * 256 * 256 * 8  # Computed once from the checkpoint's, which are smaller.
     assert ours.nbytes == sum(v.nbytes for v in kept) + positions
 

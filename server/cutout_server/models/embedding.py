@@ -1,4 +1,4 @@
-"""What encoders make."""
+"""What encoders make, and what trackers remember."""
 
 from typing import Protocol, TypeVar
 
@@ -17,6 +17,26 @@ class Embedding(Protocol):
     def nbytes(self) -> int:
         """Memory that it holds, in bytes."""
         ...
+
+
+class ObjectMemory(Protocol):
+    """What a tracker remembers of one object. Immutable; kept by whoever follows the object, never by the model."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes."""
+        ...
+
+
+def own_memory(memory: ObjectMemory, kind: type[E]) -> E:
+    """The memory as the family's own.
+
+    Raises:
+        TypeError: It is of another family.
+    """
+    if not isinstance(memory, kind):
+        raise TypeError(f"expected a memory of this family, a {kind.__name__}, got a {type(memory).__name__}")
+    return memory
 
 
 def own_embedding(embedding: Embedding, kind: type[E]) -> E:

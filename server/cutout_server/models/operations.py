@@ -13,6 +13,7 @@ from cutout_server.models.protocols import (
     Proposer,
     Segmenter,
     TextSegmenter,
+    Tracker,
 )
 from cutout_server.models.queries import (
     Candidates,
@@ -26,6 +27,8 @@ from cutout_server.models.queries import (
     ProposeQuery,
     TextFind,
     TextQuery,
+    Tracked,
+    TrackQuery,
 )
 from cutout_server.types import Features, MaskPatch, RgbImage
 
@@ -98,6 +101,14 @@ def _generate(model: Generator, queries: Sequence[GenerateQuery]) -> Sequence[Rg
     return model.generate(queries)
 
 
+def _track(model: Tracker, queries: Sequence[TrackQuery]) -> Sequence[Tracked]:
+    return model.track(queries)
+
+
+def _exclusive_masks(model: Tracker, queries: Sequence[Sequence[MaskQuery]]) -> Sequence[Sequence[MaskPatch]]:
+    return model.exclusive_masks(queries)
+
+
 ENCODE = Operation("encode", "encode", _encode, makes_embeddings=True)
 DECODE = Operation("decode", "prompt", _decode, reads_embeddings=True)
 MASKS = Operation("masks", "masks", _masks)
@@ -109,3 +120,5 @@ SEGMENT_TEXT = Operation("segment_text", "detect", _segment_text, reads_embeddin
 EMBED_PICTURES = Operation("embed_pictures", "classify", _embed_pictures)
 EMBED_TEXTS = Operation("embed_texts", "classify", _embed_texts)
 GENERATE = Operation("generate", "generate", _generate)
+TRACK = Operation("track", "track", _track, reads_embeddings=True)
+EXCLUSIVE_MASKS = Operation("exclusive_masks", "masks", _exclusive_masks)

@@ -15,9 +15,10 @@ from torch import Tensor
 from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.engines import Encoder
+from cutout_server.models.exclusive import exclusive
 from cutout_server.models.queries import Candidates, DecodeQuery, FilteredMask, FilteredMasks, MaskQuery, PointQuery
 from cutout_server.models.upscale import Levels, upscaling
-from cutout_server.types import MaskPatch, ObjectPrompt, RgbImage, Rle
+from cutout_server.types import Logits, MaskPatch, ObjectPrompt, RgbImage, Rle
 
 Q = TypeVar("Q", DecodeQuery, MaskQuery, PointQuery)
 
@@ -108,6 +109,19 @@ class PromptedSegmenter(ABC):
         for indices, alike in _chunks(queries, lambda query: (id(query.embedding), query.mask_filter)):
             answers.update(zip(indices, self._filter_alike(alike), strict=True))
         return [answers[i] for i in range(len(queries))]
+
+    @torch.inference_mode()
+    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> list[list[MaskPatch]]:
+        """See `Tracker.exclusive_masks`."""
+        return [exclusive(map(self._full, group), [query.threshold for query in group]) for group in queries]
+
+    def _full(self, query: MaskQuery) -> Logits:
+        """(H, W) float32: the logits at the picture's size."""
+        values = torch.from_numpy(query.logits)[None].to(self._device)
+        for interpolation in self._interpolations(query.embedding):
+            values = interpolation(values)
+        full: Logits = values[0].cpu().numpy()
+        return full
 
     def _masks(self, logits: Tensor, embedding: Embedding, threshold: float) -> list[MaskPatch]:
         """The masks of (N, h, w) float32 logits, on the device."""

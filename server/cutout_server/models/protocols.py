@@ -21,6 +21,8 @@ from cutout_server.models.queries import (
     ProposeQuery,
     TextFind,
     TextQuery,
+    Tracked,
+    TrackQuery,
 )
 from cutout_server.types.images import RgbImage
 from cutout_server.types.masks import MaskPatch
@@ -67,6 +69,26 @@ class GridSegmenter(Protocol):
 
         Masks never leave the device at full size all together, and those that do not pass never leave it at all.
         """
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """A segmenter that follows objects from frame to frame.
+
+    Frames are encoded as pictures are. What it remembers of an object is a value that whoever follows the object keeps:
+    bounded, however many frames there were, and gone when it is dropped.
+    """
+
+    def track(self, queries: Sequence[TrackQuery]) -> Sequence[Tracked]:
+        """Finds an object in a frame, or takes what a prompt says of it there, and remembers that.
+
+        Each object is by itself, whoever else is in the call.
+        """
+        ...
+
+    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> Sequence[Sequence[MaskPatch]]:
+        """As `masks`, of several objects of a frame each, which share no pixel: see `exclusive`."""
         ...
 
 

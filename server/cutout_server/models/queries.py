@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.models.embedding import Embedding
+from cutout_server.models.embedding import Embedding, ObjectMemory
 from cutout_server.types.masks import Box, Logits, Rle
 from cutout_server.types.requests import Exemplar, ObjectPrompt
 
@@ -228,6 +228,43 @@ class GenerateQuery:
     seed: int
     progress: Callable[[int], None] = field(repr=False)
     cancelled: Callable[[], bool] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TrackQuery:
+    """A frame into which an object is to be followed.
+
+    Attributes:
+        embedding: The frame's, from `encode` of the same model.
+        frame: Its number among those that were looked at, from 0.
+        memory: What an earlier answer of the same model remembers of the object; None before its first prompt.
+        prompt: What is said of the object in this frame, or its mask there; None lets it be found. On a frame that was
+            not looked at yet it says what the object is; on one that was, it corrects that answer.
+        oldest: No frame before this one will be asked for again.
+    """
+
+    embedding: Embedding = field(repr=False)
+    frame: int
+    memory: ObjectMemory | None = field(repr=False)
+    prompt: ObjectPrompt | Rle | None
+    oldest: int
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """An object in a frame.
+
+    Attributes:
+        logits: (h, w) float32 over the frame, at whatever resolution; for `masks` with the frame's embedding.
+        predicted_iou: The model's own estimate of the mask's IoU with the true one.
+        presence: How likely it is that the object is in the frame at all, in [0, 1].
+        memory: What is to be asked with next.
+    """
+
+    logits: Logits = field(repr=False)
+    predicted_iou: float
+    presence: float
+    memory: ObjectMemory = field(repr=False)
 
 
 class AbandonedError(Exception):

@@ -5,13 +5,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
-from torch import nn
+from torch import Tensor, nn
 
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.checkpoint import Weights
@@ -52,7 +53,9 @@ def guess(weights: Weights) -> str:
 
 
 def build(config: str) -> nn.Module:
-    """Builds the model with random weights on the CPU, as `sam2.build_sam.build_sam2` does with post-processing.
+    """Builds the model with random weights on the CPU, as `build_sam2` and `build_sam2_video_predictor` do.
+
+    That is with their post-processing, but for the filling of holes, which few installations of `sam2` can do.
 
     Hydra's global state, which `build_sam2` goes through, is left alone, so that two models can be built at once.
 
@@ -67,6 +70,7 @@ def build(config: str) -> nn.Module:
     OmegaConf.update(tree, f"{decoder}_via_stability", value=True, force_add=True)
     OmegaConf.update(tree, f"{decoder}_stability_delta", value=0.05, force_add=True)
     OmegaConf.update(tree, f"{decoder}_stability_thresh", value=0.98, force_add=True)
+    OmegaConf.update(tree, "model.binarize_mask_from_pts_for_mem_enc", value=True, force_add=True)
     try:
         model: nn.Module = instantiate(tree.model, _recursive_=True)
     except (HydraException, OmegaConfBaseException) as error:
@@ -74,10 +78,15 @@ def build(config: str) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def keep_image_path(model: Any) -> None:
-    """Drops what only videos need: memory, and the encoder's positional encodings with their cache."""
-    del model.memory_attention, model.memory_encoder
+def take_positions(model: Any) -> Tensor:
+    """(1, C, h, w) float32: the positional encoding of a frame's tokens.
+
+    It is the same for all frames, so that the encoder's own, with its cache, is dropped.
+    """
+    side = model.sam_image_embedding_size
+    positions: Tensor = model.image_encoder.neck.position_encoding(torch.zeros(1, model.hidden_dim, side, side))
     model.image_encoder.neck.position_encoding = nn.Identity()
+    return positions
 
 
 def _read(config: str) -> DictConfig:

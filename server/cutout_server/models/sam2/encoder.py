@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cutout_server.models.sam2.hiera import WindowOrderHiera
 
 
 class Sam2Encoder(nn.Module):
-    """Pixels to what the mask decoder takes of a picture, by the weights of a model.
+    """Pixels to what the mask decoder and the tracker take of a picture, by the weights of a model.
 
     Args:
         model: A `SAM2Base` in eval mode, without the neck's position encodings.
@@ -25,8 +24,6 @@ class Sam2Encoder(nn.Module):
         self.projections = nn.ModuleList(fine)
         self._levels: int = model.num_feature_levels
         self._scalp: int = model.image_encoder.scalp
-        no_memory = model.no_mem_embed.detach().view(1, -1, 1, 1)
-        self.register_buffer("no_memory", no_memory if model.directly_add_no_mem_embed else torch.zeros_like(no_memory))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, 1024, 1024) to (B, C/8, 256, 256), (B, C/4, 128, 128) and (B, C, 64, 64).
@@ -37,13 +34,13 @@ class Sam2Encoder(nn.Module):
         levels = levels[: len(levels) - self._scalp][-self._levels :]
         *fine, last = (level.to(pixels.dtype) for level in levels)  # The neck resizes in float32.
         projected = (project(level) for project, level in zip(self.projections, fine, strict=False))
-        return (*projected, last + self.no_memory)
+        return (*projected, last)
 
 
 def split(model: Any, *, exact: bool) -> Sam2Encoder:
     """Takes the encoder out of a model, so that an engine can do with its weights as it likes."""
     encoder = Sam2Encoder(model, exact=exact).eval()
-    del model.image_encoder, model.no_mem_embed
+    del model.image_encoder
     if model.use_high_res_features_in_sam:
         del model.sam_mask_decoder.conv_s0, model.sam_mask_decoder.conv_s1
     return encoder

@@ -1,12 +1,10 @@
 """The model at work, without a predictor's state: whatever an answer needs is in its own query."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,37 +13,20 @@ from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.engines import Encoder
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter, on_device
-from cutout_server.models.queries import DecodeQuery
-from cutout_server.types import ObjectPrompt, RgbImage
+from cutout_server.models.queries import DecodeQuery, Tracked, TrackQuery
+from cutout_server.models.sam2.embedding import Sam2Embedding, box_and_points
+from cutout_server.models.sam2.tracker import Sam2Tracker
+from cutout_server.types import RgbImage
 
 # Of ImageNet's channels, as in SAM2Transforms.
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-_BOX_LABELS = (2, 3)  # The prompt encoder takes a box as its two corners, each with a label of its own.
-
-
-@dataclass(frozen=True, eq=False)
-class Sam2Embedding:
-    """A picture after the encoder, on the model's device.
-
-    Attributes:
-        image_size: (height, width) in pixels.
-        image_embed: (1, C, 64, 64) float32.
-        high_res_feats: (1, C/8, 256, 256) and (1, C/4, 128, 128) float32, for the mask decoder's upscaling.
-    """
-
-    image_size: tuple[int, int]
-    image_embed: Tensor = field(repr=False)
-    high_res_feats: tuple[Tensor, ...] = field(repr=False)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it holds, in bytes."""
-        return sum(tensor.untyped_storage().nbytes() for tensor in (self.image_embed, *self.high_res_feats))
 
 
 class Sam2(EngineSegmenter):
-    """A `Segmenter` and `GridSegmenter` that answers as `SAM2ImagePredictor` and `SAM2AutomaticMaskGenerator` do.
+    """A `Segmenter`, `GridSegmenter` and `Tracker` with the answers of the official predictors.
+
+    These are `SAM2ImagePredictor`, `SAM2AutomaticMaskGenerator` and `SAM2VideoPredictor`.
 
     Its logits are (C, 256, 256), and not yet clamped: clamping moves the boundary of a mask a little, so the predictor
     upscales first, and clamps only what it hands out for the next prompt, to [-32, 32].
@@ -53,17 +34,29 @@ class Sam2(EngineSegmenter):
     Args:
         model: A `SAM2Base` in eval mode, on its device, without its encoder. Nothing of it changes afterwards.
         encoder: The encoder that was taken out of it, in the hands of an engine.
+        tracker: Follows objects by the same weights.
         decoder_dtype: Of the faster mask decoder, which rounds otherwise; None has the official one answer.
     """
 
-    def __init__(self, model: Any, encoder: Encoder, *, decoder_dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, model: Any, encoder: Encoder, tracker: Sam2Tracker, *, decoder_dtype: torch.dtype | None
+    ) -> None:
         super().__init__(model, encoder)
+        self._tracker = tracker
+        # What stands for the memory of pictures, which have none.
+        no_memory = model.no_mem_embed.detach().view(1, -1, 1, 1)
+        self._no_memory: Tensor = no_memory if model.directly_add_no_mem_embed else torch.zeros_like(no_memory)
         with torch.inference_mode():
             self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
             self._faster = MaskDecoder(model.sam_mask_decoder, self._image_pe, decoder_dtype) if decoder_dtype else None
         # As the decoders take them.
         self._layout = torch.channels_last if decoder_dtype else torch.contiguous_format
         self._mean, self._std = (each.to(self._device) for each in (_MEAN, _STD))
+
+    @torch.inference_mode()
+    def track(self, queries: Sequence[TrackQuery]) -> list[Tracked]:
+        """Follows objects into frames; see `Tracker.track`."""
+        return self._tracker.track(queries)
 
     def _embed(self, images: Sequence[RgbImage]) -> list[Sam2Embedding]:
         pixels = torch.cat([self._pixels(image) for image in images])
@@ -72,7 +65,7 @@ class Sam2(EngineSegmenter):
         return [
             Sam2Embedding(
                 image_size=(image.shape[0], image.shape[1]),
-                image_embed=last[i : i + 1].clone(),
+                features=last[i : i + 1].clone(),
                 high_res_feats=tuple(level[i : i + 1].clone(memory_format=self._layout) for level in high_res),
             )
             for i, image in enumerate(images)
@@ -96,8 +89,7 @@ class Sam2(EngineSegmenter):
         points = None
         if len(prompts[0].points) or prompts[0].box:
             height, width = embedding.image_size
-            coords = torch.from_numpy(np.stack([_coords(prompt) for prompt in prompts])).to(model.device)
-            labels = torch.from_numpy(np.stack([_labels(prompt) for prompt in prompts])).to(model.device)
+            coords, labels = (torch.from_numpy(each).to(model.device) for each in box_and_points(prompts))
             coords[..., 0] /= width
             coords[..., 1] /= height
             points = (coords * model.image_size, labels)
@@ -107,9 +99,10 @@ class Sam2(EngineSegmenter):
             masks = torch.from_numpy(np.stack(given)[:, None]).to(model.device)
         sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=masks)
         decoder, multimask = model.sam_mask_decoder, queries[0].multimask
+        image_embed = embedding.features + self._no_memory
         if self._faster is None:
             logits, predicted_iou, _, _ = decoder(
-                image_embeddings=embedding.image_embed,
+                image_embeddings=image_embed,
                 image_pe=self._image_pe,
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
@@ -120,7 +113,7 @@ class Sam2(EngineSegmenter):
             return logits, predicted_iou
         falls_back = not multimask and decoder.dynamic_multimask_via_stability
         logits, predicted_iou = self._faster(
-            embedding.image_embed,
+            image_embed,
             sparse,
             dense if given else dense[:1],  # Without masks it is the same for all.
             embedding.high_res_feats if decoder.use_high_res_features else (),
@@ -133,15 +126,3 @@ class Sam2(EngineSegmenter):
     def _interpolations(self, embedding: Embedding) -> tuple[Interpolation, ...]:
         size = own_embedding(embedding, Sam2Embedding).image_size
         return (Interpolation(size, size),)
-
-
-def _coords(prompt: ObjectPrompt) -> NDArray[np.float32]:
-    """(2 + N, 2) with a box, (N, 2) without."""
-    box = prompt.box
-    corners = [(box.x_min, box.y_min), (box.x_max, box.y_max)] if box else []
-    return np.concatenate([np.array(corners, np.float32).reshape(-1, 2), prompt.points]).astype(np.float32, copy=False)
-
-
-def _labels(prompt: ObjectPrompt) -> NDArray[np.int32]:
-    corners = _BOX_LABELS if prompt.box else ()
-    return np.concatenate([np.array(corners, np.int32), prompt.labels]).astype(np.int32, copy=False)

@@ -1,0 +1,295 @@
+"""SAM 2 follows objects as the official video predictor does on the same weights."""
+
+import gc
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sam2.sam2_video_predictor as official_module
+import torch
+from checkpoints import narrow_config, official_model, write_sam2
+from cutout_common.masks import rle_decode, rle_encode
+from cutout_server.models.protocols import Tracker
+from cutout_server.models.queries import MaskQuery, Tracked, TrackQuery
+from cutout_server.models.sam2 import Sam2, architecture, load
+from cutout_server.models.sam2.memory import PROMPTED_FRAMES
+from cutout_server.types import Box, ModelFiles, ObjectPrompt, Rle
+from sam2.build_sam import build_sam2_video_predictor
+from sam2.utils.transforms import SAM2Transforms
+from skimage import data
+
+SIZES = {"square": (96, 96), "wide": (33, 128), "tall": (121, 40), "tiny": (5, 7)}
+PRESENCE = 2.0
+ENDLESS = 10_000  # As nobody knows how long a live video is; the predictor's answers depend on it below 16 frames.
+
+
+def video(size: tuple[int, int], frames: int) -> list[np.ndarray]:
+    """A window that moves over a photograph."""
+    height, width = size
+    picture = data.astronaut()[::2, ::2]
+    places = [(20 + 2 * i, 40 + 3 * i) for i in range(frames)]
+    return [np.ascontiguousarray(picture[y : y + height, x : x + width]) for y, x in places]
+
+
+def points(size: tuple[int, int], *shares: tuple[float, float, int], box: tuple[float, ...] = ()) -> ObjectPrompt:
+    height, width = size
+    return ObjectPrompt(
+        points=np.array([(x * width, y * height) for x, y, _ in shares], np.float32).reshape(-1, 2),
+        labels=np.array([label for *_, label in shares], np.int32),
+        box=Box(*(np.array(box) * [width, height, width, height]).tolist()) if box else None,
+    )
+
+
+def blob(size: tuple[int, int]) -> Rle:
+    mask = np.zeros(size, np.bool_)
+    mask[size[0] // 4 : size[0] // 2 + 1, size[1] // 3 : size[1] // 2 + 2] = True
+    return Rle(*size, rle_encode(mask))
+
+
+@dataclass
+class Session:
+    """Objects followed by our tracker, as a caller of the Protocol keeps them."""
+
+    model: Sam2
+    held: int = 4
+    frame: int = -1
+    embeddings: dict[int, object] = field(default_factory=dict)
+    memories: dict[int, object] = field(default_factory=dict)
+
+    def step(self, pixels: np.ndarray, prompts: dict[int, object]) -> dict[int, np.ndarray]:
+        self.frame += 1
+        self.embeddings[self.frame] = self.model.encode([pixels])[0]
+        self.embeddings.pop(self.frame - self.held, None)
+        return self.ask(self.frame, {**dict.fromkeys(self.memories), **prompts})
+
+    def ask(self, frame: int, prompts: dict[int, object]) -> dict[int, np.ndarray]:
+        oldest = max(0, self.frame - self.held + 1)
+        embedding = self.embeddings[frame]
+        answers = self.model.track(
+            [
+                TrackQuery(embedding, frame, self.memories.get(number), prompt, oldest)
+                for number, prompt in prompts.items()
+            ]
+        )
+        self.memories.update(zip(prompts, (answer.memory for answer in answers), strict=True))
+        return {number: self.mask(embedding, answer) for number, answer in zip(prompts, answers, strict=True)}
+
+    def mask(self, embedding: object, answer: Tracked) -> np.ndarray:
+        assert 0 <= answer.presence <= 1
+        return self.model.masks([MaskQuery(embedding, answer.logits, 0.0)])[0].whole()
+
+
+class Reference:
+    """The same by `SAM2VideoPredictor`, one frame at a time, on the frames as pictures are scaled."""
+
+    def __init__(self, predictor: torch.nn.Module, frames: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*torch\.jit\.script.*")
+            images = torch.stack([SAM2Transforms(predictor.image_size, 0.0)(frame) for frame in frames])
+        monkeypatch.setattr(official_module, "load_video_frames", lambda **_: (images, *frames[0].shape[:2]))
+        self.predictor = predictor
+        self.state = predictor.init_state("")
+        self.state["num_frames"] = ENDLESS
+        self.frame = -1
+
+    def step(self, prompts: dict[int, object]) -> dict[int, np.ndarray]:
+        self.frame += 1
+        for number, prompt in prompts.items():
+            self.prompt(self.frame, number, prompt)
+        if not self.state["obj_ids"]:
+            return {}
+        propagated = self.predictor.propagate_in_video(self.state, self.frame, 0)
+        _, numbers, logits = next(propagated)
+        return {number: each[0].numpy() > 0 for number, each in zip(numbers, logits, strict=True)}
+
+    def prompt(self, frame: int, number: int, prompt: object) -> np.ndarray:
+        if isinstance(prompt, Rle):
+            mask = rle_decode(prompt.height, prompt.width, prompt.counts)
+            _, numbers, logits = self.predictor.add_new_mask(self.state, frame, number, mask)
+        else:
+            box = None if prompt.box is None else np.array(list(vars(prompt.box).values()), np.float32)
+            _, numbers, logits = self.predictor.add_new_points_or_box(
+                self.state, frame, number, points=prompt.points, labels=prompt.labels, box=box
+            )
+        return logits[numbers.index(number)][0].numpy() > 0
+
+
+def written(folder: Path, **changes) -> ModelFiles:
+    """A narrow checkpoint of which most frames show the object: random weights see it in none."""
+    config = narrow_config(folder, **changes)
+    path = write_sam2(folder, config)
+    weights = torch.load(path, weights_only=True)
+    weights["model"]["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += PRESENCE
+    torch.save(weights, path)
+    return ModelFiles(path, str(config))
+
+
+def official(files: ModelFiles) -> torch.nn.Module:
+    predictor = official_model(Path(files.config), files.checkpoint, build_sam2_video_predictor)
+    predictor.fill_hole_area = 0  # Only its CUDA extension fills any.
+    return predictor
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Iterator[ModelFiles]:
+    """With a side of 256, where attention is cheap; it attends to few frames, so that a short video is beyond them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield written(tmp_path_factory.mktemp("tracker"), image_size=256, num_maskmem=3, max_obj_ptrs_in_encoder=4)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def ours(small) -> Sam2:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architecture, "_SIDE", 256)
+        return load(small, "cpu")
+
+
+@pytest.fixture(scope="module")
+def predictor(small) -> torch.nn.Module:
+    return official(small)
+
+
+def assert_same(ours: dict[int, np.ndarray], theirs: dict[int, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for number, mask in ours.items():
+        assert np.array_equal(mask, theirs[number]), number
+
+
+def test_objects_are_followed_as_by_the_predictor(ours, predictor, monkeypatch):
+    """Points, boxes and masks, on the first frame and later, several objects, added late, corrected: the same masks."""
+    size = SIZES["square"]
+    frames = video(size, 7)
+    session, reference = Session(ours), Reference(predictor, frames, monkeypatch)
+    prompts = {
+        0: {1: points(size, (0.4, 0.3, 1)), 2: points(size, box=(0.2, 0.1, 0.7, 0.9))},
+        2: {7: blob(size), 8: points(size, (0.6, 0.6, 1), (0.2, 0.2, 0))},
+        4: {1: points(size, (0.5, 0.5, 1), box=(0.3, 0.2, 0.8, 0.8)), 7: points(size, (0.5, 0.4, 1))},
+    }
+    corrections = {3: (3, 2, points(size, (0.5, 0.5, 1), (0.1, 0.1, 0))), 5: (4, 8, points(size, (0.4, 0.6, 1)))}
+    areas = []
+    for number, frame in enumerate(frames):
+        found = session.step(frame, prompts.get(number, {}))
+        assert_same(found, reference.step(prompts.get(number, {})))
+        areas += [mask.mean() for mask in found.values()]
+        if number in corrections:
+            where, which, prompt = corrections[number]
+            (corrected,) = session.ask(where, {which: prompt}).values()
+            assert np.array_equal(corrected, reference.prompt(where, which, prompt))
+    assert sum(0.01 < area < 0.99 for area in areas) > len(areas) // 2
+
+
+@pytest.mark.parametrize("name", ["wide", "tall", "tiny"])
+def test_frames_of_any_size_are_followed_as_by_the_predictor(ours, predictor, monkeypatch, name):
+    """Odd sizes: the same masks."""
+    frames = video(SIZES[name], 3)
+    session, reference = Session(ours), Reference(predictor, frames, monkeypatch)
+    first = {1: points(SIZES[name], (0.5, 0.5, 1)), 2: blob(SIZES[name])}
+    for number, frame in enumerate(frames):
+        prompts = {} if number else first
+        assert_same(session.step(frame, prompts), reference.step(prompts))
+
+
+def test_the_published_size_is_followed_as_by_the_predictor(tmp_path, monkeypatch):
+    """At a side of 1024, with the memory that the published models have."""
+    files = written(tmp_path)
+    size = SIZES["square"]
+    frames = video(size, 3)
+    session, reference = Session(load(files, "cpu")), Reference(official(files), frames, monkeypatch)
+    for number, frame in enumerate(frames):
+        prompts = {} if number else {1: points(size, box=(0.2, 0.1, 0.7, 0.9))}
+        found = session.step(frame, prompts)
+        assert_same(found, reference.step(prompts))
+        assert 0.01 < found[1].mean() < 0.99
+
+
+def test_objects_in_company_get_the_masks_that_they_get_alone(ours):
+    """Though those that remember the same frames share the passes."""
+    size = SIZES["square"]
+    frames = video(size, 3)
+    prompts = {number: points(size, (0.1 * number, 0.5, 1)) for number in range(1, 7)}
+    together = Session(ours)
+    found = [together.step(frame, {} if index else prompts) for index, frame in enumerate(frames)]
+    for number in (1, 6):
+        alone = Session(ours)
+        for index, frame in enumerate(frames):
+            mask = alone.step(frame, {} if index else {number: prompts[number]})[number]
+            assert np.array_equal(mask, found[index][number])
+
+
+def test_memory_does_not_grow_with_the_frames(ours, monkeypatch):
+    """Its size after many frames, some of them prompted, is that after a few; and it is what the tensors take."""
+    size = SIZES["tiny"]
+    session = Session(ours, held=2)
+    _without_attention(ours, monkeypatch)
+    sizes = []
+    for number in range(300):
+        prompts = {1: points(size, (0.5, 0.5, 1))} if number % 7 == 0 else {}
+        _again(session, prompts) if number else session.step(np.zeros((*size, 3), np.uint8), prompts)
+        sizes.append(session.memories[1].nbytes)
+    assert max(sizes[100:]) == max(sizes[200:])
+    memory = session.memories[1]
+    assert len(memory.prompted) == PROMPTED_FRAMES
+    assert min(memory.prompted) == 0
+    looks = [*memory]
+    held = [each for look in looks for each in (look.features, look.pointer, look.logits) if each is not None]
+    assert memory.nbytes == sum(tensor.untyped_storage().nbytes() for tensor in held)
+    del looks, held, memory
+    session.memories.clear()
+    gc.collect()
+
+
+def _without_attention(model: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of the right form at once: only the bookkeeping is looked at."""
+
+    def step(**given):
+        count = given["current_vision_feats"][-1].shape[1]
+        kept = given["output_dict"]["cond_frame_outputs"].values()
+        assert all(out["maskmem_features"] is not None for out in kept)
+        ones = torch.ones(count, 1)
+        masks = torch.zeros(count, 1, 64, 64)
+        return None, (None, None, ones, masks, masks, torch.zeros(count, 32), ones), None, None
+
+    def encode(features, *_, **__):
+        return torch.zeros(features[-1].shape[1], 16, 16, 16), None
+
+    monkeypatch.setattr(model._tracker._model, "_track_step", step)
+    monkeypatch.setattr(model._tracker._model, "_encode_new_memory", encode)
+
+
+def _again(session: Session, prompts: dict[int, object]) -> None:
+    session.frame += 1
+    session.embeddings[session.frame] = session.embeddings[session.frame - 1]
+    session.ask(session.frame, {**dict.fromkeys(session.memories), **prompts})
+
+
+def test_the_model_keeps_nothing(ours):
+    """An older memory gives the older answer again, whatever came between."""
+    size = SIZES["square"]
+    frames = video(size, 2)
+    session = Session(ours)
+    session.step(frames[0], {1: points(size, (0.4, 0.3, 1))})
+    before = session.memories[1]
+    embedding = ours.encode([frames[1]])[0]
+    query = TrackQuery(embedding, 1, before, None, 0)
+    first = ours.track([query])[0].logits
+    session.step(frames[1], {1: points(size, (0.9, 0.9, 1)), 2: blob(size)})
+    assert np.array_equal(ours.track([query])[0].logits, first)
+
+
+def test_what_cannot_be_followed_is_refused(ours):
+    """Memories of other families, and objects of which nothing was said."""
+    embedding = ours.encode([np.zeros((5, 5, 3), np.uint8)])[0]
+
+    class Foreign:
+        nbytes = 0
+
+    with pytest.raises(TypeError, match="Foreign"):
+        ours.track([TrackQuery(embedding, 0, Foreign(), None, 0)])
+    with pytest.raises(ValueError, match="no prompt"):
+        ours.track([TrackQuery(embedding, 0, None, None, 0)])
+    assert isinstance(ours, Tracker)
