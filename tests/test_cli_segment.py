@@ -38,7 +38,7 @@ def test_one_file_by_box(server: RunningServer, folder: Path, tmp_path: Path) ->
     """A picture and a box leave an overlay and a mask, and a table that says so."""
     done = cutout(server.address, "segment", folder / "disc.jpg", "--box", DISC, "--out", tmp_path / "out")
     assert done.stderr == ""
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["disc.000.mask.png", "disc.overlay.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["disc.000.mask.png", "disc.overlay.png"]
     assert "disc.jpg" in done.stdout
     assert "1 of 1 pictures done" in done.stdout
     with Client(server.address) as client:
@@ -110,7 +110,7 @@ def test_negative_numbers_are_values(flags: list[str], sent: dict, folder: Path,
 
     monkeypatch.setattr(Client, "segment_box", noted)
     monkeypatch.setattr(Client, "segment_points", noted)
-    monkeypatch.setattr(Client, "health", lambda _: "serving")
+    monkeypatch.setattr(Client, "health", lambda _, **__: "serving")
     assert main(["segment", str(folder / "disc.jpg"), *flags, "--out", str(tmp_path)]) == 1
     ((prompts, options),) = asked
     if "boxes" in sent:

@@ -46,6 +46,7 @@ def read_segmentation(message: segmentation_pb2.Segmentation, picture: Picture, 
         concepts=read_concepts(message),
         rewriting=read_rewriting(message),
         cached=message.cached,
+        message=message,
     )
 
 

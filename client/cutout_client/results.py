@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from cutout.v1 import segmentation_pb2
 from cutout_common.overlay import draw
 from numpy.typing import NDArray
 
@@ -115,6 +116,7 @@ class Segmentation:
         concepts: What the whole picture shows; from `analyze` alone.
         rewriting: What became of the phrases; None unless the request asked for rewriting.
         cached: Whether it was made for an equal request before; the server keeps answers only if it was set up to.
+        message: The answer as it came, when it came whole.
     """
 
     objects: tuple[SegmentedObject, ...]
@@ -128,6 +130,7 @@ class Segmentation:
     concepts: Concepts | None = None
     rewriting: Rewriting | None = None
     cached: bool = False
+    message: segmentation_pb2.Segmentation | None = field(default=None, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[SegmentedObject]:
         return iter(self.objects)

@@ -9,12 +9,12 @@ from cutout_common.distribution import PrintVersion
 
 from cutout_client.cli import analyze, console, generate, health, models, protos, segment, serve, status
 from cutout_client.cli.arguments import with_negative_numbers
+from cutout_client.cli.stopping import INTERRUPTED
 from cutout_client.errors import CutoutError
 
 COMMANDS = (segment, analyze, generate, models, status, health, protos, serve)
 
 FAILED = 1
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cutout_client.cli import batch, connection, console, folders, prompts
 from cutout_client.cli.outcomes import Outcome
+from cutout_client.cli.question import Question
 from cutout_client.concepts import Concepts
 from cutout_client.objects import SegmentedObject
 from cutout_client.results import Segmentation
@@ -59,9 +60,7 @@ def run(args: argparse.Namespace) -> int:
     options: Any = prompts.mask_options(args, outlines="polygons" in batch.formats_of(args)) | {
         name: getattr(args, name) for name in ("regions", "template", "classifier", "segmenter")
     }
-    return batch.run(
-        args, lambda client, picture: client.analyze(picture, args.concept, **options), "Analysing", Findings()
-    )
+    return batch.run(args, Question("analyze", (args.concept,), options), "Analysing", Findings())
 
 
 class Findings:

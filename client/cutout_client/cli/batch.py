@@ -1,33 +1,19 @@
 """What commands on pictures share: pictures and folders in, files out, several at once."""
 
 import argparse
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+import re
 from pathlib import Path
 from typing import Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from cutout_client.cli import connection, console, folders
-from cutout_client.cli.folders import Job
-from cutout_client.cli.outcomes import Outcome, describe, said
-from cutout_client.client import Client
-from cutout_client.coco import CocoDataset
-from cutout_client.errors import (
-    CutoutError,
-    NotFoundError,
-    UnauthenticatedError,
-    UnavailableError,
-    UnimplementedError,
-)
-from cutout_client.results import Segmentation
-from cutout_client.saving import FORMATS, write_json
-
-Ask = Callable[[Client, Path], Segmentation]
+from cutout_client.cli.kept import Keeper
+from cutout_client.cli.outcomes import Outcome, describe
+from cutout_client.cli.progress import ProgressLine
+from cutout_client.cli.question import Question
+from cutout_client.cli.stopping import INTERRUPTED, Stop
+from cutout_client.cli.tally import Tally
+from cutout_client.cli.work import Work, on_all, serves
+from cutout_client.saving import FORMATS
 
 
 class Report(Protocol):
@@ -47,12 +33,19 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(FORMATS)
     files.add_argument("--format", default="overlay,png", metavar="LIST", help=f"of {known} (default: %(default)s)")
     files.add_argument("--jobs", type=int, default=4, metavar="N", help="pictures at once (default: %(default)s)")
+    files.add_argument("--again", action="store_true", help="ask about what an earlier run has done, too")
+    files.add_argument(
+        "--most-failures",
+        type=_most_failures,
+        metavar="N or N%",
+        help="begin no more pictures when more have failed (default: all may)",
+    )
     files.add_argument("--json", action="store_true", help="print one JSON document a picture instead of a table")
     files.add_argument("--quiet", action="store_true", help="print errors alone")
 
 
 def formats_of(args: argparse.Namespace) -> list[str]:
-    """What to write for each picture; wrong flags end the program with its usage."""
+    """What to write for each picture; wrong flags end the program."""
     formats = [form.strip() for form in args.format.split(",") if form.strip()]
     unknown = [form for form in formats if form not in FORMATS]
     if unknown or not formats:
@@ -62,12 +55,12 @@ def formats_of(args: argparse.Namespace) -> list[str]:
     return formats
 
 
-def run(args: argparse.Namespace, ask: Ask, verb: str, report: Report) -> int:
-    """Does every picture, whatever becomes of the others; 1 when one of them failed.
+def run(args: argparse.Namespace, question: Question, verb: str, report: Report) -> int:
+    """Does every picture, whatever becomes of the others; 1 when one of them failed, 130 when it was interrupted.
 
     Args:
         args: The flags of `folders.add_pictures`, `add_output` and `connection.add_to`.
-        ask: Asks the server about one picture.
+        question: Asked about each picture that an earlier run has not done.
         verb: Such as "Segmenting", beside the progress bar.
         report: Printed unless the flags want something else.
 
@@ -75,111 +68,43 @@ def run(args: argparse.Namespace, ask: Ask, verb: str, report: Report) -> int:
         CutoutError: There is no server, or it lets nobody in with this key.
     """
     formats = formats_of(args)
-    work = partial(_work, ask, [form for form in formats if form != "coco"])
     jobs = list(folders.jobs(args.images, args.out))
-    tally = _Tally(len(jobs))
-    with connection.connect(args) as client, _progress(args, verb) as progress:
-        _reach(client)
-        bar = progress.add_task("", total=len(jobs))
-        for outcome in _work_on_all(partial(work, client), jobs, args.jobs, lambda _: progress.advance(bar)):
-            tally.add(outcome)
-            if args.json:
-                console.write_json(describe(outcome))
-            report.add(outcome)
-            if outcome.error and _is_over(client, outcome.error):
-                break
-    if "coco" in formats and tally.answered:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "coco.json", tally.dataset.to_dict())
-    if not (args.json or args.quiet):
-        report.print()
-    tally.print_failures()
-    if not (args.json or args.quiet):
-        console.stdout().print(f"\n{tally.done} of {len(jobs)} pictures done, files in {args.out}/", soft_wrap=True)
-    return int(tally.done < len(jobs))
-
-
-@dataclass
-class _Tally:
-    """What is known about a run so far."""
-
-    total: int
-    done: int = 0
-    answered: int = 0
-    failures: list[str] = field(default_factory=list)
-    dataset: CocoDataset = field(default_factory=CocoDataset)
-
-    def add(self, outcome: Outcome) -> None:
-        if outcome.result is not None:
-            self.answered += 1
-            self.dataset.add(outcome.job.title, outcome.result)
-        if outcome.error is None:
-            self.done += 1
-        else:
-            self.failures.append(f"{outcome.job.title}: {said(outcome.error)}")
-
-    def print_failures(self) -> None:
-        for failure in self.failures:
-            console.write_error(failure)
-        if unasked := self.total - self.done - len(self.failures):
-            console.write_error(f"{unasked} more pictures were not asked about: they would have failed alike")
-
-
-def _reach(client: Client) -> None:
-    """Fails once for a server that is not there, instead of once for every picture."""
-    _serves(client)
-
-
-def _serves(client: Client) -> bool:
-    with suppress(NotFoundError, UnimplementedError):
-        return client.health() == "serving"
-    return True  # it knows nothing of health; what it knows will show
-
-
-def _is_over(client: Client, error: Exception) -> bool:
-    """Whether the pictures that are left would fail in the same way; one may have cost a server that is back by now."""
-    if isinstance(error, UnavailableError):
-        try:
-            return not _serves(client)
-        except CutoutError:
-            return True
-    return isinstance(error, UnauthenticatedError)
-
-
-def _work_on_all(
-    work: Callable[[Job], Outcome], jobs: Sequence[Job], threads: int, done: Callable[[object], None]
-) -> Iterator[Outcome]:
-    """Outcomes in the order of the jobs; `done` is called whenever there is one more, in whatever order."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        futures = deque(pool.submit(work, job) for job in jobs)
-        for future in futures:
-            future.add_done_callback(done)
-        while futures:  # results are let go as they are given
-            yield futures.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # what still runs ends with the client
-
-
-def _work(ask: Ask, formats: Sequence[str], client: Client, job: Job) -> Outcome:
-    """One picture. Whatever goes wrong is its own, and what can be written is."""
-    if job.error is not None:
-        return Outcome(job, error=job.error)
-    try:
-        result = ask(client, job.source)
-    except Exception as error:  # noqa: BLE001  # Pillow and NumPy raise what they like
-        return Outcome(job, error=error)
-    files: list[Path] = []
-    failures: list[str] = []
-    for form in formats:
-        try:
-            files += result.save(job.folder, [form], name=job.name)
-        except Exception as error:  # noqa: BLE001  # as above
-            failures.append(f"{form} was not written: {said(error)}")
-    return Outcome(job, result, files, ValueError("; ".join(failures)) if failures else None)
-
-
-def _progress(args: argparse.Namespace, verb: str) -> Progress:
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tally = Tally(len(jobs))
     terminal = console.stderr()
-    return Progress(*columns, console=terminal, transient=True, disable=args.quiet or not terminal.is_terminal)
+    line = ProgressLine(verb, len(jobs), terminal, disable=args.quiet or not terminal.is_terminal)
+    keeper = Keeper(args.out, question, args.again)
+    with connection.connect(args) as client:
+        serves(client)  # or fails once, instead of once for every picture
+        keeper.drop_dataset()
+        with Stop(terminal, hurry=client.close) as stop, line:
+            work = Work(client, question, formats, keeper, stop, line, _most(args, len(jobs)))
+            for outcome in on_all(work, jobs, args.jobs):
+                tally.add(outcome)
+                if args.json:
+                    console.write_json(describe(outcome))
+                report.add(outcome)
+            if "coco" in formats:
+                tally.write_dataset(keeper)
+    told = not (args.json or args.quiet)
+    if told:
+        report.print()
+    tally.print_failures(stop)
+    if told:
+        tally.print_end(args.out)
+    return INTERRUPTED if stop.signals else int(tally.done < len(jobs))
+
+
+def _most_failures(text: str) -> str:
+    if not re.fullmatch(r"\d+%?", text):
+        raise argparse.ArgumentTypeError(
+            f"expected a number of pictures, such as 20, or a share, such as 5%; got {text!r}"
+        )
+    return text
+
+
+def _most(args: argparse.Namespace, total: int) -> int:
+    """How many pictures may fail."""
+    most: str | None = args.most_failures
+    if most is None:
+        return total
+    return total * int(most[:-1]) // 100 if most.endswith("%") else int(most)

@@ -32,9 +32,9 @@ def write_error(text: str, console: Console | None = None) -> None:
     (console or stderr()).print(Text(f"cutout: error: {text}", style="red"), soft_wrap=True)
 
 
-def write_warning(text: str) -> None:
-    """One line on stderr."""
-    stderr().print(Text(f"cutout: warning: {text}", style="yellow"), soft_wrap=True)
+def write_warning(text: str, console: Console | None = None) -> None:
+    """One line on stderr, above the progress bar that the console may show."""
+    (console or stderr()).print(Text(f"cutout: warning: {text}", style="yellow"), soft_wrap=True)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -12,12 +12,21 @@ from cutout_client.results import Segmentation
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job came to: a result with its files, an error, or both when not all files could be written."""
+    """What a job came to: a result with its files, an error, or both when not all files could be written.
+
+    Attributes:
+        job: What was to be done.
+        result: The answer.
+        files: What was made of it.
+        error: What went wrong.
+        kept: Whether the answer is that of an earlier run.
+    """
 
     job: Job
     result: Segmentation | None = None
     files: Sequence[Path] = ()
     error: Exception | None = None
+    kept: bool = False
 
 
 def said(error: Exception) -> str:
@@ -28,7 +37,7 @@ def said(error: Exception) -> str:
 
 def describe(outcome: Outcome) -> dict[str, Any]:
     """The document."""
-    described: dict[str, Any] = {"picture": str(outcome.job.source)}
+    described: dict[str, Any] = {"picture": outcome.job.origin}
     if outcome.error is not None:
         described["error"] = _describe_error(outcome.error)
     if outcome.result is not None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from cutout_client.cli.batch import Ask
+from cutout_client.cli.question import Question
 from cutout_client.prompts import Exemplar, Options, Prompt, Strategy, Tiling
 from cutout_client.tasks import OPTIONS
 
@@ -75,7 +75,7 @@ def mask_options(args: argparse.Namespace, *, outlines: bool) -> dict[str, Any]:
     return given | {"mask_formats": ["rle", "polygons"] if outlines else ["rle"]}
 
 
-def asker(args: argparse.Namespace, *, outlines: bool) -> Ask:
+def question(args: argparse.Namespace, *, outlines: bool) -> Question:
     """What the flags ask of each picture.
 
     Args:
@@ -92,14 +92,13 @@ def asker(args: argparse.Namespace, *, outlines: bool) -> Ask:
     options: Any = mask_options(args, outlines=outlines) | more | {"segmenter": args.segmenter}
     match kind:
         case "phrases":
-            phrases = args.text or [VISUAL]
-            return lambda client, picture: client.segment_text(picture, phrases, detector=args.detector, **options)
+            return Question("segment_text", (args.text or [VISUAL],), options | {"detector": args.detector})
         case "boxes":
-            return lambda client, picture: client.segment_box(picture, args.box, **options)
+            return Question("segment_box", (args.box,), options)
         case "prompts":
             prompt = Prompt(points=args.point, box=args.box[0] if args.box else None)
-            return lambda client, picture: client.segment_points(picture, prompt, **options)
-    return lambda client, picture: client.segment_everything(picture, **options)
+            return Question("segment_points", (prompt,), options)
+    return Question("segment_everything", (), options)
 
 
 def _kind(args: argparse.Namespace) -> str:

@@ -21,8 +21,8 @@ def add_to(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does every picture; 1 when one of them failed."""
-    ask = prompts.asker(args, outlines="polygons" in batch.formats_of(args))
-    return batch.run(args, ask, "Segmenting", Finds())
+    question = prompts.question(args, outlines="polygons" in batch.formats_of(args))
+    return batch.run(args, question, "Segmenting", Finds())
 
 
 class Finds:
