@@ -4,16 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
-SOURCES := server client gateway common tests benchmarks examples training hatch_build.py
+SOURCES := server client gateway common tests benchmarks examples training tools hatch_build.py
 
-.PHONY: demo test fuzz check format bench serve train clean constraints
+.PHONY: demo test fuzz check format site bench serve train clean constraints
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    start everything, segment real photographs, look into out/"
 	@echo "make test    run the whole suite (PYTEST='-m \"not slow\"' for the quick part)"
 	@echo "make fuzz    made-up requests for minutes, over REST and gRPC"
-	@echo "make check   ruff, mypy --strict, buf lint, format and breaking"
+	@echo "make check   ruff, mypy --strict, buf lint, format and breaking, the documentation as a site"
+	@echo "make site    the documentation as a site, on http://127.0.0.1:8000"
 	@echo "make train   train the built-in model's network (PHOTOGRAPHS='FOLDER ...' MINUTES=120 DECAY=1500), see training/README.md"
 	@echo "make bench   measure (BENCH=--quick for a glance); make serve   run the server; make clean   remove what was made"
 
@@ -53,6 +54,10 @@ check: $(VENV)/.dev node_modules/.package-lock.json
 	npx buf lint
 	npx buf format --diff --exit-code protos
 	sh tools/buf_breaking.sh
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+site: $(VENV)/.dev node_modules/.package-lock.json
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 format: $(VENV)/.dev node_modules/.package-lock.json
 	$(BIN)/ruff format $(SOURCES)
