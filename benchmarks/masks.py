@@ -19,7 +19,7 @@ from cutout_server.imaging import masks
 from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.sam.longest_side import interpolations as of_square
 from cutout_server.models.upscale import Upscaling
-from cutout_server.types import MaskFormat, MaskPatch
+from cutout_server.types import MaskFormat, MaskPatch, Options
 from harness.photographs import boxes
 from harness.plots import Bars
 from harness.report import Report, Row, Table
@@ -133,9 +133,9 @@ def by_parts(logits: Tensor, upscaling: Upscaling, lap: Callable[[int], None]) -
         masks.area(rle)
         masks.tight_box(rle)
         lap(1)
-        masks.encode(rle, MaskFormat.PNG)
+        masks.encode(rle, MaskFormat.PNG, Options())
         lap(2)
-        masks.encode(rle, MaskFormat.POLYGONS)
+        masks.encode(rle, MaskFormat.POLYGONS, Options())
         lap(3)
 
 

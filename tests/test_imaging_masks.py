@@ -5,7 +5,7 @@ import pytest
 from cutout_common.masks import bits_decode, png_decode, polygons_decode, rle_decode
 from cutout_server.imaging import masks
 from cutout_server.imaging.nms import mask_nms
-from cutout_server.types import BitMask, Box, MaskFormat, MaskPatch, PngMask, PolygonMask, Rle
+from cutout_server.types import BitMask, Box, MaskFormat, MaskPatch, Options, PngMask, PolygonMask, Rle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks_fixtures import MASKS, SHAPES
@@ -134,7 +134,7 @@ def test_every_format_gives_the_mask_back(name):
     box = masks.tight_box(rle)
     assert box == (Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if mask.any() else None)
     for mask_format in MaskFormat:
-        match masks.encode(rle, mask_format):
+        match masks.encode(rle, mask_format, Options()):
             case Rle() as same:
                 assert np.array_equal(rle_decode(same.height, same.width, same.counts), mask)
             case PngMask(data):

@@ -18,7 +18,7 @@ class Polygon:
     """One connected part of a mask.
 
     Attributes:
-        exterior: (N, 2) float32, (x, y) of the vertices along the edges between pixels; the last joins the first.
+        exterior: (N, 2) float32, (x, y) of the vertices, corners of pixels; the last joins the first.
         holes: The same for each hole.
     """
 
@@ -89,7 +89,7 @@ class SegmentedObject:
 
     @property
     def polygons(self) -> tuple[Polygon, ...]:
-        """The mask's outlines, with holes.
+        """The mask's outlines, with holes: exactly, unless the request had a `polygon_...` option.
 
         Raises:
             ValueError: They were not asked for.

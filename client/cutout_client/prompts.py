@@ -96,6 +96,8 @@ class Options(TypedDict, total=False):
         nms_iou: Of two masks of one label that overlap by more, the one with the lower score is left out.
         max_objects: At most this many come back, the best by score.
         tiling: Look at overlapping tiles of a large picture too; a number is their side in pixels.
+        polygon_tolerance: How far polygons may leave the outline to have fewer vertices, in pixels.
+        polygon_max_vertices: Raise that for each object until its polygons have at most this many vertices.
     """
 
     multimask: bool
@@ -110,6 +112,8 @@ class Options(TypedDict, total=False):
     nms_iou: float | None
     max_objects: int
     tiling: Tiling | int | None
+    polygon_tolerance: float
+    polygon_max_vertices: int
 
 
 class TextOptions(Options, total=False):

@@ -53,6 +53,8 @@ def add_mask_flags(how: Any) -> None:
     how.add_argument("--min-part-area", type=int, metavar="PIXELS", help="remove smaller parts of a mask")
     how.add_argument("--nms-iou", type=float, metavar="0..1", help="leave out what overlaps a better one by more")
     how.add_argument("--max-objects", type=int, metavar="N", help="the best N alone")
+    how.add_argument("--polygon-tolerance", type=float, metavar="PIXELS", help="fewer vertices, this far off at most")
+    how.add_argument("--polygon-max-vertices", type=int, metavar="N", help="at most so many in an object's polygons")
     how.add_argument(
         "--tile",
         dest="tiling",
@@ -72,6 +74,8 @@ def mask_options(args: argparse.Namespace, *, outlines: bool) -> dict[str, Any]:
         outlines: Polygons are wanted, which come on request.
     """
     given = {name: getattr(args, name, None) for name in Options.__annotations__}
+    if not outlines and (unused := [name for name in given if name.startswith("polygon_") and given[name]]):
+        args.parser.error(f"{', '.join(map(_flag, unused))} needs a --format with polygons")
     return given | {"mask_formats": ["rle", "polygons"] if outlines else ["rle"]}
 
 

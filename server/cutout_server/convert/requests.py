@@ -1,7 +1,7 @@
 """Requests to domain types. Every bound that can be checked without the picture is checked here and nowhere else."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, segmentation_pb2
@@ -9,6 +9,7 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 
 from cutout_server.convert.checks import Checker
 from cutout_server.convert.images import read_image
+from cutout_server.convert.polygons import read_polygon_options
 from cutout_server.convert.prompts import read_box, read_prompt, read_region
 from cutout_server.convert.tiling import check_tiled, read_tiling
 from cutout_server.errors import InvalidRequestError
@@ -197,10 +198,8 @@ class RequestReader:
         most = self.max_prompts
         check.require(len(message.regions) <= most, "regions", f"expected at most {most}, got {len(message.regions)}")
         prompts = tuple(read_region(check, r, f"regions[{i}]") for i, r in enumerate(message.regions[:most]))
-        common = self._common(check, message, in_session)
+        common = self._common(check, message, in_session, (MaskFormat.RLE, MaskFormat.POLYGONS))
         check.done()
-        if not message.options.mask_formats:
-            common["options"] = replace(common["options"], mask_formats=(MaskFormat.RLE, MaskFormat.POLYGONS))
         regions = PromptsRequest(prompts=prompts, kind="regions", **common) if prompts else EverythingRequest(**common)
         return AnalyzeRequest(tuple(message.concepts), template, message.classifier, regions)
 
@@ -261,33 +260,45 @@ class RequestReader:
             for index, message in enumerate(messages[:MAX_EXEMPLARS])
         )
 
-    def _common(self, check: Checker, message: Any, in_session: bool) -> dict[str, Any]:
+    def _common(
+        self,
+        check: Checker,
+        message: Any,
+        in_session: bool,
+        default_formats: tuple[MaskFormat, ...] = Options.mask_formats,
+    ) -> dict[str, Any]:
         if in_session:
             check.require(not message.HasField("image"), "image", "expected none: the session has its picture")
             check.require(not message.segmenter, "segmenter", "expected none: the session has its segmenter")
         return {
             "image": None if in_session else read_image(check, message.image),
             "segmenter": message.segmenter,
-            "options": self._options(check, message.options),
+            "options": self._options(check, message.options, default_formats),
         }
 
-    def _options(self, check: Checker, message: segmentation_pb2.SegmentationOptions) -> Options:
-        formats = tuple(
+    def _options(
+        self,
+        check: Checker,
+        message: segmentation_pb2.SegmentationOptions,
+        default_formats: tuple[MaskFormat, ...],
+    ) -> Options:
+        given = tuple(
             check.choice(value, MASK_FORMATS, f"options.mask_formats[{index}]")
             for index, value in enumerate(message.mask_formats[: len(MASK_FORMATS)])
         )
-        once = len(set(message.mask_formats)) == len(message.mask_formats) and len(set(formats)) == len(formats)
+        once = len(set(message.mask_formats)) == len(message.mask_formats) and len(set(given)) == len(given)
         check.require(once, "options.mask_formats", "expected each format at most once")
         check.require(
             message.max_objects <= self.max_objects,
             "options.max_objects",
             f"expected at most {self.max_objects}, got {message.max_objects}",
         )
+        formats = given or default_formats
         threshold = check.optional(message, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.")
         return Options(
             multimask=message.multimask,
             strategy=check.choice(message.strategy, STRATEGIES, "options.strategy"),
-            mask_formats=formats or (MaskFormat.RLE,),
+            mask_formats=formats,
             overlay=check.choice(message.overlay, OVERLAY_FORMATS, "options.overlay"),
             draw=message.overlay != segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PLAIN,
             return_logits=message.return_logits,
@@ -298,6 +309,7 @@ class RequestReader:
             nms_iou=_nms_iou(check, message, "nms_iou", "options."),
             max_objects=message.max_objects or self.max_objects,
             tiling=read_tiling(check, message) if message.HasField("tiling") else None,
+            **read_polygon_options(check, message, formats),
         )
 
 

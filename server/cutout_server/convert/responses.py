@@ -242,7 +242,15 @@ def _mask(mask: EncodedMask) -> mask_pb2.Mask:
                 )
                 for polygon in mask.polygons
             ]
-            return mask_pb2.Mask(polygons=mask_pb2.PolygonMask(height=mask.height, width=mask.width, polygons=polygons))
+            return mask_pb2.Mask(
+                polygons=mask_pb2.PolygonMask(
+                    height=mask.height,
+                    width=mask.width,
+                    polygons=polygons,
+                    tolerance=mask.tolerance,
+                    left_out=mask.left_out,
+                )
+            )
 
 
 def _box(box: Box) -> mask_pb2.Box:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from cutout_common import masks as codec
 from cutout_server.imaging.outlines import polygons
+from cutout_server.imaging.simplify import simplified
 from cutout_server.types import (
     LOW_RES,
     BitMask,
@@ -16,6 +17,7 @@ from cutout_server.types import (
     Logits,
     MaskFormat,
     MaskPatch,
+    Options,
     PngMask,
     RgbImage,
     Rle,
@@ -70,8 +72,8 @@ def union(rles: Sequence[Rle]) -> Rle:
     return Rle(first.height, first.width, codec.rle_union(first.height, first.width, [rle.counts for rle in rles]))
 
 
-def encode(rle: Rle, mask_format: MaskFormat) -> EncodedMask:
-    """Writes a mask in the format that a caller asked for; each gives the mask back exactly."""
+def encode(rle: Rle, mask_format: MaskFormat, options: Options) -> EncodedMask:
+    """Writes a mask in the format that a caller asked for; each gives it back exactly, but for simplified polygons."""
     match mask_format:
         case MaskFormat.RLE:
             return rle
@@ -80,7 +82,7 @@ def encode(rle: Rle, mask_format: MaskFormat) -> EncodedMask:
         case MaskFormat.BITS:
             return _bits(from_rle(rle))
         case MaskFormat.POLYGONS:
-            return polygons(from_rle(rle))
+            return simplified(polygons(from_rle(rle)), options.polygon_tolerance, options.polygon_max_vertices)
 
 
 def clean(patch: MaskPatch, max_hole_area: int, min_part_area: int) -> MaskPatch:

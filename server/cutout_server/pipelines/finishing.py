@@ -82,7 +82,7 @@ class Finisher:
         if not formats:
             return objects
         with call_context.stage("masks"):
-            return await self._spread(partial(_encode, formats=formats), objects)
+            return await self._spread(partial(_encode, formats=formats, options=self.options), objects)
 
     async def _parts(self, chunk: Sequence[Candidate]) -> list[Sequence[Candidate]]:
         """Cuts a chunk where its masks would take too much memory together."""
@@ -116,7 +116,7 @@ class Finisher:
 
         def finish(pair: tuple[Candidate, MaskPatch | Rle]) -> SegmentedObject | OmissionReason:
             found = _finish(*pair, self.options, segmenter.family.max_logit)
-            return found if isinstance(found, OmissionReason) else _encode(found, formats)
+            return found if isinstance(found, OmissionReason) else _encode(found, formats, self.options)
 
         with call_context.stage("masks"):
             return await self._spread(finish, pairs)
@@ -186,5 +186,5 @@ def clean_and_measure(mask: MaskPatch | Rle, options: Options) -> tuple[Rle, Box
     return masks.to_rle(tight), tight.box if area else None, area
 
 
-def _encode(found: SegmentedObject, formats: Sequence[MaskFormat]) -> SegmentedObject:
-    return replace(found, encoded=tuple(masks.encode(found.mask, form) for form in formats))
+def _encode(found: SegmentedObject, formats: Sequence[MaskFormat], options: Options) -> SegmentedObject:
+    return replace(found, encoded=tuple(masks.encode(found.mask, form, options) for form in formats))

@@ -110,11 +110,21 @@ class Polygon:
 
 @dataclass(frozen=True)
 class PolygonMask:
-    """A mask's outlines."""
+    """A mask's outlines.
+
+    Attributes:
+        height: Rows of the picture.
+        width: Its columns.
+        polygons: One for each 4-connected part.
+        tolerance: How far vertices that were left out may be from the outlines, in pixels; 0 when none was.
+        left_out: How many parts and holes were too small for that.
+    """
 
     height: int
     width: int
     polygons: tuple[Polygon, ...]
+    tolerance: float = 0.0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

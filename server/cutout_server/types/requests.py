@@ -61,6 +61,8 @@ class Options:
     nms_iou: float | None = None
     max_objects: int = 1000
     tiling: Tiling | None = None
+    polygon_tolerance: float = 0.0
+    polygon_max_vertices: int = 0
 
 
 @dataclass(frozen=True)
