@@ -1,6 +1,8 @@
 """What every program says about arguments that it does not know."""
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cutout_client.cli import main
@@ -38,3 +40,27 @@ def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert "cut objects out of pictures" in printed.out
     assert printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("seg", {"segment"}),
+        ("segment a.png --most", {"--most-failures"}),
+        ("segment a.png --strategy b", {"best"}),
+        ("models pul", {"pull"}),
+        ("segment ph", {"photos"}),
+        ("protos --out ph", {"photos"}),
+    ],
+)
+def test_a_shell_completes(words: str, completed: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed for bash completes commands, flags, their words, and files where there should be some."""
+    (tmp_path / "photos").mkdir()
+    assert main(["completion", "bash"]) == 0
+    given = ["cutout", *words.split()]
+    ask = (
+        f"COMP_WORDS=({' '.join(given)}); COMP_CWORD={len(given) - 1}; _shtab_cutout; printf '%s\\n' ${{COMPREPLY[@]}}"
+    )
+    script = f"{capsys.readouterr().out}\n{ask}"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == completed

@@ -1,4 +1,4 @@
-"""The command line: `cutout segment | analyze | generate | models | status | health | protos | serve | config`."""
+"""The command line, `cutout`: each command is a module here."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cutout_common.arguments import Parser
 from cutout_common.distribution import PrintVersion
 
-from cutout_client.cli import analyze, console, generate, health, models, protos, segment, serve, status
+from cutout_client.cli import analyze, completion, console, generate, health, models, protos, segment, serve, status
 from cutout_client.cli.arguments import with_negative_numbers
 from cutout_client.cli.stopping import INTERRUPTED
 from cutout_client.errors import CutoutError
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
+    completion.add_to(commands, whole=parser)
     for each in commands.choices.values():
         each.set_defaults(parser=each)
     for each in (root, *commands.choices.values()):

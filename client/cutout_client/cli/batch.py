@@ -37,7 +37,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--most-failures",
         type=_most_failures,
-        metavar="N or N%",
+        metavar="N[%]",
         help="begin no more pictures when more have failed (default: all may)",
     )
     files.add_argument("--json", action="store_true", help="print one JSON document a picture instead of a table")
