@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SOURCES := server client gateway common tests benchmarks examples training tools hatch_build.py
 
+# Programs start by the hundred in the suite: what one of them has compiled is there for the others, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test fuzz check format site bench serve train clean constraints
 .DEFAULT_GOAL := help
 
