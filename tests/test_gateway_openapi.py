@@ -89,7 +89,8 @@ def test_comments_are_the_descriptions(contract: Contract, described: dict[str, 
     assert "`STRATEGY_BEST`: The mask with the highest score" in strategy["description"]
     assert strategy["enum"][0] == "STRATEGY_UNSPECIFIED"
     assert {"name": "ModelService", "description": text["cutout.v1.ModelService"]} in described["tags"]
-    [parameter] = described["paths"]["/v1/models/{name}"]["get"]["parameters"]
+    [parameter, request_id] = described["paths"]["/v1/models/{name}"]["get"]["parameters"]
+    assert (request_id["name"], request_id["in"]) == ("x-request-id", "header")
     assert parameter["description"] == text["cutout.v1.GetModelRequest.name"]
     fields = [field for schema in schemas.values() for field in schema.get("properties", {}).values()]
     assert len(fields) > 100

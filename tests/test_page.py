@@ -379,6 +379,7 @@ def test_the_documentation_is_tried_on_a_phone(browser: Browser, gateway_url: st
         files = operation.locator("tr[data-property-name='image.content'] input[type=file]")
         files.set_input_files({"name": "cat.jpg", "mimeType": "image/jpeg", "buffer": CAT})
         operation.locator("tr[data-property-name='phrases'] input[type=text]").fill("cat face")
+        expect(operation.locator("tr[data-param-in='header']")).to_have_count(0)
         assert visit.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
         with visit.page.expect_response("**/v1/segment:text") as answered:
             operation.get_by_role("button", name="Execute").tap()

@@ -6,7 +6,8 @@ import uuid
 HEADER = "x-request-id"
 """The name of the HTTP header, and of the gRPC metadata."""
 EXPECTED = "1 to 128 of A-Z a-z 0-9 . _ : / + = @ -"
-_FORM = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+PATTERN = "[A-Za-z0-9._:/+=@-]{1,128}"
+_FORM = re.compile(PATTERN)
 
 
 def is_usable(text: str) -> bool:

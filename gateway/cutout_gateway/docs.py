@@ -33,9 +33,12 @@ _PAGE = """<!doctype html>
 """
 
 # Swagger UI opens on a body's first form: here the one that takes a file, which a program has no use for.
+# Headers are for programs alone.
 _START = """const api = await (await fetch("openapi.json")).json();
 const operations = Object.values(api.paths).flatMap((path) => Object.values(path));
-for (const { requestBody } of operations) {
+for (const operation of operations) {
+  const { requestBody } = operation;
+  operation.parameters = operation.parameters.filter((parameter) => parameter.in !== "header");
   const { "multipart/form-data": form, ...others } = requestBody?.content ?? {};
   if (form) requestBody.content = { "multipart/form-data": form, ...others };
 }

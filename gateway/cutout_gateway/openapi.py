@@ -25,6 +25,14 @@ _METHODS = {"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"}
 _HEADERS = {
     request_ids.HEADER: {"schema": {"type": "string"}, "description": "The request's id, as in the server's log."}
 }
+# Of every operation: openapi-python-client makes modules that cannot be imported of those that have several kinds of
+# bodies and no parameter that may be left out.
+_REQUEST_ID = {
+    "name": request_ids.HEADER,
+    "in": "header",
+    "schema": {"type": "string", "pattern": f"^{request_ids.PATTERN}$"},
+    "description": "An id to find the request by in every log. Default: a new one.",
+}
 _RETRY_AFTER = {
     "retry-after": {"schema": {"type": "integer"}, "description": "Seconds after which a retry is worth it."}
 }
@@ -108,8 +116,7 @@ class _Operation:
         described: dict[str, Any] = {"operationId": f"{service}_{rpc.name}{suffix}", "tags": [service]}
         if comment := self._contract.comments.get(rpc.full_name):
             described |= {"summary": comment.partition(".")[0].replace("\n", " "), "description": comment}
-        if parameters := [*self._path_parameters(), *self._query_parameters()]:
-            described["parameters"] = parameters
+        described["parameters"] = [*self._path_parameters(), *self._query_parameters(), _REQUEST_ID]
         if self._binding.takes_body:
             described["requestBody"] = self._request_body()
         refused = [status for status in _REFUSED if self._binding.takes_body or status not in _OF_BODIES]
