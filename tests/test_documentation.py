@@ -18,6 +18,7 @@ import skimage.data
 from clip_checkpoints import clip_folder  # noqa: F401
 from conftest import run_server
 from cutout_client import Client
+from cutout_client.bridges.label_config import read_target
 from cutout_gateway.settings import GatewaySettings
 from documentation import BIN, ROOT, Block, Reader, blocks, check_command, documents, inline_commands, load_settings
 from gateway_fixtures import GatewayThread
@@ -171,6 +172,8 @@ def test_a_document_can_be_followed(path: str, folder: Path, request: pytest.Fix
                     Reader(folder, *request.getfixturevalue(needs)).shell(commands)
             case "yaml":
                 load_settings(block.text, folder)
+            case "xml":  # A labelling interface of Label Studio's.
+                read_target(block.text, ("BrushLabels", "PolygonLabels"))
             case "mermaid":
                 pass  # A picture, which GitHub draws.
             case _:

@@ -7,12 +7,24 @@ from collections.abc import Sequence
 from cutout_common.arguments import Parser
 from cutout_common.distribution import PrintVersion
 
-from cutout_client.cli import analyze, completion, console, generate, health, models, protos, segment, serve, status
+from cutout_client.cli import (
+    analyze,
+    bridge,
+    completion,
+    console,
+    generate,
+    health,
+    models,
+    protos,
+    segment,
+    serve,
+    status,
+)
 from cutout_client.cli.arguments import with_negative_numbers
 from cutout_client.cli.stopping import INTERRUPTED
 from cutout_client.errors import CutoutError
 
-COMMANDS = (segment, analyze, generate, models, status, health, protos, serve)
+COMMANDS = (segment, analyze, generate, models, status, health, protos, bridge, serve)
 
 FAILED = 1
 

@@ -1,0 +1,1 @@
+"""Cutout behind the interfaces of annotation tools."""
