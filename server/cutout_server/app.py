@@ -16,6 +16,8 @@ from cutout.v1 import (
     segmentation_pb2,
     segmentation_service_pb2,
     segmentation_service_pb2_grpc,
+    tracking_service_pb2,
+    tracking_service_pb2_grpc,
 )
 from cutout_common.allowance import Allowance
 from cutout_common.config import ConfigError
@@ -30,6 +32,7 @@ from cutout_server.callers.accounts import Accounts
 from cutout_server.catalogue import Catalogue
 from cutout_server.certificates import credentials
 from cutout_server.convert.requests import RequestReader
+from cutout_server.convert.tracking import TrackingReader
 from cutout_server.daemon import in_daemon_thread
 from cutout_server.drain import Drain
 from cutout_server.exchange import Bounds
@@ -50,16 +53,19 @@ from cutout_server.pipelines.generate import GeneratePipeline
 from cutout_server.pipelines.response_cache import ResponseCache
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.segment import SegmentPipeline
+from cutout_server.pipelines.track import TrackPipeline
 from cutout_server.places import Places
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.fair import FairThreads
 from cutout_server.pools.placement import Pools
+from cutout_server.pools.remembered import Remembered
 from cutout_server.services.answers import SegmentationCache
 from cutout_server.services.generation import GenerationServicer
 from cutout_server.services.images import ImageServicer
 from cutout_server.services.models import ModelServicer
 from cutout_server.services.segmentation import SegmentationServicer
 from cutout_server.services.session import Sessions
+from cutout_server.services.tracking import TrackingServicer
 from cutout_server.settings import Role, Settings
 from cutout_server.status import ServerStatus, State, StatusBoard
 from cutout_server.zoo import KNOWN, PROFILES
@@ -77,6 +83,7 @@ SERVICES = tuple(
         (segmentation_service_pb2, "SegmentationService"),
         (image_service_pb2, "ImageService"),
         (generation_service_pb2, "GenerationService"),
+        (tracking_service_pb2, "TrackingService"),
         (model_service_pb2, "ModelService"),
     )
 )
@@ -130,7 +137,8 @@ class App:
             settings.answers_cache_bytes, settings.answers_cache_ttl_s, segmentation_pb2.Segmentation.ByteSize
         )
         self._pools.on_unload(self._answers.forget)
-        self._board = StatusBoard(self._pools, self._store, self._answers, self._auth.accounts)
+        self._remembered = Remembered(settings.max_tracking_bytes, self._share(settings.max_tracking_bytes))
+        self._board = StatusBoard(self._pools, self._store, self._answers, self._auth.accounts, self._remembered)
         self._metrics.watch(self._board)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = self._grpc_server()
@@ -363,6 +371,25 @@ class App:
         generation = GeneratePipeline(self._catalogue, self._pools, self._encoding)
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationServicer(generation, segmentation, reader, max_message_bytes=settings.max_message_bytes), server
+        )
+        tracking = TrackPipeline(
+            self._catalogue,
+            self._pools,
+            pictures,
+            self._encoding,
+            self._remembered,
+            max_objects=settings.max_tracked_objects,
+        )
+        tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(
+            TrackingServicer(
+                tracking,
+                TrackingReader(settings.max_tracked_objects),
+                self._drain.begun,
+                idle_s=settings.session_idle_s,
+                frame_deadline_s=settings.default_deadline_s,
+                max_message_bytes=settings.max_message_bytes,
+            ),
+            server,
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(self._catalogue, self._pools, self._board), server

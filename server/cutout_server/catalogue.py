@@ -160,8 +160,9 @@ class Catalogue:
         }
         defaults = {task: _default(families, name, task, field) for task, (field, name) in names.items()}
         segmenter = defaults[Task.SEGMENT]
-        goes_on = segmenter is not None and Task.EVERYTHING in families[segmenter].tasks
-        defaults[Task.EVERYTHING] = segmenter if goes_on else _default(families, "", Task.EVERYTHING, "")
+        for task in (Task.EVERYTHING, Task.TRACK):
+            goes_on = segmenter is not None and task in families[segmenter].tasks
+            defaults[task] = segmenter if goes_on else _default(families, "", task, "")
         weights = Weights(
             settings.weights_dir,
             offline=settings.offline,

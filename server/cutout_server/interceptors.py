@@ -33,8 +33,8 @@ from cutout_server.places import Places
 log = structlog.get_logger()
 
 OURS = "/cutout.v1."
-# Lives by its idle time instead of a deadline.
-SESSION = "SegmentSession"
+# They live by their idle time instead of a deadline.
+SESSIONS = frozenset({"SegmentSession", "TrackObjects"})
 # Why a call was cancelled by a caller who only asked whether it is let in.
 ASKED = "ASKED"
 TYPES = {
@@ -161,7 +161,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 del response  # A copy less in memory while the caller takes it in.
                 await exchange.write(data)
 
-            request = handlers.requested(handler, exchange.await_next if method == SESSION else exchange.read)
+            request = handlers.requested(handler, exchange.await_next if method in SESSIONS else exchange.read)
             if not handler.response_streaming:
                 await send(await inner(await request, context))
                 return
@@ -268,10 +268,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _let_in(self, rpc: Rpc, call: call_context.Call, exchange: Exchange) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._drain.inside())
-            if rpc.method == SESSION:
+            if rpc.method in SESSIONS:
                 stack.enter_context(call.account.session())
             await stack.enter_async_context(self._places.one(call.party))
-            if rpc.method == SESSION:
+            if rpc.method in SESSIONS:
                 await stack.enter_async_context(self._sessions.one(call.party))
             stack.enter_context(exchange.of(call.party))
             yield
@@ -287,8 +287,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _seconds(self, rpc: Rpc, own_s: float | None) -> float:
         """Time that a call has, of which its caller gave it `own_s`."""
         if own_s is None:
-            return float("inf") if rpc.method == SESSION else self._default_deadline_s
-        return own_s if rpc.method == SESSION else min(own_s, self._max_deadline_s)
+            return float("inf") if rpc.method in SESSIONS else self._default_deadline_s
+        return own_s if rpc.method in SESSIONS else min(own_s, self._max_deadline_s)
 
     def _late(self, own_s: float | None) -> str:
         if own_s is None:

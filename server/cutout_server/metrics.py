@@ -208,6 +208,14 @@ class _StatusCollector(Collector):
             for use in status.callers:
                 gauge.add_metric([use.name], getattr(use, name))
             yield gauge
+        tracking = status.tracking
+        yield _gauge("cutout_tracking_sessions", "Open sessions that follow objects.", tracking.sessions)
+        yield _gauge("cutout_tracked_objects", "Objects that they follow.", tracking.objects)
+        yield _gauge("cutout_tracking_memory_bytes", "What is remembered of these.", tracking.memory_bytes)
+        yield CounterMetricFamily("cutout_tracked_frames", "Frames answered.", tracking.frames)
+        yield CounterMetricFamily(
+            "cutout_tracked_frames_dropped", "Frames dropped, as newer ones had come.", tracking.dropped_frames
+        )
         yield _gauge("cutout_answers_cache_bytes", "Answers held.", status.answers.bytes)
         yield CounterMetricFamily("cutout_answers_cache_hits", "Answers found.", status.answers.hits)
         yield CounterMetricFamily("cutout_answers_cache_misses", "Answers that had to be made.", status.answers.misses)

@@ -206,6 +206,10 @@ class Settings(Config):
     )
     max_prompts: int = Field(256, ge=1, description="Bound on phrases, boxes or prompts in one request.")
     max_objects: int = Field(1000, ge=1, description="Bound on objects in one answer.")
+    max_tracked_objects: int = Field(64, ge=1, description="Bound on the objects that one session follows.")
+    max_tracking_bytes: int = Field(
+        4 * GIB, ge=1, description="Bound on what sessions remember of the objects that they follow, on all devices."
+    )
     max_tiles: int = Field(256, ge=1, description="Bound on the tiles of one picture, for requests that ask for them.")
     max_received_bytes: int = Field(
         GIB, ge=1, description="Bound on the messages of all calls that arrive or are in use; more wait, 10 s at most."

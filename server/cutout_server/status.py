@@ -13,6 +13,7 @@ from cutout_server.images.store import ImageStore
 from cutout_server.models.memory import in_use
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.placement import Pools
+from cutout_server.pools.remembered import Remembered
 
 
 class State(Enum):
@@ -73,6 +74,18 @@ class DeviceStatus:
 
 
 @dataclass(frozen=True)
+class TrackingStatus:
+    """Sessions that follow objects, and what they remember of these."""
+
+    sessions: int
+    objects: int
+    memory_bytes: int
+    capacity_bytes: int
+    frames: int
+    dropped_frames: int
+
+
+@dataclass(frozen=True)
 class ServerStatus:
     """Everything at once."""
 
@@ -87,17 +100,21 @@ class ServerStatus:
     store_capacity_bytes: int
     store_available: bool
     callers: tuple[Use, ...]
+    tracking: TrackingStatus
 
 
 class StatusBoard:
     """Knows the state of the server and reads the rest from where it is."""
 
-    def __init__(self, pools: Pools, store: ImageStore, answers: Cache, accounts: Accounts) -> None:
+    def __init__(
+        self, pools: Pools, store: ImageStore, answers: Cache, accounts: Accounts, remembered: Remembered
+    ) -> None:
         self.state = State.STARTING
         self._pools = pools
         self._store = store
         self._answers = answers
         self._accounts = accounts
+        self._remembered = remembered
         self._started_s = time.monotonic()
 
     def read(self) -> ServerStatus:
@@ -114,6 +131,18 @@ class StatusBoard:
             store_capacity_bytes=self._store.max_bytes,
             store_available=self._store.is_available,
             callers=tuple(self._accounts.uses()),
+            tracking=self._tracking(),
+        )
+
+    def _tracking(self) -> TrackingStatus:
+        remembered = self._remembered
+        return TrackingStatus(
+            sessions=remembered.sessions,
+            objects=remembered.objects,
+            memory_bytes=remembered.bytes,
+            capacity_bytes=remembered.capacity_bytes,
+            frames=remembered.frames,
+            dropped_frames=remembered.dropped,
         )
 
     def _device(self, pool: DevicePool) -> DeviceStatus:

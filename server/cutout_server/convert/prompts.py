@@ -23,8 +23,8 @@ def read_box(check: Checker, message: mask_pb2.Box, path: str) -> Box:
     return box
 
 
-def read_prompt(check: Checker, message: service_pb2.ObjectPrompt, path: str) -> ObjectPrompt:
-    """Everything about one object; whether it lies in the picture shows later."""
+def read_prompt(check: Checker, message: service_pb2.ObjectPrompt, path: str, also: str = "logits") -> ObjectPrompt:
+    """Everything about one object; whether it lies in the picture shows later. `also` is what else would have done."""
     has_box, has_logits = message.HasField("box"), message.HasField("logits")
     check.require(len(message.points) <= MAX_POINTS, f"{path}.points", f"expected at most {MAX_POINTS}")
     points = message.points[:MAX_POINTS]
@@ -35,7 +35,7 @@ def read_prompt(check: Checker, message: service_pb2.ObjectPrompt, path: str) ->
         check.require(label in {0, 1}, f"{path}.points[{index}].label", f"expected 0 or 1, got {label}")
         labels.append(min(label, 1))
     if not has_box and not has_logits:
-        check.require(1 in labels, path, "expected a point with label 1, a box or logits")
+        check.require(1 in labels, path, f"expected a point with label 1, a box or {also}")
     return ObjectPrompt(
         points=np.array([(point.x, point.y) for point in points], np.float32).reshape(-1, 2),
         labels=np.array(labels, np.int32),

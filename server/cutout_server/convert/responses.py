@@ -53,6 +53,7 @@ TASKS = {
     Task.SEGMENT_TEXT: model_service_pb2.Model.TASK_SEGMENT_TEXT,
     Task.CLASSIFY: model_service_pb2.Model.TASK_CLASSIFY,
     Task.GENERATE: model_service_pb2.Model.TASK_GENERATE,
+    Task.TRACK: model_service_pb2.Model.TASK_TRACK,
 }
 STATES = {
     State.STARTING: model_service_pb2.GetStatusResponse.STATE_STARTING,
@@ -98,10 +99,10 @@ def segmented_object(found: SegmentedObject) -> segmentation_pb2.SegmentedObject
         detection_score=found.detection_score,
         predicted_iou=found.predicted_iou,
         stability_score=found.stability_score,
-        prompt_box=_box(found.prompt_box) if found.prompt_box else None,
-        box=_box(found.box),
+        prompt_box=write_box(found.prompt_box) if found.prompt_box else None,
+        box=write_box(found.box),
         area=found.area,
-        masks=[_mask(mask) for mask in found.encoded],
+        masks=[write_mask(mask) for mask in found.encoded],
         logits=None if found.logits is None else _logits(found.logits),
         concepts=_concepts(found.concepts),
     )
@@ -215,6 +216,7 @@ def status(status: ServerStatus) -> model_service_pb2.GetStatusResponse:
             for device in status.devices
         ],
         answers=model_service_pb2.CacheStatus(**vars(status.answers)),
+        tracking=model_service_pb2.TrackingStatus(**vars(status.tracking)),
         callers=[model_service_pb2.CallerStatus(**vars(use)) for use in status.callers],
         image_store=model_service_pb2.ImageStoreStatus(
             images=status.stored_images,
@@ -224,7 +226,8 @@ def status(status: ServerStatus) -> model_service_pb2.GetStatusResponse:
     )
 
 
-def _mask(mask: EncodedMask) -> mask_pb2.Mask:
+def write_mask(mask: EncodedMask) -> mask_pb2.Mask:
+    """A mask in its format."""
     match mask:
         case Rle():
             return mask_pb2.Mask(
@@ -253,7 +256,8 @@ def _mask(mask: EncodedMask) -> mask_pb2.Mask:
             )
 
 
-def _box(box: Box) -> mask_pb2.Box:
+def write_box(box: Box) -> mask_pb2.Box:
+    """A box."""
     return mask_pb2.Box(x_min=box.x_min, y_min=box.y_min, x_max=box.x_max, y_max=box.y_max)
 
 

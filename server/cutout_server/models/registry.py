@@ -42,7 +42,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family(
             name="builtin",
-            tasks=frozenset({Task.SEGMENT, Task.DETECT, Task.EVERYTHING}),
+            tasks=frozenset({Task.SEGMENT, Task.DETECT, Task.EVERYTHING, Task.TRACK}),
             load=_from("builtin"),
             needs_checkpoint=False,
             proposes=True,
@@ -59,7 +59,7 @@ FAMILIES: dict[str, Family] = {
             predicted_iou_threshold=0.88,
             max_logit=inf,
         ),
-        Family(name="sam2", tasks=_SEGMENTER, load=_with_engines_from("sam2"), engines=_ENGINES),
+        Family(name="sam2", tasks=_SEGMENTER | {Task.TRACK}, load=_with_engines_from("sam2"), engines=_ENGINES),
         Family(
             name="sam-hq",
             tasks=_SEGMENTER,

@@ -119,8 +119,8 @@ class Pools:
         self._catalogue = catalogue
 
     @asynccontextmanager
-    async def slot(self, spec: ModelSpec) -> AsyncIterator[Slot]:
-        """Places a request on the device with the fewest requests that may hold the model.
+    async def slot(self, spec: ModelSpec, *, prefer: str = "") -> AsyncIterator[Slot]:
+        """Places a request on the device with the fewest requests that may hold the model; on `prefer` if it has room.
 
         Raises:
             OverloadedError: Every such device is full; known at once, before any work was done.
@@ -131,7 +131,12 @@ class Pools:
         pools = (self.by_device[device] for device in spec.devices)
         pool = min(
             pools,
-            key=lambda pool: (not pool.admission.expects(who), not pool.admission.has_room(who, quota), pool.requests),
+            key=lambda pool: (
+                not pool.admission.expects(who),
+                not pool.admission.has_room(who, quota),
+                pool.device != prefer,
+                pool.requests,
+            ),
         )
         slot = Slot(pool, pool.admit(call.party, call.deadline_s, call.peer, quota))
         call.account.requests_in_hand += 1

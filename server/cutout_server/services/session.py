@@ -1,12 +1,10 @@
 """SegmentSession: one picture, many prompts."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import replace
-from typing import Any
 
+from cutout.v1 import segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 
 from cutout_server import call_context
@@ -14,27 +12,18 @@ from cutout_server.convert import responses
 from cutout_server.convert.checks import Checker, renamed, within
 from cutout_server.convert.images import read_image
 from cutout_server.convert.requests import RequestReader
-from cutout_server.errors import (
-    CutoutError,
-    DeadlineError,
-    InternalError,
-    InvalidRequestError,
-    OverloadedError,
-    UnavailableError,
-    to_status,
-)
+from cutout_server.errors import CutoutError, DeadlineError, InvalidRequestError, to_status
 from cutout_server.images.uploads import Uploads
 from cutout_server.pipelines.context import EmbeddedImage
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import answers
+from cutout_server.services.listening import Use, attempted, patiently
 from cutout_server.services.room import Room
 from cutout_server.types import StoredImage
 
 Requests = AsyncIterator[pb2.SegmentSessionRequest]
 
 _CHUNK = "image_chunk.data"
-# Refusals that are no fault of the caller's.
-_NOT_THE_CALLERS = (DeadlineError, InternalError, OverloadedError, UnavailableError)
 
 
 class Sessions:
@@ -67,8 +56,9 @@ class Sessions:
         Raises:
             CutoutError: The session cannot begin or go on; a refused prompt is an answer instead.
         """
-        use = _Use()
-        async with aclosing(self._patiently(requests, use)) as messages, self._open(messages, use) as embedded:
+        use = Use()
+        arriving = patiently(requests, use, self._draining, idle_s=self._idle_s, what="prompt")
+        async with aclosing(arriving) as messages, self._open(messages, use) as embedded:
             image = responses.image_info(embedded.image, await self._segmentation.sha256(embedded.image))
             opened = pb2.SessionOpened(image=image, segmenter=embedded.segmenter.name)
             yield pb2.SegmentSessionResponse(opened=opened)
@@ -79,7 +69,7 @@ class Sessions:
                 number += 1
 
     @asynccontextmanager
-    async def _open(self, messages: Requests, use: "_Use") -> AsyncIterator[EmbeddedImage]:
+    async def _open(self, messages: Requests, use: Use) -> AsyncIterator[EmbeddedImage]:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(self._open_s):
@@ -89,7 +79,7 @@ class Sessions:
             yield embedded
 
     @asynccontextmanager
-    async def _opened(self, messages: Requests, use: "_Use") -> AsyncIterator[EmbeddedImage]:
+    async def _opened(self, messages: Requests, use: Use) -> AsyncIterator[EmbeddedImage]:
         first = await anext(messages, None)
         if first is None or first.WhichOneof("message") != "open":
             raise InvalidRequestError.of("open", "expected it as the first message")
@@ -111,75 +101,24 @@ class Sessions:
             yield embedded
 
     async def _answer(
-        self, message: pb2.SegmentSessionRequest, embedded: EmbeddedImage, number: int, use: "_Use"
+        self, message: pb2.SegmentSessionRequest, embedded: EmbeddedImage, number: int, use: Use
     ) -> pb2.SegmentSessionResponse:
-        session = call_context.current()
-        call = replace(session, stages=call_context.Stages(), deadline_s=time.monotonic() + self._prompt_deadline_s)
-        call_context.begin(call)
-        try:
+        async def work() -> segmentation_pb2.Segmentation:
             with within(message.WhichOneof("message")):
-                async with asyncio.timeout(self._prompt_deadline_s):
-                    call.account.request()
-                    request = self._reader.one_of(message, "message", in_session=True)
-                    answer = await answers.whole(self._segmentation, request, Room(self._max_message_bytes), embedded)
+                request = self._reader.one_of(message, "message", in_session=True)
+                return await answers.whole(self._segmentation, request, Room(self._max_message_bytes), embedded)
+
+        answer = await attempted(work, self._prompt_deadline_s, "prompt")
+        if not isinstance(answer, CutoutError):
             use.again()
             return pb2.SegmentSessionResponse(segmentation=answer, prompt_number=number)
-        except TimeoutError:
-            error: CutoutError = DeadlineError(f"the prompt took longer than {self._prompt_deadline_s:g} s")
-        except CutoutError as refused:
-            error = refused
-            call.stages.note(refused)
-        finally:
-            session.stages.extend(call.stages)
-            call_context.begin(session)
-        if isinstance(error, _NOT_THE_CALLERS):
-            use.again()
-        return pb2.SegmentSessionResponse(error=to_status(error, call.request_id), prompt_number=number)
-
-    async def _patiently(self, requests: Requests, use: "_Use") -> AsyncGenerator[pb2.SegmentSessionRequest]:
-        """The caller's messages; raises when nothing of use comes any more, or the server drains."""
-        draining = asyncio.ensure_future(self._draining.wait())
-        message: asyncio.Future[Any] = draining
-        try:
-            while True:
-                message = asyncio.ensure_future(anext(requests, None))
-                done, _ = await asyncio.wait(
-                    {message, draining},
-                    timeout=max(0.0, self._idle_s - use.idle_s),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if message not in done:
-                    if draining in done:
-                        raise UnavailableError("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
-                    raise DeadlineError(
-                        f"no prompt that could be answered for {self._idle_s:g} s", reason="SESSION_IDLE"
-                    )
-                if (arrived := message.result()) is None:
-                    return
-                yield arrived
-        finally:
-            for waiting in (draining, message):
-                waiting.cancel()
-            await asyncio.gather(draining, message, return_exceptions=True)
+        use.unless_blamed(answer)
+        return pb2.SegmentSessionResponse(
+            error=to_status(answer, call_context.current().request_id), prompt_number=number
+        )
 
 
-class _Use:
-    """When a session was last of use: messages that cannot be answered keep none alive."""
-
-    def __init__(self) -> None:
-        self.again()
-
-    def again(self) -> None:
-        """It was, just now."""
-        self._last_s = time.monotonic()
-
-    @property
-    def idle_s(self) -> float:
-        """Seconds since then."""
-        return time.monotonic() - self._last_s
-
-
-async def _chunks(messages: Requests, use: _Use) -> AsyncIterator[bytes]:
+async def _chunks(messages: Requests, use: Use) -> AsyncIterator[bytes]:
     async for message in messages:
         if message.WhichOneof("message") != "image_chunk":
             raise InvalidRequestError.of(

@@ -138,3 +138,24 @@ from cutout_server.types.requests import (
 from cutout_server.types.requests import (
     Tiling as Tiling,
 )
+from cutout_server.types.tracking import (
+    CorrectionRequest as CorrectionRequest,
+)
+from cutout_server.types.tracking import (
+    DropPolicy as DropPolicy,
+)
+from cutout_server.types.tracking import (
+    FramePrompt as FramePrompt,
+)
+from cutout_server.types.tracking import (
+    FrameRequest as FrameRequest,
+)
+from cutout_server.types.tracking import (
+    TrackedFrame as TrackedFrame,
+)
+from cutout_server.types.tracking import (
+    TrackedObject as TrackedObject,
+)
+from cutout_server.types.tracking import (
+    TrackingRequest as TrackingRequest,
+)

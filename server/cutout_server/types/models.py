@@ -18,6 +18,7 @@ class Task(Enum):
     SEGMENT_TEXT = "segment by text"
     CLASSIFY = "classify"
     GENERATE = "generate"
+    TRACK = "track"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from cutout_server.models.builtin.detect import BuiltinFeatures, Detectors
 from cutout_server.models.builtin.embedding import BuiltinEmbedding, embed
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.propose import propose
-from cutout_server.models.builtin.upscale import upscaled
+from cutout_server.models.builtin.tracking import BuiltinTracker
+from cutout_server.models.builtin.upscale import full_size, upscaled
 from cutout_server.models.embedding import own_embedding
+from cutout_server.models.exclusive import exclusive
 from cutout_server.models.queries import (
     Candidates,
     DecodeQuery,
@@ -19,12 +21,14 @@ from cutout_server.models.queries import (
     DetectQuery,
     MaskQuery,
     ProposeQuery,
+    Tracked,
+    TrackQuery,
 )
 from cutout_server.types import MaskPatch, ModelFiles, RgbImage
 
 
 class Builtin:
-    """Segmenter, Proposer and Detector with weights of its own.
+    """Segmenter, Proposer, Detector and Tracker with weights of its own.
 
     It keeps nothing between calls but what it found in a picture, with the picture.
     """
@@ -46,6 +50,7 @@ class Builtin:
     def __init__(self) -> None:
         self._network = Network()
         self._detectors = Detectors(self._network)
+        self._tracker = BuiltinTracker(self._network)
 
     @property
     def nbytes(self) -> int:
@@ -70,6 +75,20 @@ class Builtin:
     def masks(self, queries: Sequence[MaskQuery]) -> list[MaskPatch]:
         """Brings logits to the picture's size."""
         return [upscaled(query.logits, query.threshold, query.embedding.image_size) for query in queries]
+
+    def track(self, queries: Sequence[TrackQuery]) -> list[Tracked]:
+        """Follows objects by their motion and their look; see `tracking`."""
+        return self._tracker.track(queries)
+
+    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> list[list[MaskPatch]]:
+        """See `Tracker.exclusive_masks`."""
+        return [
+            exclusive(
+                (full_size(query.logits, query.embedding.image_size) for query in group),
+                [query.threshold for query in group],
+            )
+            for group in queries
+        ]
 
     def propose(self, queries: Sequence[ProposeQuery]) -> list[Candidates]:
         """Proposes everything in each picture, the likeliest first."""

@@ -25,3 +25,10 @@ def upscaled(logits: Field, threshold: float, image_size: tuple[int, int]) -> Ma
         full = resample(logits, frame, band, (count, right - left), None, means=False)
         np.greater(full, threshold, out=inside[start - top : start - top + count])
     return MaskPatch(height, width, top, left, inside).tightened()
+
+
+def full_size(logits: Field, image_size: tuple[int, int]) -> Field:
+    """(H, W) float32: the logits at the picture's size, of which `upscaled` makes as little as it can."""
+    height, width = image_size
+    frame = Window(0, 0, width, height)
+    return resample(logits, frame, frame, (height, width), None, means=False)

@@ -40,7 +40,7 @@ class Prompts(MasksKind[PromptsRequest]):
         return 1.0
 
     async def propose(self, context: Context) -> Proposals:
-        prompts = _fitted(self.request, context.image)
+        prompts = fitted(self.request, context.image)
         indices = range(len(prompts)) if self.indices is None else self.indices
         labelled = [LabelledPrompt(index, prompt) for index, prompt in zip(indices, prompts, strict=True)]
         embedding = await context.embedding()
@@ -49,7 +49,7 @@ class Prompts(MasksKind[PromptsRequest]):
 
     async def over_views(self, views: Views) -> list[SegmentedObject]:
         """Each prompt in the view that holds it best, and in the whole image if its object goes on beyond that."""
-        prompts = _fitted(self.request, views.context.image)
+        prompts = fitted(self.request, views.context.image)
         places = [best_view(prompt, views.tiles) for prompt in prompts]
         found: list[SegmentedObject] = []
         # The whole image comes last, when it is known what is cut in the tiles.
@@ -67,7 +67,7 @@ class Prompts(MasksKind[PromptsRequest]):
         return sorted(found, key=lambda segmented: segmented.prompt_index)
 
 
-def _fitted(request: PromptsRequest, image: Picture) -> tuple[ObjectPrompt, ...]:
+def fitted(request: PromptsRequest, image: Picture) -> tuple[ObjectPrompt, ...]:
     """The prompts with their boxes clipped to the image.
 
     Raises:

@@ -1,0 +1,329 @@
+"""The way of a frame: a slot, the picture, its embedding, every object in it, masks. What stays is the session's."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from cutout_common.status import FieldViolation
+
+from cutout_server import call_context
+from cutout_server.catalogue import Catalogue, ModelSpec
+from cutout_server.errors import InvalidRequestError, OverloadedError, QuotaError
+from cutout_server.images.pictures import Pictures
+from cutout_server.imaging import masks
+from cutout_server.models.embedding import Embedding, ObjectMemory
+from cutout_server.models.operations import EXCLUSIVE_MASKS, MASKS, TRACK
+from cutout_server.models.queries import MaskQuery, Tracked, TrackQuery
+from cutout_server.pipelines.finishing import PIXELS_AT_ONCE, clean_and_measure
+from cutout_server.pipelines.kinds.prompts import fitted
+from cutout_server.pools.placement import Pools, Slot
+from cutout_server.pools.remembered import Remembered, SessionMemory
+from cutout_server.types import (
+    Box,
+    CorrectionRequest,
+    EncodedMask,
+    FramePrompt,
+    FrameRequest,
+    MaskPatch,
+    ObjectPrompt,
+    Picture,
+    PromptsRequest,
+    Rle,
+    Task,
+    TrackedFrame,
+    TrackedObject,
+    TrackingRequest,
+)
+
+_PRESENT = 0.5  # Presence from which an object is in the frame, as of the models' logits above 0.
+
+
+class TrackPipeline:
+    """Opens sessions that follow objects."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        pools: Pools,
+        pictures: Pictures,
+        executor: Executor,
+        remembered: Remembered,
+        *,
+        max_objects: int,
+    ) -> None:
+        self._catalogue = catalogue
+        self._pools = pools
+        self._pictures = pictures
+        self._executor = executor
+        self._remembered = remembered
+        self._max_objects = max_objects
+
+    @asynccontextmanager
+    async def open(self, request: TrackingRequest) -> AsyncIterator["Tracking"]:
+        """A session; when the block ends nothing is left of it.
+
+        Raises:
+            FailedPreconditionError: No model follows objects.
+            InvalidRequestError: There is no model of that name, or it follows none.
+        """
+        tracker = self._catalogue.choose(request.tracker, Task.TRACK, "tracker")
+        with self._remembered.session() as memory:
+            async with AsyncExitStack() as stack:
+                tracking = Tracking(
+                    request, tracker, self._pools, self._pictures, self._executor, memory, self._max_objects
+                )
+                stack.push_async_callback(tracking.close)
+                yield tracking
+
+
+@dataclass(frozen=True)
+class _HeldFrame:
+    """A frame that can be corrected still.
+
+    Attributes:
+        number: Among those that were looked at.
+        picture: It is read for as long as `room` is open.
+    """
+
+    number: int
+    timestamp_s: float | None
+    picture: Picture
+    room: AsyncExitStack
+
+
+class Tracking:
+    """The objects of a session and the frames that it holds. One thing at a time is asked of it.
+
+    Attributes:
+        tracker: Which model follows the objects.
+    """
+
+    def __init__(
+        self,
+        request: TrackingRequest,
+        tracker: ModelSpec,
+        pools: Pools,
+        pictures: Pictures,
+        executor: Executor,
+        memory: SessionMemory,
+        max_objects: int,
+    ) -> None:
+        self.tracker = tracker
+        self._request = request
+        self._pools = pools
+        self._pictures = pictures
+        self._executor = executor
+        self._memory = memory
+        self._max_objects = max_objects
+        self._objects: dict[int, ObjectMemory] = {}
+        self._held: OrderedDict[int, _HeldFrame] = OrderedDict()
+        self._looked_at = 0
+        self._latest = -1
+        self._size: tuple[int, int] | None = None
+        self._device = ""
+
+    async def frame(self, request: FrameRequest) -> TrackedFrame:
+        """Finds every object in a frame.
+
+        Raises:
+            CutoutError: The frame or its prompts cannot be used; the session is as if it had not come.
+        """
+        if request.index <= self._latest:
+            raise InvalidRequestError.of("frame_index", f"expected more than {self._latest}, got {request.index}")
+        self._latest = request.index
+        self._check_count(request.prompts)
+        while len(self._held) >= self._request.held_frames:
+            _, oldest = self._held.popitem(last=False)
+            await oldest.room.aclose()
+        async with AsyncExitStack() as room, self._slot() as slot:
+            picture = await room.enter_async_context(self._pictures.open(request.image, for_session=True))
+            self._check_size(picture)
+            held = _HeldFrame(self._looked_at, request.timestamp_s, picture, room)
+            prompts = {**dict.fromkeys(self._objects), **_fitted(request.prompts, picture)}
+            found = await self._found(slot, held, prompts)
+            self._size = (picture.height, picture.width)
+            self._looked_at += 1
+            self._held[request.index] = _HeldFrame(held.number, held.timestamp_s, picture, room.pop_all())
+        self._memory.answered()
+        return TrackedFrame(request.index, request.timestamp_s, found, corrected=False, memory_bytes=self._memory.bytes)
+
+    async def correct(self, request: CorrectionRequest) -> TrackedFrame:
+        """Takes what is said of objects in a frame that is held.
+
+        Raises:
+            CutoutError: The prompts cannot be used; the session is as if they had not come.
+        """
+        held = self._held.get(request.index)
+        if held is None:
+            raise InvalidRequestError.of(
+                "frame_index", f"expected a frame that is held, one of {list(self._held)}, got {request.index}"
+            )
+        self._check_count(request.prompts)
+        async with self._slot() as slot:
+            found = await self._found(slot, held, _fitted(request.prompts, held.picture))
+        return TrackedFrame(request.index, held.timestamp_s, found, corrected=True, memory_bytes=self._memory.bytes)
+
+    def remove(self, object_ids: Sequence[int]) -> list[int]:
+        """Follows objects no more; answers which are followed still.
+
+        Raises:
+            InvalidRequestError: Some are not followed.
+        """
+        unknown = [index for index, number in enumerate(object_ids) if number not in self._objects]
+        if unknown or not object_ids:
+            raise InvalidRequestError(
+                *(
+                    FieldViolation(f"object_ids[{i}]", f"expected one of {sorted(self._objects)}, got {object_ids[i]}")
+                    for i in unknown
+                ),
+                *([] if object_ids else [FieldViolation("object_ids", "expected at least 1, got 0")]),
+            )
+        for number in object_ids:
+            self._objects.pop(number, None)
+        self._memory.hold(len(self._objects), sum(memory.nbytes for memory in self._objects.values()))
+        return sorted(self._objects)
+
+    def dropped(self, frames: int) -> None:
+        """Counts frames that never came to be worked on."""
+        self._memory.dropped(frames)
+
+    async def close(self) -> None:
+        """Gives all that is held back."""
+        while self._held:
+            await self._held.popitem()[1].room.aclose()
+        self._objects.clear()
+
+    def _check_count(self, prompts: Mapping[int, FramePrompt]) -> None:
+        count = len(self._objects.keys() | prompts.keys())
+        if count > self._max_objects:
+            raise InvalidRequestError.of("prompts", f"expected at most {self._max_objects} objects in all, got {count}")
+
+    def _check_size(self, picture: Picture) -> None:
+        if self._size not in {None, (picture.height, picture.width)}:
+            height, width = self._size or (0, 0)
+            raise InvalidRequestError.of(
+                "image", f"expected {width} x {height} pixels as before, got {picture.width} x {picture.height}"
+            )
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[Slot]:
+        """A place on a device, the same as before if it is free; who is in already waits for one."""
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    slot = await stack.enter_async_context(self._pools.slot(self.tracker, prefer=self._device))
+                except (OverloadedError, QuotaError) as full:
+                    with call_context.stage("queue"):
+                        await asyncio.sleep(full.retry_after_s or 0)
+                else:
+                    break
+            self._device = slot.pool.device
+            yield slot
+
+    async def _found(
+        self, slot: Slot, held: _HeldFrame, prompts: Mapping[int, FramePrompt | None]
+    ) -> tuple[TrackedObject, ...]:
+        """Asks for objects in a frame and keeps what is remembered of them."""
+        if not prompts:
+            return ()
+        numbers = sorted(prompts)
+        embedding = await slot.embed(self.tracker, held.picture)
+        oldest = min((each.number for each in self._held.values()), default=held.number)
+        answers = await slot.ask_all(
+            TRACK,
+            self.tracker,
+            [
+                TrackQuery(embedding, held.number, self._objects.get(number), prompts[number], oldest)
+                for number in numbers
+            ],
+        )
+        found = await self._finished(slot, embedding, held.picture, dict(zip(numbers, answers, strict=True)))
+        objects = {**self._objects, **{n: answer.memory for n, answer in zip(numbers, answers, strict=True)}}
+        self._memory.hold(len(objects), sum(memory.nbytes for memory in objects.values()))
+        self._objects = objects
+        return found
+
+    async def _finished(
+        self, slot: Slot, embedding: Embedding, picture: Picture, answers: Mapping[int, Tracked]
+    ) -> tuple[TrackedObject, ...]:
+        """The objects with their masks at the frame's size: few of them are in memory before they are run lengths."""
+        threshold = self._request.options.mask_threshold
+        queries = {n: MaskQuery(embedding, a.logits, threshold) for n, a in answers.items() if a.presence > _PRESENT}
+        numbers = list(queries)
+        measured: dict[int, _Measured] = {}
+        at_once = max(1, PIXELS_AT_ONCE // (picture.height * picture.width))
+        if self._request.non_overlapping and numbers:
+            patches = await slot.ask(EXCLUSIVE_MASKS, self.tracker, [queries[number] for number in numbers])
+            measured.update(zip(numbers, await self._measured(patches), strict=True))
+            numbers = []
+        for start in range(0, len(numbers), at_once):
+            chunk = numbers[start : start + at_once]
+            patches = await slot.ask_all(MASKS, self.tracker, [queries[number] for number in chunk])
+            measured.update(zip(chunk, await self._measured(patches), strict=True))
+        return tuple(
+            measured.get(number, _Measured()).tracked(number, answer) for number, answer in sorted(answers.items())
+        )
+
+    async def _measured(self, patches: Sequence[MaskPatch]) -> list["_Measured"]:
+        options = self._request.options
+
+        def measure() -> list[_Measured]:
+            made = []
+            for patch in patches:
+                rle, box, area = clean_and_measure(patch, options)
+                encoded = tuple(masks.encode(rle, form, options) for form in options.mask_formats) if box else ()
+                made.append(_Measured(box, area, encoded))
+            return made
+
+        with call_context.stage("masks"):
+            return await asyncio.get_running_loop().run_in_executor(self._executor, measure)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A mask as it leaves; without a box when it is empty."""
+
+    box: Box | None = None
+    area: int = 0
+    encoded: tuple[EncodedMask, ...] = ()
+
+    def tracked(self, number: int, answer: Tracked) -> TrackedObject:
+        """It, with what the tracker says."""
+        present = self.box is not None
+        return TrackedObject(number, present, answer.presence, answer.predicted_iou, self.box, self.area, self.encoded)
+
+
+def _fitted(prompts: Mapping[int, FramePrompt], picture: Picture) -> dict[int, FramePrompt]:
+    """The prompts with their boxes clipped to the frame.
+
+    Raises:
+        InvalidRequestError: A point lies outside, nothing of a box is left, or a mask is not of the frame.
+    """
+    nothing = ObjectPrompt()
+    by_points = tuple(nothing if isinstance(prompt, Rle) else prompt for prompt in prompts.values())
+    clipped = fitted(PromptsRequest(image=None, prompts=by_points, kind="prompts"), picture)
+    violations = [
+        FieldViolation(f"prompts[{index}].mask", why)
+        for index, prompt in enumerate(prompts.values())
+        if isinstance(prompt, Rle) and (why := _wrong(prompt, picture))
+    ]
+    if violations:
+        raise InvalidRequestError(*violations)
+    return {
+        number: prompt if isinstance(prompt, Rle) else clipped[index]
+        for index, (number, prompt) in enumerate(prompts.items())
+    }
+
+
+def _wrong(mask: Rle, picture: Picture) -> str:
+    """What is wrong with a mask; empty if nothing is."""
+    size = (picture.height, picture.width)
+    if (mask.height, mask.width) != size:
+        return f"expected the frame's size {list(size)}, got {[mask.height, mask.width]}"
+    try:
+        return "" if masks.area(mask) else "expected at least one pixel inside, got none"
+    except ValueError as error:
+        return f"expected COCO run lengths: {error}"

@@ -1,0 +1,99 @@
+"""What sessions remember of the objects that they follow: so many bytes in all, so many of one caller."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cutout_common.allowance import Allowance, Held
+
+from cutout_server import call_context
+from cutout_server.errors import OverloadedError
+
+# Whoever holds memory holds it for as long as its session lasts, and nobody knows how long that is.
+_RETRY_S = 5.0
+
+
+class Remembered:
+    """All sessions together. Belongs to the event loop.
+
+    Args:
+        capacity_bytes: Bound on what they remember.
+        share_bytes: Bound on what one caller's do.
+
+    Attributes:
+        sessions: Open ones.
+        objects: Objects that they follow.
+        frames: Frames answered since the start.
+        dropped: Frames dropped since the start.
+    """
+
+    def __init__(self, capacity_bytes: int, share_bytes: int) -> None:
+        self.sessions = 0
+        self.objects = 0
+        self.frames = 0
+        self.dropped = 0
+        self._room = Allowance(capacity_bytes, share_bytes)
+
+    @property
+    def bytes(self) -> int:
+        """What is remembered."""
+        return self._room.in_use
+
+    @property
+    def capacity_bytes(self) -> int:
+        """The bound on it."""
+        return self._room.total
+
+    @contextmanager
+    def session(self) -> Iterator["SessionMemory"]:
+        """What the current call's session remembers, for as long as the block lasts."""
+        self.sessions += 1
+        with self._room.hold(call_context.party()) as held:
+            session = SessionMemory(self, held)
+            try:
+                yield session
+            finally:
+                session.hold(0, 0)
+                self.sessions -= 1
+
+
+class SessionMemory:
+    """The part of one session.
+
+    Attributes:
+        bytes: What it remembers.
+    """
+
+    def __init__(self, of_all: Remembered, held: Held) -> None:
+        self._all = of_all
+        self._held = held
+        self._objects = 0
+
+    @property
+    def bytes(self) -> int:
+        """What it remembers."""
+        return self._held.amount
+
+    def hold(self, objects: int, nbytes: int) -> None:
+        """Says what it remembers from now on.
+
+        Raises:
+            OverloadedError: There is no room for so much; it is as before.
+        """
+        if not self._held.grow_at_once(nbytes):
+            raise OverloadedError(
+                f"what is remembered of {objects} objects takes {nbytes} bytes, and sessions have as many as they may; "
+                "remove objects, or come back when others have ended",
+                reason="TRACKING_MEMORY",
+                retry_after_s=_RETRY_S,
+            )
+        self._held.shrink(nbytes)
+        self._all.objects += objects - self._objects
+        self._objects = objects
+
+    def answered(self) -> None:
+        """Counts a frame."""
+        self._all.frames += 1
+
+    def dropped(self, frames: int) -> None:
+        """Counts frames that were dropped."""
+        self._all.dropped += frames

@@ -1,0 +1,114 @@
+"""TrackingService: sessions that follow objects."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import grpc
+from cutout.v1 import tracking_service_pb2 as pb2
+from cutout.v1 import tracking_service_pb2_grpc as pb2_grpc
+
+from cutout_server import call_context
+from cutout_server.convert import tracking as convert
+from cutout_server.convert.checks import within
+from cutout_server.errors import CutoutError, InvalidRequestError, to_status
+from cutout_server.pipelines.track import Tracking, TrackPipeline
+from cutout_server.services.listening import Use, attempted, draining_error, patiently
+from cutout_server.services.newest import Newest, Numbered
+from cutout_server.services.room import Room
+from cutout_server.types import DropPolicy, TrackedFrame
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Requests = AsyncIterator[pb2.TrackObjectsRequest]
+
+
+class TrackingServicer(pb2_grpc.TrackingServiceServicer):
+    """Frames in, masks out. Each method is described in the contract."""
+
+    def __init__(
+        self,
+        tracking: TrackPipeline,
+        reader: convert.TrackingReader,
+        draining: asyncio.Event,
+        *,
+        idle_s: float,
+        frame_deadline_s: float,
+        max_message_bytes: int,
+    ) -> None:
+        self._tracking = tracking
+        self._reader = reader
+        self._draining = draining
+        self._idle_s = idle_s
+        self._frame_deadline_s = frame_deadline_s
+        self._max_message_bytes = max_message_bytes
+
+    async def TrackObjects(
+        self, request_iterator: Requests, context: Context
+    ) -> AsyncGenerator[pb2.TrackObjectsResponse]:
+        use = Use()
+        arriving = patiently(request_iterator, use, self._draining, idle_s=self._idle_s, what="frame")
+        async with AsyncExitStack() as stack:
+            messages = await stack.enter_async_context(aclosing(arriving))
+            first = await anext(messages, None)
+            if first is None or first.WhichOneof("message") != "open":
+                raise InvalidRequestError.of("open", "expected it as the first message")
+            with within("open"):
+                request = self._reader.opening(first.open)
+                tracking = await stack.enter_async_context(self._tracking.open(request))
+            yield pb2.TrackObjectsResponse(opened=pb2.TrackingOpened(tracker=tracking.tracker.name))
+            numbered: AsyncIterator[Numbered] = _numbered(messages)
+            newest: Newest | None = None
+            if request.drop_policy is DropPolicy.NEWEST:
+                newest = await stack.enter_async_context(Newest(numbered))
+                numbered = aiter(newest)
+            dropped: list[int] = []
+            async for number, message in numbered:
+                if newest is not None:
+                    dropped += _counted(newest.dropped(), tracking)
+                answer = await self._answer(tracking, message, use, dropped)
+                if answer.WhichOneof("message") == "frame":
+                    dropped = []
+                answer.message_number = number
+                yield answer
+                if self._draining.is_set():
+                    raise draining_error()
+
+    async def _answer(
+        self, tracking: Tracking, message: pb2.TrackObjectsRequest, use: Use, dropped: list[int]
+    ) -> pb2.TrackObjectsResponse:
+        async def work() -> pb2.TrackObjectsResponse:
+            kind = convert.one_of(message)
+            with within(kind):
+                if kind == "remove":
+                    left = tracking.remove(list(message.remove.object_ids))
+                    return pb2.TrackObjectsResponse(removed=pb2.Removed(object_ids=left))
+                if kind == "correct":
+                    found: TrackedFrame = await tracking.correct(self._reader.correction(message.correct))
+                else:
+                    found = await tracking.frame(self._reader.frame(message.frame))
+                answer = convert.tracked_frame(found, dropped, call_context.current().stages)
+                return pb2.TrackObjectsResponse(frame=await Room(self._max_message_bytes).take(answer))
+
+        answer = await attempted(work, self._frame_deadline_s, "frame")
+        if not isinstance(answer, CutoutError):
+            use.again()
+            return answer
+        use.unless_blamed(answer)
+        refused = pb2.TrackObjectsResponse(error=to_status(answer, call_context.current().request_id))
+        kind = message.WhichOneof("message")
+        if kind in {"frame", "correct"}:
+            refused.frame_index = getattr(message, kind).frame_index
+        return refused
+
+
+async def _numbered(messages: Requests) -> AsyncIterator[Numbered]:
+    number = 0
+    async for message in messages:
+        yield number, message
+        number += 1
+
+
+def _counted(dropped: list[int], tracking: Tracking) -> list[int]:
+    tracking.dropped(len(dropped))
+    return dropped

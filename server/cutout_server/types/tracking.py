@@ -1,0 +1,76 @@
+"""What callers ask of a session that follows objects, and what they get."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cutout_server.types.images import ImageSource
+from cutout_server.types.masks import Box, EncodedMask, Rle
+from cutout_server.types.requests import ObjectPrompt, Options
+
+FramePrompt = ObjectPrompt | Rle  # Points and a box, or the object's mask.
+
+
+class DropPolicy(Enum):
+    """What becomes of frames that come faster than they are worked on."""
+
+    WAIT = "wait"
+    NEWEST = "newest"
+
+
+@dataclass(frozen=True)
+class TrackingRequest:
+    """The beginning of a session; see the contract's TrackingOpen for each field's meaning."""
+
+    tracker: str
+    options: Options
+    non_overlapping: bool
+    drop_policy: DropPolicy
+    held_frames: int
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """A frame.
+
+    Attributes:
+        index: The caller's number of it.
+        prompts: By the caller's number of the object, in the caller's order.
+    """
+
+    index: int
+    image: ImageSource
+    timestamp_s: float | None
+    prompts: Mapping[int, FramePrompt]
+
+
+@dataclass(frozen=True)
+class CorrectionRequest:
+    """Prompts on a frame that is held; attributes as of FrameRequest."""
+
+    index: int
+    prompts: Mapping[int, FramePrompt]
+
+
+@dataclass(frozen=True)
+class TrackedObject:
+    """One object in a frame; see the contract's message of the same name."""
+
+    object_id: int
+    present: bool
+    presence: float
+    predicted_iou: float
+    box: Box | None = None
+    area: int = 0
+    encoded: tuple[EncodedMask, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """The objects of a frame; see the contract's message of the same name."""
+
+    index: int
+    timestamp_s: float | None
+    objects: tuple[TrackedObject, ...]
+    corrected: bool
+    memory_bytes: int = field(default=0)

@@ -1,0 +1,274 @@
+"""Objects followed live: TrackObjects through the real stack, by the built-in model."""
+
+import queue
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+from conftest import RunningServer, Stubs, encode, run_server
+from cutout.v1 import mask_pb2, tracking_service_pb2_grpc
+from cutout.v1 import model_service_pb2 as models_pb2
+from cutout.v1 import tracking_service_pb2 as pb2
+from cutout_common.masks import rle_encode
+from google.rpc import error_details_pb2
+from pycocotools import mask as coco
+from skimage import data
+from waiting import wait_until
+
+SIZE = (96, 128)
+SIDE = 40  # Of the object, in pixels.
+
+
+def place(index: int) -> tuple[int, int]:
+    """Top and left of the object in a frame."""
+    return 20 + 2 * index, 16 + 3 * index
+
+
+def picture(index: int) -> np.ndarray:
+    """A coffee cup that moves over a cat's fur."""
+    frame = np.ascontiguousarray(data.chelsea()[100 : 100 + SIZE[0], 100 : 100 + SIZE[1]])
+    top, left = place(index)
+    frame[top : top + SIDE, left : left + SIDE] = data.coffee()[120:280:4, 240:400:4]
+    return frame
+
+
+def truth(index: int) -> np.ndarray:
+    mask = np.zeros(SIZE, np.bool_)
+    top, left = place(index)
+    mask[top : top + SIDE, left : left + SIDE] = True
+    return mask
+
+
+def frame(index: int, *prompts: pb2.TrackPrompt, pixels: np.ndarray | None = None) -> pb2.TrackObjectsRequest:
+    content = encode(picture(index) if pixels is None else pixels, ".png")
+    return pb2.TrackObjectsRequest(
+        frame=pb2.Frame(frame_index=index, image={"content": content}, timestamp_seconds=index / 30, prompts=prompts)
+    )
+
+
+def boxed(number: int, index: int = 0) -> pb2.TrackPrompt:
+    top, left = place(index)
+    box = mask_pb2.Box(x_min=left, y_min=top, x_max=left + SIDE, y_max=top + SIDE)
+    return pb2.TrackPrompt(object_id=number, box=box)
+
+
+def masked(number: int, mask: np.ndarray) -> pb2.TrackPrompt:
+    return pb2.TrackPrompt(object_id=number, mask={"size": mask.shape, "counts": rle_encode(mask).decode()})
+
+
+def opened(**options: object) -> pb2.TrackObjectsRequest:
+    return pb2.TrackObjectsRequest(open=pb2.TrackingOpen(**options))
+
+
+def decoded(found: pb2.TrackedObject) -> np.ndarray:
+    rle = found.masks[0].rle
+    return coco.decode({"size": list(rle.size), "counts": rle.counts}).astype(bool)
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    return np.count_nonzero(one & other) / np.count_nonzero(one | other)
+
+
+class Live:
+    """A session that is asked one thing at a time."""
+
+    def __init__(self, channel: grpc.Channel, **options: object) -> None:
+        self._messages: queue.SimpleQueue[pb2.TrackObjectsRequest | None] = queue.SimpleQueue()
+        self.answers = tracking_service_pb2_grpc.TrackingServiceStub(channel).TrackObjects(
+            iter(self._messages.get, None)
+        )
+        self.opened = self.ask(opened(**options)).opened
+
+    def send(self, *messages: pb2.TrackObjectsRequest) -> None:
+        for message in messages:
+            self._messages.put(message)
+
+    def ask(self, message: pb2.TrackObjectsRequest) -> pb2.TrackObjectsResponse:
+        self.send(message)
+        return next(self.answers)
+
+    def end(self) -> list[pb2.TrackObjectsResponse]:
+        self._messages.put(None)
+        return list(self.answers)
+
+
+@pytest.fixture
+def live(server: RunningServer) -> Iterator[Live]:
+    with server.channel() as channel:
+        session = Live(channel)
+        yield session
+        session.end()
+
+
+def violations(status: object) -> list[str]:
+    for detail in status.details:
+        bad = error_details_pb2.BadRequest()
+        if detail.Unpack(bad):
+            return [violation.field for violation in bad.field_violations]
+    return []
+
+
+def test_objects_are_followed_corrected_added_and_removed(server: RunningServer, stubs: Stubs, live: Live):
+    """Every frame is answered in order with every object, whatever becomes of these meanwhile."""
+    assert live.opened.tracker == "builtin"
+    first = live.ask(frame(0, boxed(7))).frame
+    assert (first.frame_index, first.timestamp_seconds, first.corrected) == (0, 0.0, False)
+    assert [found.object_id for found in first.objects] == [7]
+    live.ask(frame(1, masked(3, ~truth(1))))
+    answers = [live.ask(frame(index)) for index in (2, 4, 5)]
+    for answer, index in zip(answers, (2, 4, 5), strict=True):
+        assert answer.frame.frame_index == index
+        assert [found.object_id for found in answer.frame.objects] == [3, 7]
+        background, cup = answer.frame.objects
+        assert background.present
+        assert cup.present
+        assert iou(decoded(cup), truth(index)) > 0.6
+        assert cup.area == decoded(cup).sum()
+        assert 0.5 < cup.presence <= 1
+    timings = answers[-1].frame.timings
+    assert min(timings.decode_ms, timings.track_ms, timings.masks_ms, timings.total_ms) > 0
+    assert [answer.message_number for answer in answers] == [2, 3, 4]
+    corrected = live.ask(pb2.TrackObjectsRequest(correct={"frame_index": 4, "prompts": [masked(7, truth(4))]})).frame
+    assert (corrected.frame_index, corrected.corrected) == (4, True)
+    assert [found.object_id for found in corrected.objects] == [7]
+    assert iou(decoded(corrected.objects[0]), truth(4)) > 0.95
+    status = stubs.models.GetStatus(models_pb2.GetStatusRequest()).tracking
+    assert (status.sessions, status.objects) == (1, 2)
+    assert status.memory_bytes == corrected.memory_bytes > 0
+    removed = live.ask(pb2.TrackObjectsRequest(remove={"object_ids": [3]})).removed
+    assert list(removed.object_ids) == [7]
+    assert [found.object_id for found in live.ask(frame(6)).frame.objects] == [7]
+    assert not live.end()
+    wait_until(lambda: server.app.status().tracking.memory_bytes == 0)
+    assert server.app.status().tracking.sessions == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        (frame(9, pixels=np.zeros((50, 60, 3), np.uint8)), ["frame.image"]),
+        (pb2.TrackObjectsRequest(frame={"frame_index": 9, "image": {"content": b"broken"}}), ["frame.image.content"]),
+        (pb2.TrackObjectsRequest(frame={"frame_index": 9}), ["frame.image"]),
+        (frame(0), ["frame.frame_index"]),
+        (frame(9, boxed(1), boxed(1)), ["frame.prompts[1].object_id"]),
+        (frame(9, pb2.TrackPrompt(object_id=1)), ["frame.prompts[0]"]),
+        (frame(9, masked(1, np.ones((5, 5), np.bool_))), ["frame.prompts[0].mask"]),
+        (frame(9, masked(1, np.zeros(SIZE, np.bool_))), ["frame.prompts[0].mask"]),
+        (frame(9, pb2.TrackPrompt(mask={"size": SIZE, "counts": "~~"})), ["frame.prompts[0].mask"]),
+        (frame(9, pb2.TrackPrompt(points=[{"x": 500, "y": 5}])), ["frame.prompts[0].points[0]"]),
+        (pb2.TrackObjectsRequest(correct={"frame_index": 5, "prompts": [boxed(1)]}), ["correct.frame_index"]),
+        (pb2.TrackObjectsRequest(correct={"frame_index": 0}), ["correct.prompts"]),
+        (pb2.TrackObjectsRequest(remove={"object_ids": [4]}), ["remove.object_ids[0]"]),
+        (pb2.TrackObjectsRequest(remove={}), ["remove.object_ids"]),
+        (pb2.TrackObjectsRequest(), ["message"]),
+        (opened(), ["open"]),
+    ],
+)
+def test_what_is_refused_is_named_and_passed_over(live: Live, message: pb2.TrackObjectsRequest, fields: list[str]):
+    """The session goes on as if it had not come."""
+    before = live.ask(frame(0, boxed(1))).frame
+    refused = live.ask(message)
+    assert refused.WhichOneof("message") == "error"
+    assert refused.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert violations(refused.error) == fields
+    kind = message.WhichOneof("message")
+    assert refused.HasField("frame_index") == (kind in {"frame", "correct"})
+    if refused.HasField("frame_index"):
+        assert refused.frame_index == getattr(message, kind).frame_index
+    after = live.ask(frame(10)).frame
+    assert [found.object_id for found in after.objects] == [found.object_id for found in before.objects]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"tracker": "nobody"}, "open.tracker"),
+        ({"held_frames": 17}, "open.held_frames"),
+        ({"drop_policy": 9}, "open.drop_policy"),
+        ({"options": {"mask_formats": [1, 1]}}, "open.options.mask_formats"),
+        ({"options": {"mask_threshold": 99}}, "open.options.mask_threshold"),
+        (None, "open"),
+    ],
+)
+def test_a_session_that_cannot_begin_is_refused(server: RunningServer, options: dict | None, field: str):
+    """The field is named."""
+    first = frame(0) if options is None else opened(**options)
+    with server.channel() as channel, pytest.raises(grpc.RpcError) as refused:
+        list(tracking_service_pb2_grpc.TrackingServiceStub(channel).TrackObjects(iter([first])))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in refused.value.details()
+
+
+def test_objects_may_be_kept_from_overlapping(server: RunningServer):
+    """Of two objects of one place each pixel is one's; every format is sent that was asked for."""
+    formats = [mask_pb2.MASK_FORMAT_RLE, mask_pb2.MASK_FORMAT_BITS, mask_pb2.MASK_FORMAT_PNG]
+    with server.channel() as channel:
+        live = Live(channel, options={"non_overlapping": True, "mask_formats": formats})
+        everything = np.ones(SIZE, np.bool_)
+        objects = live.ask(frame(0, masked(1, truth(0)), masked(2, everything))).frame.objects
+        first, second = map(decoded, objects)
+        assert not (first & second).any()
+        assert (first | second).all()
+        assert [mask.WhichOneof("encoding") for mask in objects[0].masks] == ["rle", "bits", "png"]
+        live.end()
+
+
+def test_frames_that_come_too_fast_give_way_to_the_newest(server: RunningServer):
+    """Those without prompts that were overtaken are named, and every frame is either answered or named."""
+    with server.channel() as channel:
+        live = Live(channel, drop_policy=pb2.TrackingOpen.DROP_POLICY_NEWEST)
+        before = server.app.status().tracking
+        live.send(*(frame(index, *([boxed(1, index)] if index in {0, 8} else [])) for index in range(13)))
+        answers = [answer.frame for answer in live.end()]
+        answered = [answer.frame_index for answer in answers]
+        dropped = [index for answer in answers for index in answer.dropped_frames]
+        assert sorted(answered) == answered
+        assert sorted([*answered, *dropped]) == list(range(13))
+        assert {0, 8, 12} <= set(answered)
+        after = server.app.status().tracking
+        assert after.frames - before.frames == len(answered)
+        assert after.dropped_frames - before.dropped_frames == len(dropped)
+
+
+def test_objects_and_their_memory_are_bounded():
+    """More objects than may be are refused, and more memory than there is; what was followed goes on."""
+    with run_server(max_tracked_objects=2, max_tracking_bytes=400_000) as server, server.channel() as channel:
+        live = Live(channel, held_frames=1)
+        assert violations(live.ask(frame(0, boxed(1), boxed(2), boxed(3))).error) == ["frame.prompts"]
+        memory = live.ask(frame(1, boxed(1))).frame.memory_bytes
+        assert violations(live.ask(frame(2, boxed(2), boxed(3))).error) == ["frame.prompts"]
+        others = [Live(channel, held_frames=1) for _ in range(400_000 // memory)]
+        refused = [other.ask(frame(0, boxed(1))) for other in others]
+        assert [each.error.code for each in refused if each.HasField("error")] == [8]
+        assert live.ask(frame(3)).frame.objects[0].present
+        for session in (live, *others):
+            session.end()
+
+
+def test_a_server_that_stops_ends_its_sessions():
+    """With UNAVAILABLE, which tells the caller to open another one and send its last masks as prompts."""
+    with run_server() as server, server.channel() as channel:
+        live = Live(channel)
+        last = live.ask(frame(0, boxed(1))).frame
+        server.stop()
+        with pytest.raises(grpc.RpcError) as ended:
+            next(live.answers)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    with run_server() as server, server.channel() as channel:
+        live = Live(channel)
+        live.ask(frame(0, masked(1, decoded(last.objects[0]))))
+        assert iou(decoded(live.ask(frame(1)).frame.objects[0]), truth(1)) > 0.6
+        live.end()
+
+
+def test_a_caller_that_vanishes_leaves_nothing(server: RunningServer):
+    """Neither memory nor pixels nor slots."""
+    with server.channel() as channel:
+        live = Live(channel)
+        live.ask(frame(0, boxed(1)))
+        assert server.app.status().tracking.memory_bytes > 0
+    wait_until(lambda: server.app.status().tracking.sessions == 0)
+    status = server.app.status()
+    assert (status.tracking.memory_bytes, status.tracking.objects) == (0, 0)
+    assert all(device.requests == 0 for device in status.devices)
