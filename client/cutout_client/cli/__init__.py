@@ -9,6 +9,7 @@ from cutout_common.distribution import PrintVersion
 
 from cutout_client.cli import (
     analyze,
+    bench,
     bridge,
     completion,
     console,
@@ -24,7 +25,7 @@ from cutout_client.cli.arguments import with_negative_numbers
 from cutout_client.cli.stopping import INTERRUPTED
 from cutout_client.errors import CutoutError
 
-COMMANDS = (segment, analyze, generate, models, status, health, protos, bridge, serve)
+COMMANDS = (segment, analyze, generate, models, status, health, protos, bench, bridge, serve)
 
 FAILED = 1
 
