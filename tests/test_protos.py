@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pb2 import FileOptions
 
 
 def test_stubs_keep_their_places_in_every_language():
-    """As buf's managed mode would say them; a change would move what others have generated."""
+    """Where buf's managed mode gives one it is the same; a change would move what others have generated."""
     files = [file for file in Contract.load().descriptor_set.file if file.package == "cutout.v1"]
     assert len(files) == 8
     for file in files:

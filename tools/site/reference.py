@@ -26,7 +26,9 @@ TITLES = {
     "image": "Images",
     "image_service": "Stored images",
     "model_service": "Models and status",
+    "tracking_service": "Tracking",
     "generation_service": "Pictures from words",
+    "routing": "Routing",
 }
 CODE = re.compile(r"(`[^`]*`)")
 NAME = re.compile(r"\b[A-Z][A-Za-z]+(?:\.[A-Z][A-Za-z]+|\.[a-z_]+)?\b")
@@ -45,7 +47,7 @@ def name(file: FileDescriptorProto) -> str:
 
 def title(file: FileDescriptorProto) -> str:
     """What the navigation calls a file."""
-    return TITLES.get(name(file), name(file))
+    return TITLES.get(name(file), name(file).replace("_", " ").capitalize())
 
 
 def pages(contract: Contract) -> dict[str, str]:
