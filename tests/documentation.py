@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cutout_client import cli
+from cutout_client.cli import serve
+from cutout_gateway.app import create_app
+from cutout_gateway.settings import GatewaySettings
 from cutout_server.catalogue import Catalogue
 from cutout_server.settings import Settings
 from waiting import PATIENCE_S
@@ -85,8 +88,10 @@ def check_command(command: str) -> None:
             case ["cutout", *arguments]:
                 args, others = cli.parser().parse_known_args(arguments)
                 assert args.takes_others or not others, command
-                if args.takes_others:  # They are the server's own.
-                    Settings.load(others)
+                if args.takes_others:  # They are the programs' own.
+                    gateway, server = serve.split(others)
+                    Settings.load(server)
+                    create_app(GatewaySettings.load(gateway))
             case ["make", *_]:
                 planned = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True)
                 assert planned.returncode == 0, planned.stderr

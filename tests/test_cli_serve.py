@@ -1,6 +1,8 @@
 """`cutout serve` and `cutout config`: real processes on free ports."""
 
 import contextlib
+import ipaddress
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cutout_client import Client, CutoutError
-from cutout_client.cli import main, serve
+from cutout_client.cli import main, sagemaker, serve
 from waiting import PATIENCE_S, wait_until
 
 from tools import free_port
@@ -119,6 +121,46 @@ def test_serve_leaves_nothing_behind() -> None:
         children = wait_until(lambda: len(found := children_of(process)) == 2 and found)
         process.kill()
         wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children.values()))
+
+
+@pytest.mark.slow
+def test_serve_as_sagemaker_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It listens where SageMaker says, on every address, answers there, and takes the settings beside the model."""
+    grpc_port, http_port = free_port(), free_port()
+    (tmp_path / "cutout.yaml").write_text(f"port: {grpc_port}\nmetrics_port: -1\n")
+    monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path))
+    monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", str(http_port))
+    monkeypatch.setenv("SAGEMAKER_CONTAINER_LOG_LEVEL", "40")
+    with serving("--sagemaker", "serve") as process:
+        url = f"http://127.0.0.1:{http_port}"
+        wait_until(lambda: answers(lambda: status_of(f"{url}/ping") == 200))
+        asked = urllib.request.Request(f"{url}/invocations", b'{"action": "ping"}')  # noqa: S310  # our own
+        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:  # noqa: S310
+            assert json.load(answer) == {"status": "healthy"}
+        assert set(children_of(process)) == {"cutout_server", "cutout_gateway"}
+        assert f"0.0.0.0:{http_port}" in listeners()
+
+
+def listeners() -> set[str]:
+    """Every IPv4 address and port on which this machine listens."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    local = [words[1].split(":") for words in lines if words[3] == "0A"]
+    return {f"{ipaddress.ip_address(bytes.fromhex(host)[::-1])}:{int(port, 16)}" for host, port in local}
+
+
+def test_what_sagemaker_says_gives_way_to_settings(tmp_path: Path) -> None:
+    """Its variables are defaults of ours; a level is a number, and the model's folder counts where there is one."""
+    given = {"SM_MODEL_DIR": str(tmp_path), "SAGEMAKER_CONTAINER_LOG_LEVEL": "25", "CUTOUT_GATEWAY_PORT": "9000"}
+    assert sagemaker.environment(given | {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "30"}) == {
+        "CUTOUT_GATEWAY_HOST": "0.0.0.0",  # noqa: S104
+        "CUTOUT_GATEWAY_COMPAT": "sagemaker",
+        "CUTOUT_GATEWAY_DEFAULT_TIMEOUT_S": "30",
+        "CUTOUT_LOG_LEVEL": "warning",
+        "CUTOUT_GATEWAY_LOG_LEVEL": "warning",
+        "CUTOUT_WEIGHTS_DIR": str(tmp_path),
+    }
+    with pytest.raises(ValueError, match="SAGEMAKER_CONTAINER_LOG_LEVEL: expected a number"):
+        sagemaker.environment({"SAGEMAKER_CONTAINER_LOG_LEVEL": "loud"})
 
 
 @pytest.mark.slow

@@ -49,6 +49,7 @@ NOT_RUN = {
     "pip install ": "changes what is installed; its extras are compared with those that there are",
     "cutout serve": "does not end; the README's own is what the other examples run on",
     "cutout serve --profile": "downloads gigabytes",
+    "cutout serve --gateway-": "does not end",
     "cutout models pull ": "downloads gigabytes",
     "cutout status --watch": "does not end",
     "npx openapi-typescript": "would be downloaded; tests/test_openapi_generators.py runs the one that is here",

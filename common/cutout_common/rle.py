@@ -150,6 +150,15 @@ def rle_runs(height: int, width: int, counts: bytes | str) -> Runs:
     return (starts, ends) if (lengths[1:] > 0).all() else union_runs([(starts, ends)])
 
 
+def rle_lengths(height: int, width: int, counts: bytes | str) -> Positions:
+    """The lengths of the runs in turn, outside first: the counts before they are compressed.
+
+    Raises:
+        ValueError: As `rle_decode`.
+    """
+    return _lengths_of(*rle_runs(height, width, counts), height * width)
+
+
 def union_runs(runs: Sequence[Runs]) -> Runs:
     """The runs of what is inside any of the given ones, which may be empty, touch and overlap."""
     if not runs:

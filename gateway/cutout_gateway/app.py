@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from cutout_gateway import docs, page
+from cutout_gateway import compat, docs, page
 from cutout_gateway.cors import Cors
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
@@ -80,6 +80,8 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         *docs.routes(TITLE),
         *page.routes(),
     ]
+    spoken = compat.routes(settings, contract, (routes, pages), reader, pool, in_hand)
+    pages = [*spoken, *pages]
     observe = Middleware(Observe, settings=settings, pool=pool, pages=pages, metrics=metrics)
     origins = settings.cors_origins
     cors = [Middleware(Cors, origins=origins, pool=pool)] if origins else []

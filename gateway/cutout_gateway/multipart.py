@@ -46,6 +46,17 @@ class Part:
         """As the client says."""
         return self.headers.get(b"content-type", b"").decode("latin-1")
 
+    def text(self, path: str) -> str:
+        """What it says.
+
+        Raises:
+            HttpError: 400 that names the field when it is no text.
+        """
+        try:
+            return self.data.decode()
+        except UnicodeDecodeError:
+            raise invalid(path, "expected text in UTF-8") from None
+
 
 def is_multipart(content_type: str) -> bool:
     """Whether a body is a form with parts."""
@@ -68,7 +79,7 @@ def build_from_form(
         HttpError: 400 that names the part and what was expected.
     """
     message: Message = GetMessageClass(binding.rpc.input)()
-    named = group(binding, [(part.name, part) for part in _parse(payload)])
+    named = group(binding, [(part.name, part) for part in parse_form(payload)])
     filled = {fields: parts for fields, all_parts in named.items() if (parts := [p for p in all_parts if p.data])}
     for fields, parts in filled.items():
         _set(message, fields, parts)
@@ -91,20 +102,18 @@ def _set(message: Message, fields: FieldPath, parts: list[Part]) -> None:
         body = getattr(owner(message, fields), last.name)
         body.content_type, body.data = parts[0].content_type, bytes(parts[0].data)
     elif is_textual(last):
-        set_texts(message, fields, [_text(path, part) for part in parts])
+        set_texts(message, fields, [part.text(path) for part in parts])
     else:
         values_json = [loads(part.data, path) for part in parts]
         set_json(message, fields, values_json if last.is_repeated else values_json[0])
 
 
-def _text(path: str, part: Part) -> str:
-    try:
-        return part.data.decode()
-    except UnicodeDecodeError:
-        raise invalid(path, "expected text in UTF-8") from None
+def parse_form(payload: Payload) -> list[Part]:
+    """The parts of a form, in their order.
 
-
-def _parse(payload: Payload) -> list[Part]:
+    Raises:
+        HttpError: 400 when it is none, or has too many parts.
+    """
     _, options = parse_options_header(payload.content_type)
     if not options.get(b"boundary"):
         raise invalid("Content-Type", f"{MEDIA_TYPE} needs its boundary")

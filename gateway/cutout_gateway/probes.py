@@ -5,7 +5,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from cutout_gateway.link import Link
+
 Status = health_pb2.HealthCheckResponse.ServingStatus
+SERVING = "SERVING"
 
 
 async def healthz(request: Request) -> JSONResponse:
@@ -16,11 +19,15 @@ async def healthz(request: Request) -> JSONResponse:
 
 async def readyz(request: Request) -> JSONResponse:
     """200 when grpc.health.v1 of the server says SERVING, 503 with what it says otherwise."""
-    stub = health_pb2_grpc.HealthStub(request.state.link.channel)
+    status = await serving_status(request.state.link, request.app.state.settings.ready_timeout_s)
+    return JSONResponse({"status": status}, status_code=200 if status == SERVING else 503)
+
+
+async def serving_status(link: Link, timeout_s: float) -> str:
+    """What grpc.health.v1 of the server says, or the status of the call if it says nothing."""
+    stub = health_pb2_grpc.HealthStub(link.channel)
     try:
-        timeout_s = request.app.state.settings.ready_timeout_s
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
     except grpc.aio.AioRpcError as failure:
-        return JSONResponse({"status": failure.code().name}, status_code=503)
-    status = Status.Name(answer.status)
-    return JSONResponse({"status": status}, status_code=200 if status == "SERVING" else 503)
+        return failure.code().name
+    return str(Status.Name(answer.status))

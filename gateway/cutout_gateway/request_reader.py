@@ -9,9 +9,11 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from cutout_common import heap
 from cutout_common.routing import Place
@@ -34,7 +36,15 @@ _CHEAP_RAW_BYTES = 4 * 1024 * 1024
 _PROCESSES = 2
 
 Query = list[tuple[str, str]]
-Refusal = tuple[int, bytes, dict[str, str]]
+T = TypeVar("T")
+
+
+class _Refusal(NamedTuple):
+    """An HttpError on its way between processes."""
+
+    http_status: int
+    status: bytes
+    headers: dict[str, str]
 
 
 class Read(NamedTuple):
@@ -58,24 +68,38 @@ class RequestReader:
         Raises:
             HttpError: 400 that names the field and what was expected; 503 when the process that read it was killed.
         """
-        if _is_cheap(binding, payload):
-            return _read(binding, variables, query, payload)
-        if _is_raw(binding) or (_is_form(binding, payload) and _values(binding, payload) <= _CHEAP_VALUES):
-            return await asyncio.to_thread(_read, binding, variables, query, payload)
+        here = partial(_read, binding, variables, query)
+        if not binding.takes_body or (binding.raw_body and not is_multipart(payload.content_type)):
+            # Nothing in it is read, but its digest tells where it should go.
+            return here(payload) if len(payload.data) <= _CHEAP_RAW_BYTES else await asyncio.to_thread(here, payload)
+        elsewhere = partial(_read_numbered, self._numbers[id(binding)], variables, query)
+        return await self._call(here, elsewhere, payload)
+
+    async def call(self, function: Callable[[Payload], T], payload: Payload) -> T:
+        """What a function, which other processes can import, makes of a body of JSON or a form.
+
+        Raises:
+            HttpError: What the function raises; 503 when the process that ran it was killed.
+        """
+        return await self._call(function, function, payload)
+
+    async def _call(self, here: Callable[[Payload], T], elsewhere: Callable[[Payload], T], payload: Payload) -> T:
+        if _is_cheap(payload):
+            return here(payload)
+        if _has_few_parts(payload):
+            return await asyncio.to_thread(here, payload)
         if self._processes is None:
             self._processes = ProcessPoolExecutor(
                 _PROCESSES, multiprocessing.get_context("spawn"), _begin, (self._descriptor_set,)
             )
         try:
-            work = self._processes.submit(_read_elsewhere, self._numbers[id(binding)], variables, query, payload)
-            answer = await asyncio.wrap_future(work)
+            answer = await asyncio.wrap_future(self._processes.submit(_try, elsewhere, payload))
         except BrokenProcessPool:
             self.close()
             raise reader_lost() from None
-        if isinstance(answer, Read):
-            return answer
-        http_status, status, headers = answer
-        raise HttpError(http_status, Status.FromString(status), headers)
+        if isinstance(answer, _Refusal):
+            raise HttpError(answer.http_status, Status.FromString(answer.status), answer.headers)
+        return answer
 
     def close(self) -> None:
         """Ends the processes; the next body that needs one starts new ones."""
@@ -84,32 +108,27 @@ class RequestReader:
             self._processes = None
 
 
-def _is_form(binding: Binding, payload: Payload) -> bool:
-    return binding.takes_body and is_multipart(payload.content_type)
-
-
-def _is_raw(binding: Binding) -> bool:
-    return binding.raw_body or not binding.takes_body
-
-
-def _is_cheap(binding: Binding, payload: Payload) -> bool:
+def _is_cheap(payload: Payload) -> bool:
     """Whether reading takes no more than a few milliseconds."""
-    if _is_form(binding, payload):
-        return len(payload.data) <= _CHEAP_FORM_BYTES and _values(binding, payload) <= _CHEAP_VALUES
-    if _is_raw(binding):
-        return len(payload.data) <= _CHEAP_RAW_BYTES
-    return len(payload.data) <= _CHEAP_JSON_BYTES and _values(binding, payload) <= _CHEAP_VALUES
+    bound = _CHEAP_FORM_BYTES if is_multipart(payload.content_type) else _CHEAP_JSON_BYTES
+    return len(payload.data) <= bound and _values(payload) <= _CHEAP_VALUES
 
 
-def _values(binding: Binding, payload: Payload) -> int:
+def _has_few_parts(payload: Payload) -> bool:
+    """Whether it is a form that is long for its files alone, which are copied in one go."""
+    return is_multipart(payload.content_type) and _values(payload) <= _CHEAP_VALUES
+
+
+def _values(payload: Payload) -> int:
     """At most so many values are in a body, counted without reading it."""
-    if not _is_form(binding, payload):
+    if not is_multipart(payload.content_type):
         return values_at_most(payload.data)
     return sum(values_at_most(section) for section in json_sections(payload.data))
 
 
 def _read(binding: Binding, variables: dict[str, str], query: Query, payload: Payload) -> Read:
-    make = build_from_form if _is_form(binding, payload) else build
+    is_form = binding.takes_body and is_multipart(payload.content_type)
+    make = build_from_form if is_form else build
     message = make(binding, variables, query, payload)
     return Read(message.SerializeToString(), place_of(message))
 
@@ -134,10 +153,14 @@ def _end_with_gateway() -> None:
     os._exit(0)
 
 
-def _read_elsewhere(number: int, variables: dict[str, str], query: Query, payload: Payload) -> Read | Refusal:
+def _read_numbered(number: int, variables: dict[str, str], query: Query, payload: Payload) -> Read:
+    return _read(_bindings[number], variables, query, payload)
+
+
+def _try(function: Callable[[Payload], T], payload: Payload) -> T | _Refusal:
     try:
-        return _read(_bindings[number], variables, query, payload)
+        return function(payload)
     except HttpError as refused:
-        return refused.http_status, refused.status.SerializeToString(), refused.headers
+        return _Refusal(refused.http_status, refused.status.SerializeToString(), refused.headers)
     finally:
         heap.trim()

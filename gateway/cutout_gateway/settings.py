@@ -1,5 +1,6 @@
 """Every setting of the gateway; each is used. Flag > environment (`CUTOUT_GATEWAY_*`) > YAML file > default."""
 
+import re
 from typing import Literal, Self
 
 from cutout_common.address import check
@@ -64,6 +65,12 @@ class GatewaySettings(Config):
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on a body that is passed on in pieces.")
     cors_origins: tuple[str, ...] = Field((), description="Origins whose pages may call; '*' is every one. None: off.")
 
+    compat: tuple[str, ...] = Field(
+        (),
+        description="Interfaces of other systems to speak as well, for their clients: segmentation-app, paligemma-api, "
+        "generate-analyze, sagemaker, perceptra-seg. NAME=/PREFIX puts a prefix before its paths. None: off.",
+    )
+
     metrics: bool = Field(True, description="Answer Prometheus at /metrics.")
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
@@ -80,6 +87,14 @@ class GatewaySettings(Config):
             if origin != "*" and origin != "{0.scheme}://{0.netloc}".format(URL(origin)):
                 raise ValueError(f"expected '*' or scheme://host[:port], got {origin!r}")
         return origins
+
+    @field_validator("compat")
+    @classmethod
+    def _prefixes_only(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            if not re.fullmatch(r"[a-z-]+(=(/[A-Za-z0-9._~-]+)+)?", entry):
+                raise ValueError(f"expected NAME or NAME=/PREFIX, got {entry!r}")
+        return entries
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

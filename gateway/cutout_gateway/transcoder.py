@@ -9,15 +9,13 @@ from cutout_common import channels, routing
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
 
 from cutout_gateway import calls
 from cutout_gateway.body import Body
+from cutout_gateway.endpoint import Asked, Endpoint
 from cutout_gateway.errors import HttpError, from_rpc
-from cutout_gateway.headers import from_metadata, late, timeout_s, to_metadata
-from cutout_gateway.in_hand import InHand, client_of
-from cutout_gateway.link import Link
+from cutout_gateway.headers import from_metadata, late
+from cutout_gateway.in_hand import InHand
 from cutout_gateway.multipart import is_multipart
 from cutout_gateway.reply import Reply
 from cutout_gateway.request_reader import Read, RequestReader
@@ -38,76 +36,50 @@ from cutout_gateway.transcode import (
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request on its way: what it means, and where its body comes from and its answer goes."""
+    """A request, and what it means by the contract."""
 
+    asked: Asked
     binding: Binding
     variables: dict[str, str]
     query: list[tuple[str, str]]
-    headers: Headers
-    body: Body
-    reply: Reply
-    request_id: str
-    client: str
-    head: bool
+
+    @property
+    def body(self) -> Body:
+        """Where its body comes from."""
+        return self.asked.body
+
+    @property
+    def reply(self) -> Reply:
+        """Where its answer goes."""
+        return self.asked.reply
 
 
-class Transcoder:
+class Transcoder(Endpoint):
     """Answers HTTP requests by calls to the server."""
 
     def __init__(
         self, settings: GatewaySettings, routes: Routes, reader: RequestReader, pool: DescriptorPool, in_hand: InHand
     ) -> None:
-        self._settings = settings
+        super().__init__(settings, pool, in_hand)
         self._routes = routes
         self._reader = reader
-        self._pool = pool
-        self._in_hand = in_hand
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; `scope["state"]` has the link and the request id, and gets the route for the log."""
-        state: dict[str, Any] = scope["state"]
-        headers = Headers(scope=scope)
-        with self._in_hand.of(client_of(headers, state["client"])) as (arriving, leaving):
-            body = Body(headers, receive, self._settings.min_body_bytes_per_s, arriving)
-            await self._answer(scope, headers, body, Reply(send, body, leaving))
-
-    async def _answer(self, scope: Scope, headers: Headers, body: Body, reply: Reply) -> None:
-        state: dict[str, Any] = scope["state"]
-        try:
-            path = scope["raw_path"].decode("latin-1")
-            binding, variables = self._routes.match(scope["method"], path)
-            state["route"] = binding.template.text
-            query = parse_query(scope["query_string"].decode("latin-1"))
-            head = scope["method"] == "HEAD"
-            exchange = Exchange(
-                binding, variables, query, headers, body, reply, state["request_id"], state["client"], head
-            )
-            await self._serve(state["link"], exchange)
-        except HttpError as failure:
-            if not reply.started:  # Otherwise the connection breaks, so that nobody takes the part for the whole.
-                await reply.error(failure, self._pool, state["request_id"])
-        except grpc.aio.AioRpcError as failure:
-            metadata = [*(failure.initial_metadata() or ()), *(failure.trailing_metadata() or ())]
-            error = from_rpc(failure, late(headers, self._settings.default_timeout_s))
-            error.headers.update(from_metadata(metadata))
-            await reply.error(error, self._pool, state["request_id"])
-
-    async def _serve(self, link: Link, exchange: Exchange) -> None:
-        rpc = exchange.binding.rpc
-        metadata = to_metadata(exchange.headers, exchange.request_id, exchange.client)
-        seconds = timeout_s(exchange.headers, self._settings.default_timeout_s)
+    async def _serve(self, asked: Asked) -> None:
+        scope = asked.scope
+        path = scope["raw_path"].decode("latin-1")
+        binding, variables = self._routes.match(scope["method"], path)
+        scope["state"]["route"] = binding.template.text
+        exchange = Exchange(asked, binding, variables, parse_query(scope["query_string"].decode("latin-1")))
+        rpc, terms = binding.rpc, self._terms(asked)
+        metadata, seconds = terms
         if rpc.client_streaming:
             place = routing.somewhere()
-            call = calls.start(link.channel, rpc, [*metadata, *place.metadata, channels.ASK_FIRST], seconds, None)
+            call = calls.start(asked.link.channel, rpc, [*metadata, *place.metadata, channels.ASK_FIRST], seconds, None)
             tender = self._upload(call, exchange)
         else:
-            if exchange.body.is_long:
-                asking = calls.ask(link.channel, rpc, metadata, seconds)
-                request = await calls.unless_refused(asking, lambda: self._request(exchange))
-            else:
-                request = await self._request(exchange)
-            call = calls.start(link.channel, rpc, [*metadata, *request.place.metadata], seconds, request.data)
-            tender = exchange.body.gone()
+            request = await self._read(asked, rpc, terms, lambda: self._request(exchange))
+            call = calls.start(asked.link.channel, rpc, [*metadata, *request.place.metadata], seconds, request.data)
+            tender = asked.body.gone()
         async with calls.tended(call, tender):
             await (self._stream(call, exchange) if rpc.server_streaming else self._unary(call, exchange))
 
@@ -159,7 +131,7 @@ class Transcoder:
         first = GetMessageClass(binding.rpc.output)() if message is grpc.aio.EOF else message
         content_type = render(binding, first, self._pool).content_type if raw else NDJSON
         await reply.begin(200, content_type, from_metadata(await call.initial_metadata()))
-        if exchange.head:
+        if exchange.asked.head:
             await reply.end()
             return
         try:
@@ -171,9 +143,9 @@ class Transcoder:
         except (grpc.aio.AioRpcError, HttpError) as failure:
             if raw:
                 return  # without an end: the connection breaks, so that nobody takes the part for the whole
-            late_text = late(exchange.headers, self._settings.default_timeout_s)
+            late_text = late(exchange.asked.headers, self._settings.default_timeout_s)
             error = failure if isinstance(failure, HttpError) else from_rpc(failure, late_text)
-            await reply.piece(error_line(error.status, self._pool, exchange.request_id))
+            await reply.piece(error_line(error.status, self._pool, exchange.asked.request_id))
         await reply.end()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import os
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 from cutout_common import forwarded
 from cutout_common.distribution import install_hint
 
-from cutout_client.cli import console
+from cutout_client.cli import console, sagemaker
 
 PROGRAMS = {"server": "cutout_server", "gateway": "cutout_gateway"}
 EXTRAS = {"server": "builtin", "gateway": "gateway"}
@@ -34,13 +35,16 @@ def add_to(commands: Any) -> None:
     serve = commands.add_parser(
         "serve",
         help="run the server with its metrics, and the REST gateway",
-        usage="cutout serve [--only server|gateway] [--gateway-FLAG VALUE ...] [FLAG ...]",
+        usage="cutout serve [--only server|gateway] [--sagemaker] [--gateway-FLAG VALUE ...] [FLAG ...]",
         description="Runs the gRPC server with its metrics, and the REST gateway, until SIGTERM or Ctrl-C; a second "
         "one does not wait for accepted work. Every other FLAG is the server's (the gateway's with --only gateway), "
         "such as --port 50051 or --config FILE; `cutout config` shows what there is to set. With --gateway- before "
         "it, a FLAG is the gateway's, such as --gateway-port 8081 or --gateway-config FILE: `cutout config gateway`.",
     )
     serve.add_argument("--only", choices=PROGRAMS, help="run one of the two")
+    serve.add_argument(
+        "--sagemaker", action="store_true", help="as a SageMaker container: /ping, /invocations, its port and variables"
+    )
     serve.add_argument("--log-format", metavar="FORMAT", help="json or console, of both")
     serve.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error, of both")
     serve.set_defaults(run=run_serve, takes_others=True)
@@ -66,7 +70,9 @@ def run_config(args: argparse.Namespace) -> int:
 def run_serve(args: argparse.Namespace) -> int:
     """Runs the programs until a signal or until one of them ends; 0 only after a signal and a clean end."""
     logs = _flags(args, log_format="log-format", log_level="log-level")
-    gateway, others = _split(args.others)
+    if args.sagemaker:
+        os.environ.update(sagemaker.environment(os.environ))
+    gateway, others = split(sagemaker.flags(args.others) if args.sagemaker else args.others)
     if args.only == "server" and gateway:
         args.parser.error("--gateway-... has no use with --only server")
     for program in [args.only] if args.only else PROGRAMS:
@@ -84,7 +90,7 @@ def run_serve(args: argparse.Namespace) -> int:
     return asyncio.run(_supervise(commands))
 
 
-def _split(flags: Sequence[str]) -> tuple[list[str], list[str]]:
+def split(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     """The gateway's flags, without the prefix that says so, and all others. A flag's value may be the next word."""
     gateway: list[str] = []
     others: list[str] = []

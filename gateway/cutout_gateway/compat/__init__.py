@@ -1,0 +1,87 @@
+"""Interfaces of neighbouring systems, for their clients to go on with this server; off until a setting names them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from cutout_common.config import ConfigError
+from google.protobuf.descriptor_pool import DescriptorPool
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import Scope
+
+from cutout_gateway.compat import generate_analyze, paligemma_api, perceptra_seg, sagemaker, segmentation_app
+from cutout_gateway.compat.endpoint import CompatEndpoint
+from cutout_gateway.compat.interface import Interface
+from cutout_gateway.compat.interface import Route as InterfaceRoute
+from cutout_gateway.descriptors import Contract
+from cutout_gateway.in_hand import InHand
+from cutout_gateway.request_reader import RequestReader
+from cutout_gateway.routes import Routes
+from cutout_gateway.settings import GatewaySettings
+
+MODULES = (segmentation_app, paligemma_api, generate_analyze, sagemaker, perceptra_seg)
+INTERFACES: Mapping[str, Interface] = {module.INTERFACE.name: module.INTERFACE for module in MODULES}
+ROOT = "/"
+
+
+class CompatRoute(Route):
+    """A path of a neighbour's. Where it is that of the page, browsers get the page, all others the answer."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a request is for it."""
+        if self.path == ROOT and "text/html" in Headers(scope=scope).get("accept", ""):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+def routes(
+    settings: GatewaySettings,
+    contract: Contract,
+    own: tuple[Routes, Sequence[BaseRoute]],
+    reader: RequestReader,
+    pool: DescriptorPool,
+    in_hand: InHand,
+) -> list[CompatRoute]:
+    """The paths of the interfaces that the setting `compat` names.
+
+    Args:
+        settings: The gateway's.
+        contract: What the server speaks.
+        own: The gateway's own paths, by the contract and beside it.
+        reader: Reads bodies.
+        pool: Knows the errors' details.
+        in_hand: Bounds bodies and answers.
+
+    Raises:
+        ConfigError: An interface is unknown, or two of them, or one and the gateway itself, have one path.
+    """
+    rpcs = {rpc.full_name: rpc for rpc in contract.rpcs}
+    taken: dict[str, str] = {}
+    made: list[CompatRoute] = []
+    for interface, route, path in _named(settings.compat):
+        other = taken.setdefault(path, interface.name)
+        if other != interface.name:
+            prefixed = f"{interface.name}=/{interface.name.partition('-')[0]}"
+            raise ConfigError(f"compat: {other} and {interface.name} both have {path}; give one a prefix: {prefixed}")
+        if _is_own(path, *own):
+            raise ConfigError(
+                f"compat: {interface.name} would have {path}, which is the gateway's own; give another prefix"
+            )
+        endpoint = CompatEndpoint(interface, route, path, rpcs, reader, settings, pool, in_hand)
+        made.append(CompatRoute(path, endpoint))
+    return made
+
+
+def _named(entries: Iterable[str]) -> Iterator[tuple[Interface, InterfaceRoute, str]]:
+    for entry in entries:
+        name, _, prefix = entry.partition("=")
+        if name not in INTERFACES:
+            raise ConfigError(f"compat: expected {', '.join(INTERFACES)}, each with =/PREFIX or without, got {entry!r}")
+        for route in INTERFACES[name].routes:
+            yield INTERFACES[name], route, prefix + route.path
+
+
+def _is_own(path: str, bindings: Routes, pages: Sequence[BaseRoute]) -> bool:
+    mounts = tuple(f"{page.path}/" for page in pages if isinstance(page, Mount))
+    paths = {page.path for page in pages if isinstance(page, Route)} - {ROOT}
+    by_contract = any(binding.template.match(path) is not None for binding in bindings.bindings)
+    return by_contract or path in paths or path.startswith(mounts)

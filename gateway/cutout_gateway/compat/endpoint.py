@@ -1,0 +1,131 @@
+"""The ASGI endpoint of one path of a neighbouring interface."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from cutout_common.status import summary, unpack
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from cutout_gateway import calls
+from cutout_gateway.compat.interface import READY, Ask, Interface, Route
+from cutout_gateway.descriptors import Rpc
+from cutout_gateway.endpoint import Asked, Endpoint
+from cutout_gateway.errors import HttpError, error, invalid, method_not_allowed
+from cutout_gateway.headers import from_metadata
+from cutout_gateway.in_hand import InHand
+from cutout_gateway.probes import SERVING, serving_status
+from cutout_gateway.request_reader import RequestReader
+from cutout_gateway.settings import GatewaySettings
+from cutout_gateway.transcode import JSON, Payload, dumps
+
+# Of a picture while it is drawn upon: its pixels, those drawn on, and those cut out.
+_BYTES_PER_PIXEL = 9
+
+
+class CompatEndpoint(Endpoint):
+    """Reads a request as the neighbour documents it, makes our call, and answers as the neighbour does."""
+
+    def __init__(
+        self,
+        interface: Interface,
+        route: Route,
+        path: str,
+        rpcs: Mapping[str, Rpc],
+        reader: RequestReader,
+        settings: GatewaySettings,
+        pool: DescriptorPool,
+        in_hand: InHand,
+    ) -> None:
+        super().__init__(settings, pool, in_hand)
+        self._interface = interface
+        self._route = route
+        self._path = path
+        self._rpcs = rpcs
+        self._reader = reader
+
+    async def _serve(self, asked: Asked) -> None:
+        scope = asked.scope
+        scope["state"]["route"] = self._path
+        methods = {"GET", "HEAD"} if self._route.method == "GET" else {self._route.method}
+        if scope["method"] not in methods:
+            raise method_not_allowed(self._path, sorted(methods))
+        if scope["query_string"]:
+            raise invalid("query", "expected none here")
+        ask = await self._read(asked, self._rpcs[self._route.admits], self._terms(asked), lambda: self._ask(asked))
+        try:
+            await self._answer(asked, ask)
+        except grpc.aio.AioRpcError as failure:
+            raise _renamed(self._from_rpc(asked, failure), ask.names) from None
+
+    async def _ask(self, asked: Asked) -> Ask:
+        payload = Payload(await asked.body.read(self._settings.max_body_bytes), asked.body.content_type)
+        if self._route.method != "GET":
+            return await self._reader.call(self._route.read, payload)
+        if payload.data:
+            raise invalid("body", "this route takes none")
+        return self._route.read(payload)
+
+    async def _answer(self, asked: Asked, ask: Ask) -> None:
+        response, headers = None, list[tuple[str, str]]()
+        if ask.call == READY:
+            await self._check_ready(asked)
+        elif ask.call:
+            metadata, seconds = self._terms(asked)
+            metadata = [*metadata, *ask.request.place.metadata]
+            call = calls.start(asked.link.channel, self._rpcs[ask.call], metadata, seconds, ask.request.data)
+            async with calls.tended(call, asked.body.gone()):
+                response = await call
+                headers = from_metadata([*await call.initial_metadata(), *await call.trailing_metadata()])
+            await asked.reply.hold(response.ByteSize() + _unpacked(response, ask), patient=False)
+        data = await asyncio.to_thread(_write, ask, response, asked.request_id)
+        del response
+        await asked.reply.whole(200, data, JSON, headers)
+
+    async def _check_ready(self, asked: Asked) -> None:
+        status = await serving_status(asked.link, self._settings.ready_timeout_s)
+        if status != SERVING:
+            message = f"the server is not ready: {status}"
+            raise error(503, grpc.StatusCode.UNAVAILABLE, message, reason="SERVER_NOT_READY", retry_after_s=1.0)
+
+    async def _refuse(self, asked: Asked, failure: HttpError) -> None:
+        details = unpack(failure.status)
+        status = self._interface.status(failure.http_status, asked.headers)
+        violations = [(each.field, each.description) for each in details.violations]
+        body = self._interface.error(status, failure.status.message, violations)
+        await asked.reply.whole(status, dumps(body), JSON, failure.headers.items())
+
+
+def _write(ask: Ask, response: Any, request_id: str) -> bytes:
+    return dumps(ask.answer(response, request_id))
+
+
+def _unpacked(response: Any, ask: Ask) -> int:
+    """Bytes of the picture while the answer is made."""
+    image = response.segmentation.image if ask.decodes else None
+    return _BYTES_PER_PIXEL * image.width * image.height if image else 0
+
+
+def _renamed(failure: HttpError, names: Mapping[str, str]) -> HttpError:
+    """The same with the neighbour's names of the fields that are wrong."""
+    details = unpack(failure.status)
+    if not details.violations or not names:
+        return failure
+    violations = [type(each)(_rename(each.field, names), each.description) for each in details.violations]
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    return error(
+        failure.http_status,
+        code,
+        summary(violations),
+        reason=details.reason,
+        violations=violations,
+        headers=failure.headers,
+    )
+
+
+def _rename(field: str, names: Mapping[str, str]) -> str:
+    """The longest name that is the field or stands before a dot or a bracket of it is replaced."""
+    fitting = [name for name in names if field == name or field.startswith((f"{name}.", f"{name}["))]
+    longest = max(fitting, key=len, default="")
+    return names[longest] + field[len(longest) :] if longest else field

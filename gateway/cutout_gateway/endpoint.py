@@ -1,0 +1,100 @@
+"""What the ASGI endpoints that call the server have in common: bounds, keys before long bodies, one form of errors."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from cutout_gateway import calls
+from cutout_gateway.body import Body
+from cutout_gateway.descriptors import Rpc
+from cutout_gateway.errors import HttpError, from_rpc
+from cutout_gateway.headers import Metadata, from_metadata, late, timeout_s, to_metadata
+from cutout_gateway.in_hand import InHand, client_of
+from cutout_gateway.link import Link
+from cutout_gateway.reply import Reply
+from cutout_gateway.settings import GatewaySettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request on its way: what it says, where its body comes from, and where its answer goes."""
+
+    scope: Scope
+    headers: Headers
+    body: Body
+    reply: Reply
+
+    @property
+    def link(self) -> Link:
+        """To the server."""
+        link: Link = self.scope["state"]["link"]
+        return link
+
+    @property
+    def request_id(self) -> str:
+        """The id under which the logs have it."""
+        request_id: str = self.scope["state"]["request_id"]
+        return request_id
+
+    @property
+    def head(self) -> bool:
+        """Whether only the headers of the answer are wanted."""
+        return bool(self.scope["method"] == "HEAD")
+
+
+class Endpoint:
+    """Answers requests; what a subclass serves and how it refuses are its own."""
+
+    def __init__(self, settings: GatewaySettings, pool: DescriptorPool, in_hand: InHand) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._in_hand = in_hand
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; `scope["state"]` has the link and the request id, and gets the route for the log."""
+        headers = Headers(scope=scope)
+        with self._in_hand.of(client_of(headers, scope["state"]["client"])) as (arriving, leaving):
+            body = Body(headers, receive, self._settings.min_body_bytes_per_s, arriving)
+            asked = Asked(scope, headers, body, Reply(send, body, leaving))
+            try:
+                await self._serve(asked)
+            except HttpError as failure:
+                if (
+                    not asked.reply.started
+                ):  # Otherwise the connection breaks, so that nobody takes the part for the whole.
+                    await self._refuse(asked, failure)
+            except grpc.aio.AioRpcError as failure:
+                await self._refuse(asked, self._from_rpc(asked, failure))
+
+    async def _serve(self, asked: Asked) -> None:
+        raise NotImplementedError
+
+    async def _refuse(self, asked: Asked, failure: HttpError) -> None:
+        await asked.reply.error(failure, self._pool, asked.request_id)
+
+    def _terms(self, asked: Asked) -> tuple[Metadata, float]:
+        """The metadata of the calls that a request makes, and the seconds that they may take."""
+        metadata = to_metadata(asked.headers, asked.request_id, asked.scope["state"]["client"])
+        return metadata, timeout_s(asked.headers, self._settings.default_timeout_s)
+
+    @staticmethod
+    async def _read(
+        asked: Asked, rpc: Rpc, terms: tuple[Metadata, float], read: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """What is read of a body; of a long one once the server has let its caller in."""
+        if not asked.body.is_long:
+            return await read()
+        return await calls.unless_refused(calls.ask(asked.link.channel, rpc, *terms), read)
+
+    def _from_rpc(self, asked: Asked, failure: grpc.aio.AioRpcError) -> HttpError:
+        metadata = [*(failure.initial_metadata() or ()), *(failure.trailing_metadata() or ())]
+        error = from_rpc(failure, late(asked.headers, self._settings.default_timeout_s))
+        error.headers.update(from_metadata(metadata))
+        return error
