@@ -100,7 +100,7 @@ def test_a_clean_checkout_builds_a_whole_wheel(tmp_path: Path):
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == PACKAGES
     stubs = {Path(name).name for name in names if name.startswith("cutout/v1/")}
     assert stubs >= {"segmentation_service_pb2.py", "segmentation_service_pb2.pyi", "segmentation_service_pb2_grpc.py"}
-    assert "descriptors.binpb" in stubs
+    assert {"descriptors.binpb", "mask.proto"} < stubs
     assert {"cutout_server/models/builtin/network.onnx", "cutout_gateway/page/index.html"} < set(names)
     assert {name.split("/")[-1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
     site = str(tmp_path / "site")
