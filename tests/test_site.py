@@ -59,6 +59,8 @@ def test_every_document_is_a_page(site: dict[str, Loaded]):
     """Those of docs, and those of the repository that a reader looks for."""
     docs = {str(path.relative_to(ROOT / "docs").with_suffix(".html")) for path in (ROOT / "docs").rglob("*.md")}
     assert docs | {"index.html", "changelog.html", "contributing.html", "benchmarks.html"} <= set(site)
+    named = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert len(named) == len(set(named)), "a page is named twice"
 
 
 def test_the_reference_has_the_whole_contract(site: dict[str, Loaded]):
