@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -36,6 +37,15 @@ MIN_PAUSE_S = 0.05
 
 Pem = bytes | str | PathLike[str]
 ChannelOptions = Sequence[tuple[str, Any]]
+
+
+def _trace() -> tuple[tuple[str, str], ...]:
+    """The application's own span, for the server's to be below it; nothing is imported for it."""
+    opentelemetry: Any = sys.modules.get("opentelemetry.trace")
+    span = opentelemetry and opentelemetry.get_current_span().get_span_context()
+    if not span or not span.is_valid:
+        return ()
+    return (("traceparent", f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"),)
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,8 @@ class Connection:
         if request_id and not request_ids.is_usable(request_id):
             raise ValueError(f"request_id must be {request_ids.EXPECTED}, not {request_id!r}")
         request_id = request_id or request_ids.new()
-        metadata = ((request_ids.HEADER, request_id), *((("x-api-key", self.api_key),) if self.api_key else ()))
+        key = (("x-api-key", self.api_key),) if self.api_key else ()
+        metadata = ((request_ids.HEADER, request_id), *key, *_trace())
         call = Call(self, request_id, metadata, limit, is_own=timeout_s is not None)
         call.expires = time.monotonic() + (limit or 0)
         return call

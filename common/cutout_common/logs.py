@@ -8,6 +8,7 @@ from typing import Literal, TextIO, cast
 
 import structlog
 
+from cutout_common import traces
 from cutout_common.log_writer import LogWriter
 
 _writers: list[LogWriter] = []
@@ -47,6 +48,12 @@ def configure(form: Literal["json", "console"], level: str) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(processors=[without_meta, *last], foreign_pre_chain=shared)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, least), force=True)
+
+
+def bind_trace(traceparent: str) -> None:
+    """Has every further line of this task tell the trace's id, if there is one."""
+    if trace_id := traces.trace_id(traceparent):
+        structlog.contextvars.bind_contextvars(trace_id=trace_id)
 
 
 def dropped() -> int:

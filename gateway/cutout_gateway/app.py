@@ -1,9 +1,11 @@
 """The composition root: settings and contracts in, an ASGI application out."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from cutout_common.traces import tracer_of
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -56,6 +58,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
                 yield {"link": link}
         finally:
             reader.close()
+            await asyncio.to_thread(tracer.close)
 
     async def openapi(request: Request) -> JSONResponse:
         del request
@@ -70,6 +73,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         return JSONResponse(body, answer.http_status, answer.headers)
 
     in_hand, metrics = InHand(settings), Metrics()
+    tracer = tracer_of("cutout-gateway", settings.trace_endpoint, settings.trace_share)
     for what, allowance in ("bodies", in_hand.bodies), ("answers", in_hand.answers):
         metrics.bytes_in_hand(what, allowance)
     pages = [
@@ -82,7 +86,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     ]
     spoken = compat.routes(settings, contract, (routes, pages), reader, pool, in_hand)
     pages = [*spoken, *pages]
-    observe = Middleware(Observe, settings=settings, pool=pool, pages=pages, metrics=metrics)
+    observe = Middleware(Observe, settings=settings, pool=pool, pages=pages, metrics=metrics, tracer=tracer)
     origins = settings.cors_origins
     cors = [Middleware(Cors, origins=origins, pool=pool)] if origins else []
     app = Starlette(

@@ -81,7 +81,8 @@ class Endpoint:
 
     def _terms(self, asked: Asked) -> tuple[Metadata, float]:
         """The metadata of the calls that a request makes, and the seconds that they may take."""
-        metadata = to_metadata(asked.headers, asked.request_id, asked.scope["state"]["client"])
+        state = asked.scope["state"]
+        metadata = to_metadata(asked.headers, asked.request_id, state["client"], state["span"].traceparent)
         return metadata, timeout_s(asked.headers, self._settings.default_timeout_s)
 
     @staticmethod

@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Iterable
 
-from cutout_common import channels, forwarded, request_ids, routing
+from cutout_common import channels, forwarded, request_ids, routing, traces
 from starlette.datastructures import Headers
 
 from cutout_gateway.errors import DETAILS_KEY, invalid
@@ -25,7 +25,7 @@ RESERVED = frozenset(
         routing.KEY,
     }
 )
-PASSED = ("authorization", "x-api-key", "traceparent", "tracestate")
+PASSED = ("authorization", "x-api-key", "tracestate")
 
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -64,7 +64,7 @@ def late(headers: Headers, default_s: float) -> str:
     return f"no answer came within {default_s:g} s, the time of requests without Grpc-Timeout"
 
 
-def to_metadata(headers: Headers, call_id: str, client: str) -> Metadata:
+def to_metadata(headers: Headers, call_id: str, client: str, traceparent: str) -> Metadata:
     """What the server is told: credentials, trace, request id, the caller's address, and every `Grpc-Metadata-*`.
 
     Raises:
@@ -73,6 +73,8 @@ def to_metadata(headers: Headers, call_id: str, client: str) -> Metadata:
     metadata: Metadata = [(request_ids.HEADER, call_id)]
     if client:
         metadata.append((forwarded.X_FORWARDED_FOR, client))
+    if traceparent:
+        metadata.append((traces.HEADER, _checked(traces.HEADER, traceparent)))
     for name, value in headers.items():
         if name in PASSED:
             metadata.append((name, _checked(name, value)))

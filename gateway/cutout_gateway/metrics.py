@@ -1,10 +1,9 @@
 """Prometheus metrics of the gateway. Every label has a bounded set of values: known methods, routes, statuses."""
 
-from cutout_common import logs
+from cutout_common import logs, traces
 from cutout_common.allowance import Allowance
 from cutout_common.distribution import build
 from prometheus_client import (
-    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -13,8 +12,8 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
-    generate_latest,
 )
+from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -58,7 +57,9 @@ class Metrics:
         """Adds bytes that are bounded, read at each scrape."""
         self._bytes.labels(what).set_function(lambda: allowance.in_use)
 
-    def finished(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
+    def finished(
+        self, method: str, route: str, status: int, seconds: float, received: int, sent: int, traceparent: str
+    ) -> None:
         """Counts a request.
 
         Args:
@@ -68,14 +69,16 @@ class Metrics:
             seconds: From its headers to the end of its answer.
             received: Bytes of its body.
             sent: Bytes of the answer's body.
+            traceparent: Of its span, or its client's.
         """
         labels = (method if method in METHODS else "other", route or "none")
         self._requests.labels(*labels, str(status)).inc()
-        self._seconds.labels(*labels).observe(seconds)
+        trace_id = traces.sampled_id(traceparent)
+        self._seconds.labels(*labels).observe(seconds, {"trace_id": trace_id} if trace_id else None)
         self._received.labels(*labels).inc(received)
         self._sent.labels(*labels).inc(sent)
 
     async def page(self, request: Request) -> Response:
-        """What Prometheus scrapes."""
-        del request
-        return Response(generate_latest(self.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        """What Prometheus scrapes; exemplars with it where OpenMetrics is asked for."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self.registry), headers={"content-type": content_type})

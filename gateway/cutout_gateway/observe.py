@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from cutout_common import forwarded, request_ids
+from cutout_common import forwarded, logs, request_ids, traces
 from google.protobuf.descriptor_pool import DescriptorPool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Mount, Route
@@ -21,13 +21,14 @@ from cutout_gateway.settings import GatewaySettings
 
 log = structlog.get_logger("cutout_gateway")
 OK = 200
+INTERNAL = 500
 CLIENT_CLOSED_REQUEST = 499
 # Asked every few seconds, for as long as all is well.
 PROBES = frozenset({"/healthz", "/readyz", metrics.PATH})
 
 
 class Observe:
-    """Middleware; puts `request_id` and `client`, the address that the request comes from, into `scope["state"]`.
+    """Middleware; puts `request_id`, `client` (the address that it comes from) and `span` into `scope["state"]`.
 
     From there it reads `route`, if it is not one of `pages`.
     """
@@ -39,11 +40,13 @@ class Observe:
         pool: DescriptorPool,
         pages: Sequence[BaseRoute],
         metrics: Metrics,
+        tracer: traces.Tracer,
     ) -> None:
         self._app = app
         self._settings = settings
         self._pool = pool
         self._metrics = metrics
+        self._tracer = tracer
         self._paths = frozenset(page.path for page in pages if isinstance(page, Route))
         self._folders = tuple(page.path for page in pages if isinstance(page, Mount))
 
@@ -57,6 +60,7 @@ class Observe:
         state = scope.setdefault("state", {})
         state["request_id"] = call_id
         state["client"] = self._client(scope, headers)
+        span = state["span"] = self._begin(scope, headers)
         began = time.perf_counter()
         status = received = sent = 0
 
@@ -90,7 +94,14 @@ class Observe:
             seconds = time.perf_counter() - began
             route = state.get("route") or self._page(scope["path"])
             self._metrics.in_hand.dec()
-            self._metrics.finished(scope["method"], route, status, seconds, received, sent)
+            self._metrics.finished(scope["method"], route, status, seconds, received, sent, span.traceparent)
+            span.end(
+                str(status) if status >= INTERNAL else "",
+                http__request__method=scope["method"],
+                http__route=route,
+                http__response__status_code=status,
+                cutout__request_id=call_id,
+            )
             write = log.debug if route in PROBES and status == OK else log.info
             write(
                 "request",
@@ -101,6 +112,14 @@ class Observe:
                 status=status,
                 ms=round(seconds * 1000, 1),
             )
+
+    def _begin(self, scope: Scope, headers: Headers) -> traces.Span:
+        traceparent = headers.get(traces.HEADER, "")
+        # What is asked every few seconds is no part of anybody's trace.
+        probed = scope["path"] in PROBES
+        span = traces.Untraced(traceparent) if probed else self._tracer.begin(scope["method"], traceparent)
+        logs.bind_trace(span.traceparent)
+        return span
 
     def _client(self, scope: Scope, headers: Headers) -> str:
         peer, _ = scope.get("client") or ("", 0)

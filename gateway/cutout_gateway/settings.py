@@ -3,6 +3,7 @@
 import re
 from typing import Literal, Self
 
+from cutout_common import traces
 from cutout_common.address import check
 from cutout_common.config import Config
 from cutout_common.forwarded import X_FORWARDED_FOR
@@ -72,8 +73,16 @@ class GatewaySettings(Config):
     )
 
     metrics: bool = Field(True, description="Answer Prometheus at /metrics.")
+    trace_endpoint: str = Field(
+        "", description="Collector of traces that speaks OTLP over gRPC, as http://host:4317; empty is off."
+    )
+    trace_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the requests that are traced, of those whose callers trace none."
+    )
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    _endpoint = field_validator("trace_endpoint")(traces.check_endpoint)
 
     @field_validator("server_address")
     @classmethod

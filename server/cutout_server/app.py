@@ -22,6 +22,7 @@ from cutout.v1 import (
 from cutout_common.allowance import Allowance
 from cutout_common.config import ConfigError
 from cutout_common.distribution import build
+from cutout_common.traces import tracer_of
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -119,6 +120,7 @@ class App:
         self._credentials = self._read_certificate()
         self._catalogue = Catalogue.of(settings)
         self._metrics = Metrics()
+        self._tracer = tracer_of("cutout-server", settings.trace_endpoint, settings.trace_share)
         self._auth = Auth(settings)
         self._drain = Drain()
         self._decoding = FairThreads(settings.imaging_threads, "decode", self._metrics)
@@ -272,6 +274,7 @@ class App:
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.shutdown)
             self._metrics_server.server_close()
+        await asyncio.to_thread(self._tracer.close)
         log.info("stopped")
 
     def _pool(self, device: str) -> DevicePool:
@@ -303,6 +306,7 @@ class App:
             self._auth,
             self._drain,
             (CallLog(), self._metrics),
+            self._tracer,
             trusted_proxies=settings.trusted_proxies,
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,

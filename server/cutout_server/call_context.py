@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from cutout_common import traces
+
 from cutout_server.callers.account import NOBODY, Account
 from cutout_server.errors import CutoutError, QuotaError
 
@@ -76,6 +78,7 @@ class Call:
         hold_answer: Waits for room for so many bytes of its answer.
         account: What the caller uses of the server.
         image_key: What load balancers go by, as it came; empty when it did not.
+        span: Its part of a trace.
     """
 
     request_id: str
@@ -87,6 +90,7 @@ class Call:
     hold_answer: Callable[[int], Awaitable[None]] = _unbounded
     account: Account = NOBODY
     image_key: str = ""
+    span: traces.Span = field(default_factory=traces.Untraced)
 
     @property
     def party(self) -> str:
@@ -126,7 +130,14 @@ def stage(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _current.get().stages.add(name, time.monotonic() - started)
+        spent(name, started)
+
+
+def spent(stage: str, began_s: float) -> None:
+    """Counts the time since then to a stage of the current call."""
+    call, now_s = _current.get(), time.monotonic()
+    call.stages.add(stage, now_s - began_s)
+    call.span.part(stage, began_s, now_s)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import grpc
 import structlog
-from cutout_common import channels, forwarded, request_ids, routing
+from cutout_common import channels, forwarded, logs, request_ids, routing, traces
 
 from cutout_server import call_context, handlers, messages
 from cutout_server.auth import Auth
@@ -35,6 +35,8 @@ log = structlog.get_logger()
 OURS = "/cutout.v1."
 # They live by their idle time instead of a deadline.
 SESSIONS = frozenset({"SegmentSession", "TrackObjects"})
+# Codes that are the server's fault.
+FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS})
 # Why a call was cancelled by a caller who only asked whether it is let in.
 ASKED = "ASKED"
 TYPES = {
@@ -70,6 +72,7 @@ class CallRecord:
         sent: Messages out.
         stages_ms: Where the time went.
         exceeded: How often each quota was exceeded.
+        traceparent: Of its span, or its caller's.
     """
 
     rpc: Rpc
@@ -83,6 +86,7 @@ class CallRecord:
     sent: int
     stages_ms: dict[str, float]
     exceeded: Mapping[str, int] = field(default_factory=dict)
+    traceparent: str = ""
 
 
 class CallObserver(Protocol):
@@ -103,6 +107,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         drain: Knows the calls inside.
         trusted_proxies: Networks of those who are believed when they say whom a call comes from.
         observers: Hear of every call of the contract's services.
+        tracer: Makes a span of each.
         default_deadline_s: Deadline of calls that bring none.
         max_deadline_s: Calls that bring a later one get this.
         bounds: What messages may take.
@@ -115,6 +120,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         auth: Auth,
         drain: Drain,
         observers: Sequence[CallObserver],
+        tracer: traces.Tracer,
         *,
         trusted_proxies: Sequence[forwarded.Network],
         default_deadline_s: float,
@@ -126,6 +132,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._auth = auth
         self._drain = drain
         self._observers = observers
+        self._tracer = tracer
         self._trusted_proxies = trusted_proxies
         self._default_deadline_s = default_deadline_s
         self._max_deadline_s = max_deadline_s
@@ -206,6 +213,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         exchange = Exchange(context, self._bounds)
         own_s = context.time_remaining()
         deadline_s = started_s + self._seconds(rpc, own_s)
+        span = self._tracer.begin(f"{rpc.service}/{rpc.method}", metadata.get(traces.HEADER, ""))
+        logs.bind_trace(span.traceparent)
         call = call_context.Call(
             request_id,
             call_context.ANONYMOUS,
@@ -213,6 +222,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             peer=self._peer(context),
             hold_answer=exchange.hold_answer,
             image_key=metadata.get(routing.KEY, ""),
+            span=span,
         )
         code, reason = grpc.StatusCode.OK, ""
         refused: CutoutError | None = None
@@ -259,9 +269,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 exchange.sent,
                 call.stages.ms,
                 call.stages.exceeded,
+                span.traceparent,
             )
             for observer in self._observers:
                 observer.finished(record)
+            _end(span, record)
         return refused
 
     @asynccontextmanager
@@ -302,6 +314,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 def _loop_time(deadline_s: float) -> float | None:
     """A deadline on the clock of time.monotonic, which is the loop's; None when there is none."""
     return None if deadline_s == float("inf") else deadline_s
+
+
+def _end(span: traces.Span, record: CallRecord) -> None:
+    span.end(
+        record.code.name if record.code in FAULTS else "",
+        rpc__system="grpc",
+        rpc__service=record.rpc.service,
+        rpc__method=record.rpc.method,
+        rpc__grpc__status_code=record.code.value[0],
+        cutout__request_id=record.request_id,
+        cutout__caller=record.caller,
+        cutout__reason=record.reason,
+    )
 
 
 class CallLog:

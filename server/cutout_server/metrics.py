@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
-from cutout_common import logs
+from cutout_common import logs, traces
 from cutout_common.distribution import build
 from prometheus_client import (
     CollectorRegistry,
@@ -126,9 +126,11 @@ class Metrics:
         self._handled.labels(*labels, record.code.name).inc()
         self._received.labels(*labels).inc(record.received)
         self._sent.labels(*labels).inc(record.sent)
-        self._handling.labels(*labels).observe(record.seconds)
+        trace_id = traces.sampled_id(record.traceparent)
+        exemplar = {"trace_id": trace_id} if trace_id else None
+        self._handling.labels(*labels).observe(record.seconds, exemplar)
         for stage, ms in record.stages_ms.items():
-            self._stage.labels(stage).observe(ms / 1000)
+            self._stage.labels(stage).observe(ms / 1000, exemplar)
         self._requests.labels(record.caller).inc()
         for quota, times in record.exceeded.items():
             self._exceeded.labels(record.caller, quota).inc(times)

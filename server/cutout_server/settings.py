@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import httpx
 from annotated_types import Len
-from cutout_common import channels
+from cutout_common import channels, traces
 from cutout_common.config import Config
 from pydantic import (
     BaseModel,
@@ -273,8 +273,16 @@ class Settings(Config):
     rewrite_api_key: SecretStr = Field(SecretStr(""), description="Key sent to it; none unless given.")
     rewrite_timeout_s: float = Field(5.0, gt=0, description="Time that it has before the plain phrases are used.")
 
+    trace_endpoint: str = Field(
+        "", description="Collector of traces that speaks OTLP over gRPC, as http://host:4317; empty is off."
+    )
+    trace_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the requests that are traced, of those whose callers trace none."
+    )
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    _endpoint = field_validator("trace_endpoint")(traces.check_endpoint)
 
     @model_validator(mode="before")
     @classmethod

@@ -196,10 +196,15 @@ class DevicePool:
                 if not job.done.cancelled():
                     job.done.exception()  # Seen, so that asyncio does not complain of several.
         # Each pass counts once, however many of the jobs went through it.
-        worked_s = sum(finished_s - started_s for started_s, finished_s in {(d.started_s, d.finished_s) for d in done})
-        stages = call_context.current().stages
-        stages.add(operation.stage, worked_s)
-        stages.add("queue", time.monotonic() - asked_s - worked_s)
+        passes = sorted({(each.started_s, each.finished_s) for each in done})
+        worked_s = sum(finished_s - started_s for started_s, finished_s in passes)
+        call = call_context.current()
+        call.stages.add(operation.stage, worked_s)
+        call.stages.add("queue", time.monotonic() - asked_s - worked_s)
+        if passes:
+            call.span.part("queue", asked_s, passes[0][0], device=self.device)
+        for started_s, finished_s in passes:
+            call.span.part(operation.stage, started_s, finished_s, device=self.device, model=spec.name)
         return [finished.answer for finished in done]
 
     async def load(self, spec: ModelSpec) -> None:

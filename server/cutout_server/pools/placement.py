@@ -75,7 +75,7 @@ class Slot:
         key = _key(spec, picture.key, operation)
         embedding, cached = await self.pool.embeddings.get(key, encode)
         if cached:
-            call_context.current().stages.add(operation.stage, time.monotonic() - started_s)
+            call_context.spent(operation.stage, started_s)
         return embedding, cached
 
     def step_back(self) -> None:

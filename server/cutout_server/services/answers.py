@@ -46,9 +46,8 @@ async def whole_or_cached(
     answer, cached = await cache.get(key, lambda: whole(segmentation, pinned, room))
     if not cached:
         return answer
-    stages = call_context.current().stages
-    stages.add("queue", time.monotonic() - asked_s)
-    return responses.cached(answer, stages)
+    call_context.spent("queue", asked_s)
+    return responses.cached(answer, call_context.current().stages)
 
 
 async def stream(
