@@ -201,6 +201,7 @@ def test_rectangles_become_polygons(bridge: TestClient, storage: ThreadingHTTPSe
         assert part["type"] == "polygonlabels"
         assert part["value"]["closed"]
         assert part["value"]["polygonlabels"] == ["defect"]
+        assert len(part["value"]["points"]) < 60  # of about 130 along the pixels' edges
         corners = [(x * WIDTH / 100, y * HEIGHT / 100) for x, y in part["value"]["points"]]
         PIL.ImageDraw.Draw(drawn).polygon(corners, fill=1)
     assert iou(np.asarray(drawn), DISC) > 0.9

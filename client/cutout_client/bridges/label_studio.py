@@ -34,16 +34,25 @@ class LabelStudioBackend:
         host: Where Label Studio is. Default: where it said so at setup.
         segmenter: Name of the model that cuts out. Default: the server's.
         detector: Name of the model that finds what words name. Default: the server's.
+        polygon_tolerance: How far polygons may leave the outline to have fewer vertices, in pixels.
     """
 
     def __init__(
-        self, client: Client, *, output: str = "auto", host: Host | None = None, segmenter: str = "", detector: str = ""
+        self,
+        client: Client,
+        *,
+        output: str = "auto",
+        host: Host | None = None,
+        segmenter: str = "",
+        detector: str = "",
+        polygon_tolerance: float = 1.0,
     ) -> None:
         self._client = client
         self._kinds = KINDS[output]
         self._host = host
         self._segmenter = segmenter
         self._detector = detector
+        self._polygons: Options = {"mask_formats": ["rle", "polygons"], "polygon_tolerance": polygon_tolerance}
         self._pictures = TaskPictures(client)
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
@@ -92,7 +101,7 @@ class LabelStudioBackend:
         return {"result": answers, "score": score, "model_version": ", ".join(result.models)}
 
     def _segment(self, stored: UploadedImage, gesture: "Gesture", target: Target) -> Segmentation:
-        options: Options = {"mask_formats": ["rle", "polygons"] if target.kind == POLYGON else ["rle"]}
+        options: Options = self._polygons if target.kind == POLYGON else {"mask_formats": ["rle"]}
         points = [(x * stored.width / 100, y * stored.height / 100, inside) for x, y, inside in gesture.points]
         boxes = [_in_pixels(box, stored) for box in gesture.boxes]
         if points:

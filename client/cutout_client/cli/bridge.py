@@ -25,6 +25,13 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=9090, help="to listen at (default: %(default)s)")
     parser.add_argument("--output", choices=KINDS, default="auto", help="where an interface has both (default: brush)")
+    parser.add_argument(
+        "--polygon-tolerance",
+        type=float,
+        default=1.0,
+        metavar="PIXELS",
+        help="fewer vertices, this far off at most (default: %(default)g)",
+    )
     parser.add_argument("--segmenter", "--model", default="", metavar="NAME", help="model that cuts out")
     parser.add_argument("--detector", default="", metavar="NAME", help="model that finds what words name")
     parser.add_argument(
@@ -53,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     url = args.label_studio_url
     host = Host(url, os.environ.get("LABEL_STUDIO_API_KEY", "")) if url else None
     with connection.connect(args) as client:
-        names = {"output": args.output, "segmenter": args.segmenter, "detector": args.detector}
+        names = {name: getattr(args, name) for name in ("output", "segmenter", "detector", "polygon_tolerance")}
         app = http.label_studio_app(LabelStudioBackend(client, host=host, **names), basic_auth=args.basic_auth)
         if client.health() != "serving":
             console.write_warning(f"the server at {args.server} takes no requests yet")
