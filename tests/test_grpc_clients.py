@@ -1,5 +1,6 @@
 """docs/grpc.md: its clients in other languages, built by its own commands and used against the real server."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -22,6 +23,7 @@ CLIENTS = {
     "C++": ("cpp/client.cc", ("g++", "pkg-config", "protoc", "grpc_cpp_plugin")),
     "Java": ("java/Client.java", ("javac", "protoc", "grpc_java_plugin")),
 }
+(CONTRACTS,) = [command for block in blocks(PAGE) for command in block.commands if "cutout protos" in command]
 INSTALLS = ("npm install ", "apt-get install ")
 
 
@@ -55,6 +57,18 @@ def test_what_the_page_installs_is_there_when_the_tests_run():
     assert set(named) <= needed
 
 
+def test_buf_needs_nothing_but_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Far from the repository, and by the page's own file, it makes stubs of all contracts."""
+    require("protoc", "apt-get install protobuf-compiler")
+    monkeypatch.setenv("PATH", f"{ROOT / 'node_modules/.bin'}:{os.environ['PATH']}")
+    require("buf", "npm install")
+    plugins, generate = section("Any other language")
+    (tmp_path / "buf.gen.yaml").write_text(plugins.text)
+    Reader(tmp_path, "", "").shell([CONTRACTS, *generate.commands])
+    made = {path.name for path in (tmp_path / "stubs").rglob("*.*")}
+    assert {"SegmentationService.cs", "segmentation_service_pb.rb", "Mask.cs", "mask_pb.rb"} <= made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("language", CLIENTS)
 def test_a_client_keeps_the_masks_that_python_gets(language: str, server: RunningServer, tmp_path: Path):
@@ -69,10 +83,9 @@ def test_a_client_keeps_the_masks_that_python_gets(language: str, server: Runnin
             require("grpc-js", "npm install")
         (tmp_path / "node_modules").symlink_to(ROOT / "node_modules")
     reader = Reader(tmp_path, server.address, "")
-    (contracts,) = [command for block in blocks(PAGE) for command in block.commands if "cutout protos" in command]
     build = [command for command in commands(language) if not command.startswith(INSTALLS)]
     refused = f"if {build[-1].removesuffix('cat')}zebra 2> refused.txt; then exit 1; fi"
-    said = reader.shell([contracts, *build, refused])
+    said = reader.shell([CONTRACTS, *build, refused])
     with Client(server.address) as client:
         (cat,) = client.segment_text(CAT, ["cat"])
     assert said.splitlines()[-1] == f"cat: {cat.area} pixels, mask-0.png"
