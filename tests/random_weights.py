@@ -16,12 +16,18 @@ def scattered(make: Callable[[], nn.Module], dtype: torch.dtype = torch.float32)
             model = make().eval().requires_grad_(requires_grad=False)
     finally:
         torch.set_default_dtype(torch.float32)
-    block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(1)).mul_(0.02).to(dtype)
-    for index, parameter in enumerate(model.parameters()):
-        shifted = block.roll(7919 * index)  # So that the layers differ.
-        for part in parameter.view(-1).split(len(block)):
-            part.copy_(shifted[: len(part)])
+    scatter(model)
     for layer in model.modules():
         if isinstance(layer, nn.LayerNorm | nn.GroupNorm) and layer.weight is not None:
             layer.weight.fill_(1)
     return model
+
+
+@torch.no_grad()
+def scatter(model: nn.Module) -> None:
+    """Gives every parameter such weights."""
+    block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(1)).mul_(0.02)
+    for index, parameter in enumerate(model.parameters()):
+        shifted = block.roll(7919 * index).to(parameter.dtype)  # So that the layers differ.
+        for part in parameter.view(-1).split(len(block)):
+            part.copy_(shifted[: len(part)])
