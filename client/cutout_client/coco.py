@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cutout_client.exports.classes import name_of
+from cutout_client.exports.lines import line_of
+
 if TYPE_CHECKING:
     from cutout_client.concepts import Concepts
+    from cutout_client.objects import SegmentedObject
     from cutout_client.results import Segmentation
-
-UNLABELLED = "object"  # COCO has no annotation without a category; boxes, points and everything give no label.
 
 
 class CocoDataset:
@@ -14,9 +16,14 @@ class CocoDataset:
 
     An object without a label is of the category of the concept that describes it best. Where there are concepts, images
     and annotations carry all of them as `concepts`, name to score.
+
+    Args:
+        polygons: Segmentations are polygons, which the results must have. COCO's have no holes: cuts of no width lead
+            to them. The exact mask is beside them, as `rle`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, polygons: bool = False) -> None:
+        self._polygons = polygons
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._categories: dict[str, int] = {}
@@ -40,8 +47,8 @@ class CocoDataset:
             {
                 "id": len(self._annotations) + number,
                 "image_id": image_id,
-                "category_id": self._category(each.name),
-                "segmentation": each.rle,
+                "category_id": self._category(name_of(each)),
+                **self._segmentation(each),
                 "bbox": [each.box.x_min, each.box.y_min, each.box.width, each.box.height],
                 "area": each.area,
                 "iscrowd": 0,
@@ -58,8 +65,13 @@ class CocoDataset:
         categories = [{"id": number, "name": name} for name, number in self._categories.items()]
         return {"images": self._images, "annotations": self._annotations, "categories": categories}
 
+    def _segmentation(self, each: "SegmentedObject") -> dict[str, Any]:
+        if not self._polygons:
+            return {"segmentation": each.rle}
+        return {"segmentation": [line_of(part).ravel().tolist() for part in each.polygons], "rle": each.rle}
+
     def _category(self, name: str) -> int:
-        return self._categories.setdefault(name or UNLABELLED, len(self._categories) + 1)
+        return self._categories.setdefault(name, len(self._categories) + 1)
 
 
 def _described(concepts: "Concepts | None") -> dict[str, Any]:

@@ -101,6 +101,16 @@ class SegmentedObject:
             Polygon(_ring(each.exterior), tuple(_ring(hole) for hole in each.holes)) for each in sent.polygons.polygons
         )
 
+    def to_shapely(self) -> Any:
+        """A valid `shapely.MultiPolygon`, in pixels; needs the package shapely.
+
+        Raises:
+            ValueError: As for `polygons`.
+        """
+        from cutout_client.exports.geojson import to_shapely  # noqa: PLC0415 - optional
+
+        return to_shapely(self)
+
     def _encoding(self, name: str) -> mask_pb2.Mask | None:
         return next((each for each in self.encodings if each.WhichOneof("encoding") == name), None)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
@@ -205,7 +205,8 @@ class Segmentation:
         Args:
             folder: Where to.
             formats: Any of "overlay" (the picture with everything drawn on it), "png" (a mask for each object),
-                "cutouts" (each object on a transparent ground), "rle", "polygons", "coco" (JSON), "npz" (arrays).
+                "cutouts" (each object on a transparent ground), "rle", "polygons", "coco" (JSON), "npz" (arrays), or of
+                `exports.EXPORTS`, of which each is a folder in another tool's form.
             name: How the files' names begin. Default: the picture file's own name, or "picture".
 
         Returns:
@@ -222,6 +223,45 @@ class Segmentation:
         `CocoDataset` joins several pictures, and names their categories.
         """
         return CocoDataset().add(self.picture.name, self)
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections` with masks; needs the package supervision.
+
+        Classes are numbered as labels come up; where the version of supervision has `data`, `class_name` is there.
+        """
+        from cutout_client.exports.supervision import to_supervision  # noqa: PLC0415 - optional
+
+        return to_supervision(self)
+
+    def to_fiftyone(self, file: str | PathLike[str], field: str = "cutout") -> Any:
+        """A `fiftyone.Sample` with the objects as detections with instance masks; needs the package fiftyone.
+
+        Args:
+            file: The picture, where FiftyOne is to read it.
+            field: The sample's field that they go into.
+        """
+        from cutout_client.exports.fiftyone import to_fiftyone  # noqa: PLC0415 - optional
+
+        return to_fiftyone(self, file, field)
+
+    def to_geojson(self) -> dict[str, Any]:
+        """The objects as a GeoJSON FeatureCollection, in pixels: x to the right, y down.
+
+        Raises:
+            ValueError: There are no polygons: they come by `mask_formats=["rle", "polygons"]`.
+        """
+        from cutout_client.exports.geojson import to_geojson  # noqa: PLC0415 - optional
+
+        return to_geojson(self)
+
+    def to_label_map(self, by: Literal["class", "object"] = "class") -> NDArray[np.int32]:
+        """(H, W) int32: 0 for the ground, else from 1 on the number of the class, as labels come up, or of the object.
+
+        Where objects overlap the smallest is in front.
+        """
+        from cutout_client.exports.label_map import label_map  # noqa: PLC0415 - optional
+
+        return label_map(self, by)
 
     def _pixels(self, picture: ImageLike | None) -> NDArray[np.uint8]:
         pixels = (self.picture if picture is None else read_picture(picture)).rgb()

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from cutout_common.disks import write
 from numpy.typing import NDArray
 
 from cutout_client.coco import CocoDataset
+from cutout_client.exports import EXPORTS
 from cutout_client.keywords import choose
 from cutout_client.marks import is_ours, marked
 from cutout_client.messages import words
@@ -125,6 +127,7 @@ FORMATS: dict[str, Callable[["Segmentation", Path, str], list[Path]]] = {
     "polygons": _polygons,
     "coco": _coco,
     "npz": _npz,
+    **{form: partial(export.save, form=form) for form, export in EXPORTS.items()},
 }
 
 

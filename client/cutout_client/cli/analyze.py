@@ -13,6 +13,7 @@ from cutout_client.cli import batch, connection, console, folders, prompts
 from cutout_client.cli.outcomes import Outcome
 from cutout_client.cli.question import Question
 from cutout_client.concepts import Concepts
+from cutout_client.exports import outlined
 from cutout_client.objects import SegmentedObject
 from cutout_client.results import Segmentation
 
@@ -57,7 +58,7 @@ def add_to(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does every picture; 1 when one of them failed."""
-    options: Any = prompts.mask_options(args, outlines="polygons" in batch.formats_of(args)) | {
+    options: Any = prompts.mask_options(args, outlines=outlined(batch.formats_of(args))) | {
         name: getattr(args, name) for name in ("regions", "template", "classifier", "segmenter")
     }
     return batch.run(args, Question("analyze", (args.concept,), options), "Analysing", Findings())

@@ -13,6 +13,7 @@ from cutout_client.cli.question import Question
 from cutout_client.cli.stopping import INTERRUPTED, Stop
 from cutout_client.cli.tally import Tally
 from cutout_client.cli.work import Work, on_all, serves
+from cutout_client.exports import EXPORTS
 from cutout_client.saving import FORMATS
 
 
@@ -69,13 +70,14 @@ def run(args: argparse.Namespace, question: Question, verb: str, report: Report)
     """
     formats = formats_of(args)
     jobs = list(folders.jobs(args.images, args.out))
-    tally = Tally(len(jobs))
+    exports = {form: EXPORTS[form](args.out / form) for form in formats if form in EXPORTS}
+    tally = Tally(len(jobs), exports)
     terminal = console.stderr()
     line = ProgressLine(verb, len(jobs), terminal, disable=args.quiet or not terminal.is_terminal)
     keeper = Keeper(args.out, question, args.again)
     with connection.connect(args) as client:
         serves(client)  # or fails once, instead of once for every picture
-        keeper.drop_dataset()
+        keeper.drop_datasets()
         with Stop(terminal, hurry=client.close) as stop, line:
             work = Work(client, question, formats, keeper, stop, line, _most(args, len(jobs)))
             for outcome in on_all(work, jobs, args.jobs):
@@ -83,8 +85,7 @@ def run(args: argparse.Namespace, question: Question, verb: str, report: Report)
                 if args.json:
                     console.write_json(describe(outcome))
                 report.add(outcome)
-            if "coco" in formats:
-                tally.write_dataset(keeper)
+            tally.write_datasets(keeper, coco="coco" in formats)
     told = not (args.json or args.quiet)
     if told:
         report.print()

@@ -9,6 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cutout_client.cli import connection, console, prompts
+from cutout_client.exports import outlined
 from cutout_client.generation import GeneratedImage, GenerationProgress
 from cutout_client.saving import FORMATS
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def _masks(args: argparse.Namespace, formats: list[str]) -> dict[str, Any]:
     """What to make of the masks; flags of no use end the program with its usage."""
     kinds = sum(bool(getattr(args, name)) for name in CUT_OUT)
-    options = prompts.mask_options(args, outlines="polygons" in formats)
+    options = prompts.mask_options(args, outlines=outlined(formats))
     options |= {"detector": args.detector, "segmenter": args.segmenter}
     if kinds > 1:
         args.parser.error("--text, --concept and --everything cannot go together")

@@ -4,7 +4,7 @@ Each picture has one file in `.cutout` below `--out`: a line of JSON, and the an
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -103,21 +103,35 @@ class Keeper:
         write(partial, json.dumps(kept).encode() + b"\n" + result.message.SerializeToString())
         partial.replace(path)
 
-    def keep_dataset(self, path: Path) -> None:
-        """Takes note of a file about all pictures."""
+    def keep_datasets(self, paths: Iterable[Path]) -> None:
+        """Takes note of the files of datasets, and removes what an earlier run wrote into the same ones beside them."""
+        new = {path.relative_to(self.out): [self.question.digest, _stamp(path)] for path in paths}
+        roots = {path.parts[0] for path in new}
+        earlier = self._datasets()
+        for path in earlier.keys() - new.keys():
+            if path.parts[0] in roots:
+                self._drop(path, earlier.pop(path)[1])
         (self.out / FOLDER).mkdir(parents=True, exist_ok=True)
-        write_json(self.out / FOLDER / _DATASET, {path.name: [self.question.digest, _stamp(path)]})
+        write_json(self.out / FOLDER / _DATASET, {path.as_posix(): known for path, known in (earlier | new).items()})
 
-    def drop_dataset(self) -> None:
-        """Removes the file about all pictures when it answers another question, unless somebody has changed it."""
+    def drop_datasets(self) -> None:
+        """Removes the files of datasets that answer another question, unless somebody has changed them."""
+        for path, (digest, stamp) in self._datasets().items():
+            if digest != self.question.digest:
+                self._drop(path, stamp)
+
+    def _datasets(self) -> dict[Path, list[Any]]:
+        """The question's digest and the stamp of each file, by its path below `out`."""
         try:
-            datasets = json.loads((self.out / FOLDER / _DATASET).read_bytes())
+            return {
+                Path(name): known for name, known in json.loads((self.out / FOLDER / _DATASET).read_bytes()).items()
+            }
         except (OSError, ValueError):
-            return
-        for name, (digest, stamp) in datasets.items():
-            path = self.out / name
-            if digest != self.question.digest and stamp == _stamp(path):
-                path.unlink()
+            return {}
+
+    def _drop(self, path: Path, stamp: list[int]) -> None:
+        if stamp and _stamp(self.out / path) == stamp:
+            (self.out / path).unlink()
 
     def _path(self, job: Job) -> Path:
         return self.out / FOLDER / job.folder.relative_to(self.out) / f"{job.name}.answer"

@@ -7,6 +7,7 @@ from typing import Any
 from cutout_client.cli import batch, connection, console, folders, prompts
 from cutout_client.cli.outcomes import Outcome
 from cutout_client.concepts import Rewriting
+from cutout_client.exports import outlined
 
 
 def add_to(commands: Any) -> None:
@@ -21,7 +22,7 @@ def add_to(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does every picture; 1 when one of them failed."""
-    question = prompts.question(args, outlines="polygons" in batch.formats_of(args))
+    question = prompts.question(args, outlines=outlined(batch.formats_of(args)))
     return batch.run(args, question, "Segmenting", Finds())
 
 

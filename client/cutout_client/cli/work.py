@@ -21,6 +21,7 @@ from cutout_client.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from cutout_client.exports import EXPORTS
 
 REACH_S = 10.0  # within which a server says that it is there
 _AHEAD = 8  # pictures given to each thread while the first of them is waited for
@@ -41,7 +42,7 @@ class Work:
     ) -> None:
         self._client = client
         self._question = question
-        self._formats = [form for form in formats if form != "coco"]  # which is one file for all
+        self._formats = [form for form in formats if form not in {"coco", *EXPORTS}]  # which are about all
         self._keeper = keeper
         self._stop = stop
         self._line = line

@@ -1,0 +1,27 @@
+"""COCO with polygons as the segmentation, and the exact RLE beside them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cutout_client.coco import CocoDataset
+from cutout_client.saving import write_json
+
+if TYPE_CHECKING:
+    from cutout_client.results import Segmentation
+
+
+class CocoPolygons:
+    """One file, annotations.json."""
+
+    def __init__(self, folder: Path, *, polygons: bool = True) -> None:
+        self._folder = folder
+        self._dataset = CocoDataset(polygons=polygons)
+
+    def add(self, file_name: str, result: "Segmentation") -> None:
+        """See `Dataset`."""
+        self._dataset.add(file_name, result)
+
+    def save(self) -> list[Path]:
+        """See `Dataset`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return write_json(self._folder / "annotations.json", self._dataset.to_dict())
