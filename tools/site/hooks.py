@@ -26,6 +26,7 @@ COPIED = {
     "node_modules/@mermaid-js/tiny/dist/mermaid.tiny.js": MERMAID,
     "gateway/cutout_gateway/page/icon.svg": "pictures/icon.svg",
     "NOTICE": "notice.txt",
+    "tools/site/site.css": "stylesheets/site.css",
 }
 LINK = re.compile(r"(?P<text>!?\[[^\]\n]*\])\((?P<target>[^)\s]+)\)")
 
