@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from cutout.v1 import routing_pb2
 from cutout_common import routing
 from cutout_common.routing import ANYWHERE, Place
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+OPTION = "cutout.v1.routed_by"
+STORED = "ROUTED_BY_STORED_PICTURE"
 
 Path = tuple[FieldDescriptor, ...]
 
@@ -21,7 +25,7 @@ def place_of(message: Message) -> Place:
             continue
         if isinstance(value, bytes):
             return routing.by_content(value)
-        is_stored = _routed_by(path[-1]) == routing_pb2.ROUTED_BY_STORED_PICTURE
+        is_stored = _routed_by(path[-1]) == STORED
         return routing.by_image_id(value) if is_stored else routing.by_content(value.encode())
     return ANYWHERE
 
@@ -41,9 +45,19 @@ def _below(descriptor: Descriptor, above: Path) -> Iterator[Path]:
             yield from _below(field.message_type, path)
 
 
-def _routed_by(field: FieldDescriptor) -> int:
-    options: Any = field.GetOptions()  # its extensions have no types
-    return int(options.Extensions[routing_pb2.routed_by])
+def _routed_by(field: FieldDescriptor) -> str:
+    """The value of the option; empty where it is not set, and in contracts that do not have it."""
+    message: Any = field.containing_type
+    pool: DescriptorPool = message.file.pool
+    try:
+        option: Any = pool.FindExtensionByName(OPTION)
+    except KeyError:
+        return ""
+    # The field's own options are of Google's pool, which knows no option of the contract's.
+    options: Any = GetMessageClass(option.containing_type).FromString(field.GetOptions().SerializeToString())
+    return (
+        str(option.enum_type.values_by_number[options.Extensions[option]].name) if options.HasExtension(option) else ""
+    )
 
 
 def _value(message: Message, path: Path) -> bytes | str:
