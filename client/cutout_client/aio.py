@@ -2,10 +2,10 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import PIL.Image
@@ -14,12 +14,13 @@ from cutout_common import routing
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
-from cutout_client.diagnosis import translated_async
+from cutout_client.errors import NotFoundError
 from cutout_client.generation import AsyncGenerationStream, Generation, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.keywords import lists_arguments
 from cutout_client.link import AsyncLink
 from cutout_client.loops import Lines
+from cutout_client.moved import Moved
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
@@ -43,7 +44,7 @@ from cutout_client.results import Segmentation
 from cutout_client.retrying import begun_async, retried_async
 from cutout_client.sessions import AsyncSession
 from cutout_client.status import Model, ServerStatus
-from cutout_client.streams import Assembly, AsyncObjectStream
+from cutout_client.streams import Assembly, AsyncObjectStream, whole_async
 from cutout_client.transport import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -56,7 +57,7 @@ from cutout_client.transport import (
     Stubs,
 )
 
-Turn = AbstractAsyncContextManager[None]
+T = TypeVar("T")
 
 
 @lists_arguments
@@ -94,6 +95,7 @@ class AsyncClient:
             max_in_flight=max_in_flight,
         )
         self._lines = Lines(partial(AsyncLink, self._connection, grpc.aio), max_in_flight)
+        self._moved = Moved()
 
     async def __aenter__(self) -> Self:
         return self
@@ -208,18 +210,14 @@ class AsyncClient:
             options=options,
         )
         call = self._connection.call(timeout_s, request_id)
-        return self._stream(read_picture(image), task, call, self._turn(call))
+        return self._stream(read_picture(image), task, call)
 
     def session(
         self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
     ) -> AsyncSession:
         """As `Client.session`: `async with client.session(picture) as session`."""
         call = self._connection.call(timeout_s, request_id)
-
-        def start(*requests: Any, **how: Any) -> Any:
-            return self._stubs.segmentation.SegmentSession(*requests, **how)
-
-        return AsyncSession(start, read_picture(image), segmenter, call)
+        return AsyncSession(lambda: self._link, self._moved.current(read_picture(image)), segmenter, call)
 
     async def generate(
         self,
@@ -232,7 +230,14 @@ class AsyncClient:
         """As `Client.generate`."""
         request = generation_request(prompts, options)
         call = self._connection.call(timeout_s, request_id)
-        return await self._generate(request, call).result()
+
+        async def attempt(stubs: Stubs) -> Generation:
+            rpc, parts = self._begin_generation(stubs, request, call), PictureAssembly(request, call.request_id)
+            answer: Generation = await whole_async(rpc, parts)
+            return answer
+
+        async with self._turn(call):
+            return await retried_async(call, self._link, attempt)
 
     def generate_stream(
         self,
@@ -259,9 +264,13 @@ class AsyncClient:
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
         call.place = routing.by_image_id(request.image_id)
-        async with self._turn(call), translated_async(call):
-            pieces = self._stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
+
+        async def attempt(stubs: Stubs) -> bytes:
+            pieces = stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data async for piece in pieces])
+
+        async with self._turn(call):
+            return await retried_async(call, self._link, attempt)
 
     async def delete(
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
@@ -270,7 +279,7 @@ class AsyncClient:
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
         call.place = routing.by_image_id(request.image_id)
-        await self._unary(self._stubs.images.DeleteImage, request, call)
+        await self._unary(lambda stubs: stubs.images.DeleteImage, request, call)
 
     async def overlay(
         self,
@@ -287,7 +296,7 @@ class AsyncClient:
     ) -> PIL.Image.Image:
         """As `Client.overlay`."""
         call = self._connection.call(timeout_s, request_id)
-        picture = read_picture(image)
+        picture = self._moved.current(read_picture(image))
         request = overlay_request(
             picture,
             phrases=phrases,
@@ -305,21 +314,23 @@ class AsyncClient:
                 else:
                     request.image_id = (await self._upload(content, picture, call)).image_id
             call.place = await asyncio.to_thread(overlay_place, request)
-            answer = await self._unary(self._stubs.images.RenderOverlay, request, call)
+            answer = await self._about(
+                picture, request, call, lambda: self._unary(lambda stubs: stubs.images.RenderOverlay, request, call)
+            )
         return PIL.Image.open(io.BytesIO(answer.data))
 
     async def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
         """As `Client.models`."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.ListModelsRequest()
-        answer = await self._unary(self._stubs.models.ListModels, request, call)
+        answer = await self._unary(lambda stubs: stubs.models.ListModels, request, call)
         return tuple(read_model(model) for model in answer.models)
 
     async def model(self, name: str, *, timeout_s: float | None = None, request_id: str = "") -> Model:
         """As `Client.model`."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.GetModelRequest(name=name)
-        return read_model((await self._unary(self._stubs.models.GetModel, request, call)).model)
+        return read_model((await self._unary(lambda stubs: stubs.models.GetModel, request, call)).model)
 
     async def load_model(
         self, name: str, device: str = "", *, timeout_s: float | None = LOAD_TIMEOUT_S, request_id: str = ""
@@ -327,7 +338,7 @@ class AsyncClient:
         """As `Client.load_model`."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.LoadModelRequest(name=name, device=device)
-        return read_model((await self._unary(self._stubs.models.LoadModel, request, call)).model)
+        return read_model((await self._unary(lambda stubs: stubs.models.LoadModel, request, call)).model)
 
     async def unload_model(
         self, name: str, device: str = "", *, timeout_s: float | None = None, request_id: str = ""
@@ -335,47 +346,69 @@ class AsyncClient:
         """As `Client.unload_model`."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.UnloadModelRequest(name=name, device=device)
-        return read_model((await self._unary(self._stubs.models.UnloadModel, request, call)).model)
+        return read_model((await self._unary(lambda stubs: stubs.models.UnloadModel, request, call)).model)
 
     async def status(self, *, timeout_s: float | None = None, request_id: str = "") -> ServerStatus:
         """As `Client.status`."""
         call = self._connection.call(timeout_s, request_id)
-        return read_status(await self._unary(self._stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call))
+        return read_status(
+            await self._unary(lambda stubs: stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call)
+        )
 
     async def health(self, service: str = "", *, timeout_s: float | None = None, request_id: str = "") -> str:
         """As `Client.health`."""
         call = self._connection.call(timeout_s, request_id)
-        return read_health(await self._unary(self._stubs.health, StringValue(value=service), call))
+        return read_health(await self._unary(lambda stubs: stubs.health, StringValue(value=service), call))
 
     async def _segment(
         self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str
     ) -> Segmentation:
         call = self._connection.call(timeout_s, request_id)
         picture = read_picture(image)
+
+        async def in_pieces() -> Segmentation:
+            async def attempt(stubs: Stubs) -> Segmentation:
+                rpc, assembly = self._begin(stubs, task, call), Assembly(picture, call.request_id)
+                answer: Segmentation = await whole_async(rpc, assembly)
+                return answer
+
+            return await retried_async(call, self._link, attempt)
+
+        async def in_one() -> Segmentation:
+            answer = await self._unary(lambda stubs: getattr(stubs.segmentation, tasks.method(task)), task, call)
+            return read_segmentation(answer.segmentation, picture, call.request_id)
+
         async with self._turn(call):
-            if tasks.may_outgrow_a_message(task):
-                return await self._stream(picture, task, call, nullcontext()).result()
             await self._place(picture, task.image, call)
-            answer = await self._unary(getattr(self._stubs.segmentation, tasks.method(task)), task, call)
-        return read_segmentation(answer.segmentation, picture, call.request_id)
+            ask = in_pieces if tasks.may_outgrow_a_message(task) else in_one
+            return await self._about(picture, task.image, call, ask)
 
-    def _stream(self, picture: Picture, task: tasks.Task, call: Call, turn: Turn) -> AsyncObjectStream:
-        async def attempt() -> Any:
-            if not task.HasField("image"):
+    def _stream(self, picture: Picture, task: tasks.Task, call: Call) -> AsyncObjectStream:
+        async def start() -> tuple[Any, Any]:
+            async with self._turn(call):
                 await self._place(picture, task.image, call)
-            request, limit_s = stream_request(task), call.remaining_s()
-            return self._stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
+                attempt = partial(self._begin, task=task, call=call)
+                return await self._about(picture, task.image, call, lambda: begun_async(call, self._link, attempt))
 
-        start = partial(begun_async, call, turn, attempt)
         return AsyncObjectStream(start, Assembly(picture, call.request_id), call)
 
-    def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> AsyncGenerationStream:
-        async def attempt() -> Any:
-            message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
-            return self._stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
+    @staticmethod
+    def _begin(stubs: Stubs, task: tasks.Task, call: Call) -> Any:
+        request, limit_s = stream_request(task), call.remaining_s()
+        return stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
-        start = partial(begun_async, call, self._turn(call), attempt)
+    def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> AsyncGenerationStream:
+        async def start() -> tuple[Any, Any]:
+            async with self._turn(call):
+                attempt = partial(self._begin_generation, request=request, call=call)
+                return await begun_async(call, self._link, attempt)
+
         return AsyncGenerationStream(start, PictureAssembly(request, call.request_id), call)
+
+    @staticmethod
+    def _begin_generation(stubs: Stubs, request: generation_service_pb2.GenerateImageRequest, call: Call) -> Any:
+        message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
+        return stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
 
     @asynccontextmanager
     async def _turn(self, call: Call) -> AsyncIterator[None]:
@@ -384,26 +417,43 @@ class AsyncClient:
             yield
 
     @property
-    def _stubs(self) -> Stubs:
-        return self._lines.here().link.stubs
+    def _link(self) -> AsyncLink:
+        return self._lines.here().link
 
     async def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
-        """As `Client.start`."""
-        place = await asyncio.to_thread(fill, picture, message)
+        """As `Client._place`."""
+        place = await asyncio.to_thread(fill, self._moved.current(picture), message)
         if place is None:
             message.image_id = (await self._upload(await asyncio.to_thread(picture.file), picture, call)).image_id
             place = routing.by_image_id(message.image_id)
         call.place = place
 
+    async def _about(self, picture: Picture, message: Any, call: Call, ask: Callable[[], Awaitable[T]]) -> T:
+        """As `Client._about`."""
+        try:
+            return await ask()
+        except NotFoundError as gone:
+            if gone.reason != routing.ELSEWHERE or not picture.is_here:
+                raise
+        content = await asyncio.to_thread(picture.file)
+        old, new = message.image_id, (await self._upload(content, picture, call)).image_id
+        self._moved.note(old, new)
+        message.image_id = new
+        call.place = routing.by_image_id(new)
+        return await ask()
+
     async def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:
         digest = await asyncio.to_thread(digest_of, content)
         call.place = routing.by_digest(digest)
 
-        def attempt() -> Any:
+        def attempt(stubs: Stubs) -> Any:
             requests, limit_s = upload_requests(content, digest), call.remaining_s()
-            return self._stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
+            return stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
 
-        return read_upload(await retried_async(call, attempt), picture)
+        return read_upload(await retried_async(call, self._link, attempt), picture)
 
-    async def _unary(self, method: Any, request: Any, call: Call) -> Any:
-        return await retried_async(call, lambda: method(request, timeout=call.remaining_s(), metadata=call.metadata))
+    async def _unary(self, method: Callable[[Stubs], Any], request: Any, call: Call) -> Any:
+        def attempt(stubs: Stubs) -> Any:
+            return method(stubs)(request, timeout=call.remaining_s(), metadata=call.metadata)
+
+        return await retried_async(call, self._link, attempt)

@@ -1,10 +1,9 @@
 """The client for synchronous programs."""
 
 import io
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import PIL.Image
@@ -13,11 +12,12 @@ from cutout_common import routing
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
-from cutout_client.diagnosis import translated
+from cutout_client.errors import NotFoundError
 from cutout_client.generation import Generation, GenerationStream, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.keywords import lists_arguments
 from cutout_client.link import Link
+from cutout_client.moved import Moved
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
@@ -41,7 +41,7 @@ from cutout_client.results import Segmentation
 from cutout_client.retrying import begun, retried
 from cutout_client.sessions import Session
 from cutout_client.status import Model, ServerStatus
-from cutout_client.streams import Assembly, ObjectStream
+from cutout_client.streams import Assembly, ObjectStream, whole
 from cutout_client.transport import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -51,10 +51,11 @@ from cutout_client.transport import (
     ChannelOptions,
     Connection,
     Pem,
+    Stubs,
 )
 from cutout_client.turns import Turns
 
-Turn = AbstractContextManager[None]
+T = TypeVar("T")
 
 
 @lists_arguments
@@ -67,12 +68,14 @@ class Client:
     `CutoutError` or one of its kin when the service answers no result; see `cutout_client.errors`.
 
     Args:
-        address: "host:port", or another of gRPC's forms, such as "unix:/run/cutout.sock". A web address is none.
+        address: "host:port", several of them with commas between, "dns:///name:port" for all servers that a name has,
+            or another of gRPC's forms, such as "unix:/run/cutout.sock". A web address is none. Of several servers each
+            call goes to the one that knows its picture, and to another one when that fails.
         api_key: Sent with every call; empty for none.
         timeout_s: Seconds that a call may take; None leaves it to the server.
-        retries: How often gRPC tries a call again while the server is unavailable, with growing pauses, in [0, 4]. A
-            full server is asked again after each pause that it asks for, until the deadline; with 0 it is not, and
-            sessions are not.
+        retries: How often a call is tried again while the server is unavailable, or all of several are, with growing
+            pauses, in [0, 4]. A full server is asked again after each pause that it asks for, until the deadline; with
+            0 it is not, and sessions are not. With 0 no call is tried at a second server, either.
         tls: Talk TLS.
         root_certificates: PEM of the authorities to trust (bytes), or its path. Default: gRPC's own list.
         client_certificate: PEM of the chain to show to the server (bytes), or its path.
@@ -111,6 +114,7 @@ class Client:
         )
         self._turns = Turns(max_in_flight)
         self._link = Link(self._connection, grpc)
+        self._moved = Moved()
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +124,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection; calls that are under way are cancelled."""
-        self._link.channel.close()
+        self._link.close()
 
     def segment_text(
         self,
@@ -281,7 +285,7 @@ class Client:
             options=options,
         )
         call = self._connection.call(timeout_s, request_id)
-        return self._stream(read_picture(image), task, call, self._turns.turn(call))
+        return self._stream(read_picture(image), task, call)
 
     def session(
         self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
@@ -291,7 +295,7 @@ class Client:
         `timeout_s` bounds the opening, and each prompt that brings no other.
         """
         call = self._connection.call(timeout_s, request_id)
-        return Session(self._link.stubs.segmentation.SegmentSession, read_picture(image), segmenter, call)
+        return Session(self._link, self._moved.current(read_picture(image)), segmenter, call)
 
     def generate(
         self,
@@ -311,7 +315,14 @@ class Client:
         """
         request = generation_request(prompts, options)
         call = self._connection.call(timeout_s, request_id)
-        return self._generate(request, call).result()
+
+        def attempt(stubs: Stubs) -> Generation:
+            rpc, parts = self._begin_generation(stubs, request, call), PictureAssembly(request, call.request_id)
+            answer: Generation = whole(rpc, parts)
+            return answer
+
+        with self._turns.turn(call):
+            return retried(call, self._link, attempt)
 
     def generate_stream(
         self,
@@ -349,9 +360,13 @@ class Client:
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
         call.place = routing.by_image_id(request.image_id)
-        with self._turns.turn(call), translated(call):
-            pieces = self._link.stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
+
+        def attempt(stubs: Stubs) -> bytes:
+            pieces = stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
             return b"".join([piece.data for piece in pieces])
+
+        with self._turns.turn(call):
+            return retried(call, self._link, attempt)
 
     def delete(
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
@@ -360,7 +375,7 @@ class Client:
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
         call.place = routing.by_image_id(request.image_id)
-        self._unary(self._link.stubs.images.DeleteImage, request, call)
+        self._unary(lambda stubs: stubs.images.DeleteImage, request, call)
 
     def overlay(
         self,
@@ -389,7 +404,7 @@ class Client:
             request_id: See the class.
         """
         call = self._connection.call(timeout_s, request_id)
-        picture = read_picture(image)
+        picture = self._moved.current(read_picture(image))
         request = overlay_request(
             picture,
             phrases=phrases,
@@ -407,21 +422,23 @@ class Client:
                 else:
                     request.image_id = self._upload(content, picture, call).image_id
             call.place = overlay_place(request)
-            answer = self._unary(self._link.stubs.images.RenderOverlay, request, call)
+            answer = self._about(
+                picture, request, call, lambda: self._unary(lambda stubs: stubs.images.RenderOverlay, request, call)
+            )
         return PIL.Image.open(io.BytesIO(answer.data))
 
     def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
         """The models that requests may name, sorted by name."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.ListModelsRequest()
-        answer = self._unary(self._link.stubs.models.ListModels, request, call)
+        answer = self._unary(lambda stubs: stubs.models.ListModels, request, call)
         return tuple(read_model(model) for model in answer.models)
 
     def model(self, name: str, *, timeout_s: float | None = None, request_id: str = "") -> Model:
         """One model."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.GetModelRequest(name=name)
-        return read_model(self._unary(self._link.stubs.models.GetModel, request, call).model)
+        return read_model(self._unary(lambda stubs: stubs.models.GetModel, request, call).model)
 
     def load_model(
         self, name: str, device: str = "", *, timeout_s: float | None = LOAD_TIMEOUT_S, request_id: str = ""
@@ -429,7 +446,7 @@ class Client:
         """Loads a model before the first request needs it, onto one device ("cpu", "cuda:0" ...) or onto all."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.LoadModelRequest(name=name, device=device)
-        return read_model(self._unary(self._link.stubs.models.LoadModel, request, call).model)
+        return read_model(self._unary(lambda stubs: stubs.models.LoadModel, request, call).model)
 
     def unload_model(
         self, name: str, device: str = "", *, timeout_s: float | None = None, request_id: str = ""
@@ -437,12 +454,14 @@ class Client:
         """Gives a model's memory back, on one device or on all."""
         call = self._connection.call(timeout_s, request_id)
         request = model_service_pb2.UnloadModelRequest(name=name, device=device)
-        return read_model(self._unary(self._link.stubs.models.UnloadModel, request, call).model)
+        return read_model(self._unary(lambda stubs: stubs.models.UnloadModel, request, call).model)
 
     def status(self, *, timeout_s: float | None = None, request_id: str = "") -> ServerStatus:
         """Devices, queues, caches and stored pictures at this moment."""
         call = self._connection.call(timeout_s, request_id)
-        return read_status(self._unary(self._link.stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call))
+        return read_status(
+            self._unary(lambda stubs: stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call)
+        )
 
     def health(self, service: str = "", *, timeout_s: float | None = None, request_id: str = "") -> str:
         """What the standard health check says: "serving", "not_serving" or "unknown".
@@ -456,53 +475,87 @@ class Client:
             NotFoundError: There is no such service.
         """
         call = self._connection.call(timeout_s, request_id)
-        return read_health(self._unary(self._link.stubs.health, StringValue(value=service), call))
+        return read_health(self._unary(lambda stubs: stubs.health, StringValue(value=service), call))
 
     def _segment(self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str) -> Segmentation:
         call = self._connection.call(timeout_s, request_id)
         picture = read_picture(image)
+
+        def in_pieces() -> Segmentation:
+            def attempt(stubs: Stubs) -> Segmentation:
+                answer: Segmentation = whole(self._begin(stubs, task, call), Assembly(picture, call.request_id))
+                return answer
+
+            return retried(call, self._link, attempt)
+
+        def in_one() -> Segmentation:
+            answer = self._unary(lambda stubs: getattr(stubs.segmentation, tasks.method(task)), task, call)
+            return read_segmentation(answer.segmentation, picture, call.request_id)
+
         with self._turns.turn(call):
-            if tasks.may_outgrow_a_message(task):
-                return self._stream(picture, task, call, nullcontext()).result()
             self._place(picture, task.image, call)
-            answer = self._unary(getattr(self._link.stubs.segmentation, tasks.method(task)), task, call)
-        return read_segmentation(answer.segmentation, picture, call.request_id)
+            ask = in_pieces if tasks.may_outgrow_a_message(task) else in_one
+            return self._about(picture, task.image, call, ask)
 
-    def _stream(self, picture: Picture, task: tasks.Task, call: Call, turn: Turn) -> ObjectStream:
-        def attempt() -> Any:
-            if not task.HasField("image"):
+    def _stream(self, picture: Picture, task: tasks.Task, call: Call) -> ObjectStream:
+        def start() -> tuple[Any, Any]:
+            with self._turns.turn(call):
                 self._place(picture, task.image, call)
-            request, limit_s = stream_request(task), call.remaining_s()
-            return self._link.stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
+                attempt = partial(self._begin, task=task, call=call)
+                return self._about(picture, task.image, call, lambda: begun(call, self._link, attempt))
 
-        start = partial(begun, call, turn, attempt)
         return ObjectStream(start, Assembly(picture, call.request_id), call)
 
-    def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> GenerationStream:
-        def attempt() -> Any:
-            message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
-            return self._link.stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
+    @staticmethod
+    def _begin(stubs: Stubs, task: tasks.Task, call: Call) -> Any:
+        request, limit_s = stream_request(task), call.remaining_s()
+        return stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
 
-        start = partial(begun, call, self._turns.turn(call), attempt)
+    def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> GenerationStream:
+        def start() -> tuple[Any, Any]:
+            with self._turns.turn(call):
+                return begun(call, self._link, partial(self._begin_generation, request=request, call=call))
+
         return GenerationStream(start, PictureAssembly(request, call.request_id), call)
+
+    @staticmethod
+    def _begin_generation(stubs: Stubs, request: generation_service_pb2.GenerateImageRequest, call: Call) -> Any:
+        message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
+        return stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
 
     def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
         """Puts the picture into a request, by its id when it is too large."""
-        place = fill(picture, message)
+        place = fill(self._moved.current(picture), message)
         if place is None:
             message.image_id = self._upload(picture.file(), picture, call).image_id
             place = routing.by_image_id(message.image_id)
         call.place = place
 
+    def _about(self, picture: Picture, message: Any, call: Call, ask: Callable[[], T]) -> T:
+        """What is asked about a picture; it is uploaded anew when the server is gone that stored it."""
+        try:
+            return ask()
+        except NotFoundError as gone:
+            if gone.reason != routing.ELSEWHERE or not picture.is_here:
+                raise
+        old, new = message.image_id, self._upload(picture.file(), picture, call).image_id
+        self._moved.note(old, new)
+        message.image_id = new
+        call.place = routing.by_image_id(new)
+        return ask()
+
     def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:
         digest = digest_of(content)
         call.place = routing.by_digest(digest)
 
-        def attempt() -> Any:
+        def attempt(stubs: Stubs) -> Any:
             requests, limit_s = upload_requests(content, digest), call.remaining_s()
-            return self._link.stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
+            return stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
 
-        return read_upload(retried(call, attempt), picture)
+        return read_upload(retried(call, self._link, attempt), picture)
 
-    def _unary(self, method: Any, request: Any, call: Call) -> Any:
-        return retried(call, lambda: method(request, timeout=call.remaining_s(), metadata=call.metadata))
+    def _unary(self, method: Callable[[Stubs], Any], request: Any, call: Call) -> Any:
+        def attempt(stubs: Stubs) -> Any:
+            return method(stubs)(request, timeout=call.remaining_s(), metadata=call.metadata)
+
+        return retried(call, self._link, attempt)

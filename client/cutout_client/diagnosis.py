@@ -13,7 +13,7 @@ from cutout_common.address import host_and_port
 from cutout_common.status import ErrorDetails
 
 from cutout_client import errors
-from cutout_client.transport import Call, Connection
+from cutout_client.transport import Call
 
 LIMIT_S = 3.0
 LATE_LIMIT_S = 1.0  # once the caller's time is up
@@ -46,21 +46,20 @@ def explain(failure: grpc.RpcError, call: Call) -> errors.CutoutError:
     """The error for what grpc raised; takes up to `LIMIT_S` when no server had part in it."""
     error = errors.from_rpc(failure, call.request_id)
     if status := re.match(r"Received http2 header with status: (\d+)", error.message):
-        message = f"{call.connection.address} answers by HTTP status {status[1]}: {NO_GRPC}"
+        message = f"{call.address} answers by HTTP status {status[1]}: {NO_GRPC}"
     else:
-        message = "" if error.reason or failure.trailing_metadata() else _message(error, call.connection)
+        message = "" if error.reason or failure.trailing_metadata() else _message(error, call)
     return errors.make(error.code, message, ErrorDetails(request_id=error.request_id)) if message else error
 
 
-def _message(error: errors.CutoutError, connection: Connection) -> str:
+def _message(error: errors.CutoutError, call: Call) -> str:
     """What to say in place of gRPC's own text; empty when there is no more to say."""
-    address = connection.address
+    address = call.address
     if isinstance(error, errors.DeadlineError):
-        return unanswered(connection)
+        return unanswered(call)
     if not isinstance(error, errors.UnavailableError):
         return ""
-    connection.unanswered.set()
-    found = _examine(connection, LIMIT_S)
+    found = _examine(call, LIMIT_S)
     if not re.search("failed to connect|resolv", error.message):
         return f"lost the connection to {address}: {found}" if found else ""
     text = f"cannot reach {address}: {found or error.message}"
@@ -69,14 +68,14 @@ def _message(error: errors.CutoutError, connection: Connection) -> str:
     return f"{text}; it answers now" if found == "" else text
 
 
-def unanswered(connection: Connection) -> str:
+def unanswered(call: Call) -> str:
     """Why no answer came in time, if it is for want of a server; empty otherwise."""
-    found = _examine(connection, LATE_LIMIT_S)
-    return f"no answer from {connection.address} in time: {found}" if found else ""
+    found = _examine(call, LATE_LIMIT_S)
+    return f"no answer from {call.address} in time: {found}" if found else ""
 
 
-def _examine(connection: Connection, limit_s: float) -> str | None:
-    return reach.examine(connection.address, connection.identity(), SETTINGS, limit_s)
+def _examine(call: Call, limit_s: float) -> str | None:
+    return reach.examine(call.address, call.connection.identity(), SETTINGS, limit_s)
 
 
 def _proxy(address: str) -> str:

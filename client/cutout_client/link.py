@@ -1,41 +1,84 @@
-"""The channel to a server, and a new one when that is better."""
+"""The channels to the servers, and new ones when that is better."""
 
 import asyncio
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from cutout_common import channels
+from cutout_common.addresses import Addresses
+from cutout_common.failover import Course
+from cutout_common.fleet import Fleet, Member
 
-from cutout_client.transport import Connection, Stubs
+from cutout_client.transport import Call, Connection, Stubs
+
+
+@dataclass
+class Line:
+    """A channel to one server, with its stubs, and when it was opened on the clock of time.monotonic."""
+
+    channel: Any
+    stubs: Stubs
+    opened: float
 
 
 class Link:
-    """A channel with its stubs, of `grpc` or `grpc.aio`.
+    """The channels to a fleet of servers, of `grpc` or `grpc.aio`.
 
-    While no server answers, a call may get a new channel.
+    While a server does not answer, a call may get a new channel to it.
     """
 
     def __init__(self, connection: Connection, library: Any) -> None:
+        self.addresses = Addresses(connection.address)
+        self._fleet = Fleet()
         self._connection = connection
         self._library = library
         self._lock = threading.Lock()
-        self._open()
+        self._lines: dict[Member, Line] = {}
+        self._closed = False
 
-    @property
-    def stubs(self) -> Stubs:
-        """The RPCs, for the next call."""
+    def course(self, call: Call) -> Course:
+        """The tries of a call. For one server alone gRPC makes them itself."""
+        self._fleet.become(self.addresses.now())
+        self._leave_those_that_left()
+        return Course(self._fleet, call.place, call.losses, self._connection.retries if self.addresses.are_many else 0)
+
+    def stubs(self, member: Member) -> Stubs:
+        """The RPCs of a server, for the next call."""
         with self._lock:
-            if self._connection.unanswered.is_set() and time.monotonic() > self._opened + channels.RENEW_S:
-                self._retire(self.channel)
-                self._open()
-            return self._stubs
+            if self._closed:
+                raise ValueError("this client is closed")
+            line = self._lines.get(member)
+            if line is not None and member.failed and time.monotonic() > line.opened + channels.RENEW_S:
+                self._retire(line.channel)
+                line = None
+            if line is None:
+                line = self._lines[member] = self._open(member)
+            return line.stubs
 
-    def _open(self) -> None:
-        self._connection.unanswered.clear()
-        self._opened = time.monotonic()
-        self.channel = self._connection.channel(self._library)
-        self._stubs = Stubs(self.channel)
+    def close(self) -> None:
+        """Ends all calls."""
+        for channel in self._take_all():
+            channel.close()
+
+    def _take_all(self) -> list[Any]:
+        with self._lock:
+            self._closed = True
+            taken = [line.channel for line in self._lines.values()]
+            self._lines.clear()
+            return taken
+
+    def _leave_those_that_left(self) -> None:
+        with self._lock:
+            for member in self._lines.keys() - set(self._fleet):
+                self._retire(self._lines.pop(member).channel)
+
+    def _open(self, member: Member) -> Line:
+        channel = self._connection.channel(
+            self._library, member.address, host=self.addresses.host(member.address), are_many=self.addresses.are_many
+        )
+        return Line(channel, Stubs(channel), time.monotonic())
 
     def _retire(self, channel: Any) -> None:
         """Lets go of a channel; gRPC closes it behind its last call."""
@@ -53,8 +96,9 @@ class AsyncLink(Link):
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def close(self) -> None:
+    async def end(self) -> None:
         """Ends all calls, those through channels that were replaced as well."""
         for task in self._retiring:
             task.cancel()
-        await self.channel.close()
+        for channel in self._take_all():
+            await channel.close()

@@ -51,4 +51,4 @@ class Lines:
         line = self._lines.pop(asyncio.get_running_loop(), None)
         self._lines = {}  # a channel that nobody has any more closes itself
         if line is not None:
-            await line.link.close()
+            await line.link.end()

@@ -1,7 +1,7 @@
 """Messages of streams, sessions, uploads and overlays."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cutout.v1 import image_pb2, image_service_pb2, segmentation_service_pb2
 from cutout_common import routing
@@ -29,8 +29,11 @@ def session_request(task: Task) -> segmentation_service_pb2.SegmentSessionReques
 
 def session_opening(
     picture: Picture, segmenter: str
-) -> tuple[Place, Iterator[segmentation_service_pb2.SegmentSessionRequest]]:
-    """Where a session should be, and its first messages: its opening, and the picture in pieces if it is too large."""
+) -> tuple[Place, Callable[[], Iterator[segmentation_service_pb2.SegmentSessionRequest]]]:
+    """Where a session should be, and its first messages, for each server that is tried.
+
+    They are its opening, and the picture in pieces if it is too large to go along.
+    """
     opening = build(segmentation_service_pb2.SessionOpen, segmenter=segmenter)
     place = fill(picture, opening.image)
     content = b"" if place else picture.file()
@@ -43,7 +46,7 @@ def session_opening(
                 yield _image_chunk(piece, last=False)
             yield _image_chunk(last, last=True)
 
-    return place or routing.by_content(content), messages()
+    return place or routing.by_content(content), messages
 
 
 def fill(picture: Picture, message: image_pb2.Image) -> Place | None:

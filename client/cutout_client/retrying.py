@@ -1,31 +1,36 @@
-"""Calls that are made again when the server is full, after the pause that it asks for.
+"""Calls that are made again: at another server while there are several, and after a pause that a full one asks for.
 
-gRPC itself makes a call again while the server is unavailable.
+gRPC itself makes a call again while the only server is unavailable.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar
 
+import grpc
+from cutout_common import failover
+from cutout_common.failover import Course
+
+from cutout_client import errors
 from cutout_client.diagnosis import translated, translated_async
-from cutout_client.errors import OverloadedError
-from cutout_client.transport import Call
+from cutout_client.errors import CutoutError, OverloadedError
+from cutout_client.link import AsyncLink, Link
+from cutout_client.transport import Call, Stubs
 
 T = TypeVar("T")
 
 
-def retried(call: Call, attempt: Callable[[], T]) -> T:
-    """What an attempt gives, once the server has room for it.
+def retried(call: Call, link: Link, attempt: Callable[[Stubs], T]) -> T:
+    """What an attempt at a server gives, once one has room for it.
 
     Raises:
-        CutoutError: The call failed; a full server is not waited for beyond the call's deadline.
+        CutoutError: The call failed; nothing is waited for beyond the call's deadline.
     """
     while True:
         try:
             with translated(call):
-                return attempt()
+                return anywhere(call, link, attempt)
         except OverloadedError as error:
             pause_s = call.pause_s(error)
             if pause_s is None:
@@ -33,12 +38,12 @@ def retried(call: Call, attempt: Callable[[], T]) -> T:
         time.sleep(pause_s)
 
 
-async def retried_async(call: Call, attempt: Callable[[], Awaitable[T]]) -> T:
+async def retried_async(call: Call, link: AsyncLink, attempt: Callable[[Stubs], Awaitable[T]]) -> T:
     """As `retried`, for asyncio."""
     while True:
         try:
             async with translated_async(call):
-                return await attempt()
+                return await anywhere_async(call, link, attempt)
         except OverloadedError as error:
             pause_s = call.pause_s(error)
             if pause_s is None:
@@ -46,37 +51,93 @@ async def retried_async(call: Call, attempt: Callable[[], Awaitable[T]]) -> T:
         await asyncio.sleep(pause_s)
 
 
-def begun(call: Call, turn: AbstractContextManager[None], attempt: Callable[[], Any]) -> tuple[Any, Any]:
-    """A stream that has begun, by its turn and once the server has room for it: its RPC and its first message.
+def anywhere(call: Call, link: Link, attempt: Callable[[Stubs], T]) -> T:
+    """What an attempt gives at the first server at which it does not fail for reasons that another one may not have.
 
-    The message is None when there is none. The turn ends with it: what comes then is read as fast as the caller likes,
-    who may want to make other calls meanwhile.
+    Raises:
+        CutoutError: It is given up.
+        grpc.RpcError: It failed.
+    """
+    course = link.course(call)
+    while True:
+        member = course.next()
+        call.address = member.address
+        with course.busy(member):
+            try:
+                answer = attempt(link.stubs(member))
+            except grpc.RpcError as failure:
+                pause_s = _pause_s(course.failed(member, failure), call, course, failure)
+            else:
+                course.succeeded(member)
+                return answer
+        time.sleep(pause_s)
+
+
+async def anywhere_async(call: Call, link: AsyncLink, attempt: Callable[[Stubs], Awaitable[T]]) -> T:
+    """As `anywhere`, for asyncio."""
+    if not link.addresses.are_known:
+        await asyncio.to_thread(link.addresses.now)
+    course = link.course(call)
+    while True:
+        member = course.next()
+        call.address = member.address
+        with course.busy(member):
+            try:
+                answer = await attempt(link.stubs(member))
+            except grpc.RpcError as failure:
+                pause_s = _pause_s(course.failed(member, failure), call, course, failure)
+            else:
+                course.succeeded(member)
+                return answer
+        await asyncio.sleep(pause_s)
+
+
+def _pause_s(wanted_s: float | None, call: Call, course: Course, failure: grpc.RpcError) -> float:
+    """Seconds until the next server is asked, if that is in time.
+
+    Raises:
+        CutoutError: The call is given up.
+        grpc.RpcError: It failed.
+    """
+    remaining_s = call.remaining_s()
+    if wanted_s is not None and (remaining_s is None or wanted_s < remaining_s):
+        return wanted_s
+    if call.losses.are_enough:
+        raise given_up(call)
+    raise course.verdict(failure)
+
+
+def given_up(call: Call) -> CutoutError:
+    """What is told of a call that servers were lost with."""
+    return errors.from_status(failover.given_up(call.request_id), call.request_id)
+
+
+def begun(call: Call, link: Link, attempt: Callable[[Stubs], Any]) -> tuple[Any, Any]:
+    """A stream that has begun, at a server that has room for it: its RPC and its first message.
+
+    The message is None when there is none. What comes then is read as fast as the caller likes.
     """
 
-    def first() -> tuple[Any, Any]:
-        rpc = attempt()
+    def first(stubs: Stubs) -> tuple[Any, Any]:
+        rpc = attempt(stubs)
         try:
             return rpc, next(rpc, None)
         except BaseException:
             rpc.cancel()
             raise
 
-    with turn:
-        return retried(call, first)
+    return retried(call, link, first)
 
 
-async def begun_async(
-    call: Call, turn: AbstractAsyncContextManager[None], attempt: Callable[[], Awaitable[Any]]
-) -> tuple[Any, Any]:
+async def begun_async(call: Call, link: AsyncLink, attempt: Callable[[Stubs], Any]) -> tuple[Any, Any]:
     """As `begun`, for asyncio; the message is `grpc.aio.EOF` when there is none."""
 
-    async def first() -> tuple[Any, Any]:
-        rpc = await attempt()
+    async def first(stubs: Stubs) -> tuple[Any, Any]:
+        rpc = attempt(stubs)
         try:
             return rpc, await rpc.read()
         except BaseException:
             rpc.cancel()
             raise
 
-    async with turn:
-        return await retried_async(call, first)
+    return await retried_async(call, link, first)

@@ -9,16 +9,19 @@ from typing import Any, Self, Unpack
 
 import grpc
 from cutout.v1 import segmentation_service_pb2
+from cutout_common import routing
 from cutout_common.status import ErrorDetails
 
 from cutout_client import errors, requests, tasks
-from cutout_client.diagnosis import explain, translated_async, unanswered
-from cutout_client.images import Picture
+from cutout_client.diagnosis import translated, translated_async, unanswered
+from cutout_client.images import Picture, RemotePicture
 from cutout_client.keywords import lists_arguments
+from cutout_client.link import AsyncLink, Link
 from cutout_client.prompts import Boxes, EverythingOptions, Options, Prompts, Regions, TextOptions
 from cutout_client.responses import read_image_info, read_segmentation
 from cutout_client.results import ImageInfo, Segmentation
-from cutout_client.transport import Call
+from cutout_client.retrying import anywhere, anywhere_async
+from cutout_client.transport import Call, Stubs
 
 Request = segmentation_service_pb2.SegmentSessionRequest
 Response = segmentation_service_pb2.SegmentSessionResponse
@@ -38,8 +41,19 @@ def read_answer(message: Response, picture: Picture, request_id: str) -> Segment
 
 
 def _late(call: Call) -> errors.DeadlineError:
-    text = unanswered(call.connection) or "no answer in time; the session is over"
+    text = unanswered(call) or "no answer in time; the session is over"
     return errors.DeadlineError(grpc.StatusCode.DEADLINE_EXCEEDED, text, ErrorDetails(request_id=call.request_id))
+
+
+def _local(picture: Picture, gone: errors.NotFoundError) -> Picture:
+    """What to open a session with in place of a stored picture whose server is gone.
+
+    Raises:
+        NotFoundError: It is not here, or something else was not found.
+    """
+    if gone.reason != routing.ELSEWHERE or not isinstance(picture, RemotePicture) or picture.local is None:
+        raise gone
+    return picture.local
 
 
 def _ended(request_id: str, why: str = "the server has ended the session") -> errors.CallCancelledError:
@@ -62,19 +76,19 @@ class Session:
     image: ImageInfo
     segmenter: str
 
-    def __init__(self, start: Callable[..., Any], picture: Picture, segmenter: str, call: Call) -> None:
-        self._start = start
+    def __init__(self, link: Link, picture: Picture, segmenter: str, call: Call) -> None:
+        self._link = link
         self._picture = picture
         self._segmenter = segmenter
         self._call = call
-        self._prompts: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._sent = 0
         self._turn = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._call.place, opening = requests.session_opening(self._picture, self._segmenter)
-        self._rpc = self._start(self._requests(opening), metadata=self._call.metadata)
-        opened = self._receive(self._call.limit_s).opened
+        try:
+            opened = self._open(self._picture)
+        except errors.NotFoundError as gone:
+            opened = self._open(_local(self._picture, gone))
         self.image = read_image_info(opened.image)
         self.segmenter = opened.segmenter
         return self
@@ -149,18 +163,31 @@ class Session:
         self._sent += 1
         return self._sent - 1
 
-    def _requests(self, opening: Iterator[Request]) -> Iterator[Request]:
-        yield from opening
-        while (request := self._prompts.get()) is not None:
-            yield request
+    def _open(self, picture: Picture) -> segmentation_service_pb2.SessionOpened:
+        self._call.place, opening = requests.session_opening(picture, self._segmenter)
+
+        def attempt(stubs: Stubs) -> Response:
+            self._prompts: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+            sent = _sent(opening(), self._prompts)
+            self._rpc = stubs.segmentation.SegmentSession(sent, metadata=self._call.metadata)
+            return self._next(self._call.limit_s)
+
+        with translated(self._call):
+            return anywhere(self._call, self._link, attempt).opened
 
     def _receive(self, limit_s: float | None) -> Response:
+        with translated(self._call):
+            return self._next(limit_s)
+
+    def _next(self, limit_s: float | None) -> Response:
         with self._limited(limit_s) as is_late:
             try:
                 message: Response | None = next(self._rpc, None)
-            except grpc.RpcError as failure:
+            except grpc.RpcError:
                 self._prompts.put(None)  # ends the thread that sends
-                raise (_late(self._call) if is_late() else explain(failure, self._call)) from None
+                if is_late():
+                    raise _late(self._call) from None
+                raise
         if message is None:
             self._prompts.put(None)
             raise _ended(self._call.request_id)
@@ -187,6 +214,12 @@ class Session:
             timer.cancel()
 
 
+def _sent(opening: Iterator[Request], prompts: "queue.SimpleQueue[Request | None]") -> Iterator[Request]:
+    yield from opening
+    while (request := prompts.get()) is not None:
+        yield request
+
+
 @lists_arguments
 class AsyncSession:
     """As `Session`, for asyncio: use it in an `async with` block. Tasks may share it.
@@ -199,19 +232,19 @@ class AsyncSession:
     image: ImageInfo
     segmenter: str
 
-    def __init__(self, start: Callable[..., Any], picture: Picture, segmenter: str, call: Call) -> None:
-        self._start = start
+    def __init__(self, link: Callable[[], AsyncLink], picture: Picture, segmenter: str, call: Call) -> None:
+        self._link = link
         self._picture = picture
         self._segmenter = segmenter
         self._call = call
-        self._prompts: asyncio.Queue[Request | None] = asyncio.Queue()
         self._turn = asyncio.Lock()
         self._over = False
 
     async def __aenter__(self) -> Self:
-        self._call.place, opening = await asyncio.to_thread(requests.session_opening, self._picture, self._segmenter)
-        self._rpc = self._start(self._requests(opening), metadata=self._call.metadata)
-        opened = (await self._receive(self._call.limit_s)).opened
+        try:
+            opened = await self._open(self._picture)
+        except errors.NotFoundError as gone:
+            opened = await self._open(_local(self._picture, gone))
         self.image = read_image_info(opened.image)
         self.segmenter = opened.segmenter
         return self
@@ -280,19 +313,28 @@ class AsyncSession:
             message = await self._receive(self._call.limit_s if timeout_s is None else timeout_s)
         return read_answer(message, self._picture, self._call.request_id)
 
-    async def _requests(self, opening: Iterator[Request]) -> AsyncIterator[Request]:
-        for message in opening:
-            yield message
-        while (request := await self._prompts.get()) is not None:
-            yield request
+    async def _open(self, picture: Picture) -> segmentation_service_pb2.SessionOpened:
+        self._call.place, opening = await asyncio.to_thread(requests.session_opening, picture, self._segmenter)
+
+        async def attempt(stubs: Stubs) -> Response:
+            self._prompts: asyncio.Queue[Request | None] = asyncio.Queue()
+            sent = _sent_async(opening(), self._prompts)
+            self._rpc = stubs.segmentation.SegmentSession(sent, metadata=self._call.metadata)
+            return await self._next(self._call.limit_s)
+
+        async with translated_async(self._call):
+            return (await anywhere_async(self._call, self._link(), attempt)).opened
 
     async def _receive(self, limit_s: float | None) -> Response:
         if self._over:
             raise _ended(self._call.request_id, "the session is over: it was left, or a prompt was cancelled or late")
+        async with translated_async(self._call):
+            return await self._next(limit_s)
+
+    async def _next(self, limit_s: float | None) -> Response:
         try:
             async with asyncio.timeout(limit_s):
-                async with translated_async(self._call):
-                    message: Response | Any = await self._rpc.read()
+                message: Response | Any = await self._rpc.read()
         except asyncio.CancelledError:
             self._over = True
             raise
@@ -303,3 +345,10 @@ class AsyncSession:
         if message is grpc.aio.EOF:
             raise _ended(self._call.request_id)
         return message
+
+
+async def _sent_async(opening: Iterator[Request], prompts: "asyncio.Queue[Request | None]") -> AsyncIterator[Request]:
+    for message in opening:
+        yield message
+    while (request := await prompts.get()) is not None:
+        yield request

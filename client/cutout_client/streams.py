@@ -120,6 +120,24 @@ class Parts(Protocol[T]):
         """The whole answer, around those items that the caller still wants; raises when it ended too early."""
 
 
+def whole(rpc: Any, parts: Parts[Any]) -> Any:
+    """All of a streamed answer."""
+    try:
+        return parts.result([complete for message in rpc if (complete := parts.add(message)) is not None])
+    except BaseException:
+        rpc.cancel()
+        raise
+
+
+async def whole_async(rpc: Any, parts: Parts[Any]) -> Any:
+    """As `whole`, for asyncio."""
+    try:
+        return parts.result([complete async for message in rpc if (complete := parts.add(message)) is not None])
+    except BaseException:
+        rpc.cancel()
+        raise
+
+
 class MessageStream(Iterator[T]):
     """What an answer is made of, each part as soon as it is there. The call is made when the first one is asked for.
 

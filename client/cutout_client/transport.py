@@ -3,7 +3,6 @@
 import json
 import random
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from cutout.v1 import (
 )
 from cutout_common import channels, reach, request_ids
 from cutout_common.address import check
+from cutout_common.failover import Losses
 from cutout_common.routing import ANYWHERE, Place
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
@@ -50,11 +50,7 @@ def _trace() -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True)
 class Connection:
-    """How to talk to a server; the fields are the arguments of `Client`, but for one.
-
-    Attributes:
-        unanswered: Set when no server answered the last call.
-    """
+    """How to talk to a server; the fields are the arguments of `Client`."""
 
     address: str = DEFAULT_ADDRESS
     api_key: str = ""
@@ -66,7 +62,6 @@ class Connection:
     client_key: Pem | None = None
     channel_options: ChannelOptions = ()
     max_in_flight: int = MAX_IN_FLIGHT
-    unanswered: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(self.address)
@@ -79,12 +74,19 @@ class Connection:
         if not self.tls and (self.root_certificates or self.client_certificate):
             raise ValueError("certificates need tls=True")
 
-    def channel(self, library: Any) -> Any:
-        """A new channel of `grpc` or `grpc.aio`."""
-        credentials, arguments = self._credentials(), self._arguments()
+    def channel(self, library: Any, address: str, *, host: str, are_many: bool) -> Any:
+        """A new channel of `grpc` or `grpc.aio`.
+
+        Args:
+            library: Either.
+            address: Of the server.
+            host: By which name it is known, if not by its address.
+            are_many: Whether it is one of several, of which the next one is tried instead of the same one again.
+        """
+        credentials, arguments = self._credentials(), self._arguments(host, are_many=are_many)
         if credentials:
-            return library.secure_channel(self.address, credentials, arguments)
-        return library.insecure_channel(self.address, arguments)
+            return library.secure_channel(address, credentials, arguments)
+        return library.insecure_channel(address, arguments)
 
     def identity(self) -> reach.Tls | None:
         """How the server is known; None without TLS."""
@@ -100,13 +102,14 @@ class Connection:
             read_pem(self.root_certificates), read_pem(self.client_key), read_pem(self.client_certificate)
         )
 
-    def _arguments(self) -> list[tuple[str, Any]]:
+    def _arguments(self, host: str, *, are_many: bool) -> list[tuple[str, Any]]:
         """The channel's arguments."""
         return [
             *self.channel_options,  # Of two values for one argument gRPC takes the first.
             ("grpc.primary_user_agent", f"cutout-python/{cutout_common.__version__}"),
-            *channels.OPTIONS,
-            ("grpc.enable_retries", int(self.retries > 0)),
+            *([("grpc.default_authority", host)] if host else []),
+            *(channels.OF_MANY if are_many else channels.OPTIONS),
+            ("grpc.enable_retries", int(self.retries > 0 and not are_many)),
             # A call is only tried again while all that was sent is still at hand; 256 KiB, the default, is no picture.
             ("grpc.per_rpc_retry_buffer_size", 64 * 2**20),
             ("grpc.service_config", json.dumps({"methodConfig": [self._method_config()]})),
@@ -148,6 +151,8 @@ class Call:
         is_own: Whether the caller gave this very call its limit, which then holds for waiting in the client, too.
         expires: When time is up, by the monotonic clock.
         place: Where it should go, once its picture is known.
+        losses: How many servers were lost with it.
+        address: Of the server that was asked last.
     """
 
     connection: Connection
@@ -157,6 +162,8 @@ class Call:
     is_own: bool
     expires: float = 0.0
     place: Place = ANYWHERE
+    losses: Losses = field(default_factory=Losses)
+    address: str = ""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

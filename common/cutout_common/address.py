@@ -14,7 +14,6 @@ _FAULTS = (
     (r"http://", "that is a web address, as the REST gateway has"),
     (r"https://", "that is a web address, as the REST gateway has; TLS is turned on apart from the address"),
     (r"[\w.+-]+://", "leave out what ends with ://"),
-    (r".*,", "that is a list; several are ipv4:10.0.0.1:50051,10.0.0.2:50051, or one name that stands for all"),
     (r".*[/?#]", "a gRPC server has no path"),
     (r".*@", "keys are given apart from the address"),
     (r"[^:]*$|\[[^\]]*\]$", "it has no port"),
@@ -25,14 +24,19 @@ _FAULTS = (
 
 
 def check(address: str) -> str:
-    """The address, if it is "host:port", "dns:///host:port" or in another of gRPC's forms.
+    """The address, if it is "host:port", several of these with commas between them, or in another of gRPC's forms.
 
     Raises:
         ValueError: It is not; the text says what is.
     """
-    if _scheme(address) not in SCHEMES and (fault := _fault(_bare(address))):
+    if fault := next(filter(None, map(_fault, map(_bare, parts(address)))), ""):
         raise ValueError(f"expected the gRPC server's host:port, such as localhost:50051, got {address!r}: {fault}")
     return address
+
+
+def parts(address: str) -> tuple[str, ...]:
+    """Each server's of several; forms that gRPC alone reads are one."""
+    return (address,) if _scheme(address) in SCHEMES else tuple(address.split(","))
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
@@ -57,6 +61,8 @@ def _bare(address: str) -> str:
 
 
 def _fault(address: str) -> str:
+    if _scheme(address) in SCHEMES:
+        return ""
     for pattern, meaning in _FAULTS:
         if re.match(pattern, address):
             return meaning

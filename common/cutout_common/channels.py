@@ -20,6 +20,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),  # Without it gRPC stops after two pings of an idle session.
 )
+# Of several servers, one that takes in nothing for so long is left for another one, which need not wait for it.
+OF_MANY = tuple({**dict(OPTIONS), "grpc.keepalive_timeout_ms": 5_000}.items())
 # Metadata by which a caller asks to be told that it is let in before it sends what is large. The headers of our
 # server's answer repeat it, and whoever only asks cancels the call then. HTTP's own words: RFC 9110, section 10.1.1.
 ASK_FIRST = ("expect", "100-continue")

@@ -54,8 +54,8 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         del app
         try:
-            async with linked(server) as link:
-                yield {"link": link}
+            async with linked(server) as links:
+                yield {"links": links}
         finally:
             reader.close()
             await asyncio.to_thread(tracer.close)

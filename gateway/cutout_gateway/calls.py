@@ -37,21 +37,35 @@ def start(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: fl
     return multicallable(*first, metadata=grpc.aio.Metadata(*metadata), timeout=timeout_s)
 
 
-async def is_let_in(call: Any) -> bool:
-    """Whether the server takes a call with `channels.ASK_FIRST` in its metadata; one that never tells does."""
+async def begin(rpc: Rpc, metadata: Metadata, channel: grpc.aio.Channel, timeout_s: float) -> Any:
+    """A call that the server takes, whose messages are still to be written: nothing is read from whom it turns away.
+
+    A server that never tells takes it.
+
+    Raises:
+        grpc.aio.AioRpcError: It does not.
+    """
+    call = start(channel, rpc, [*metadata, channels.ASK_FIRST], timeout_s, None)
 
     async def answer() -> None:
         if channels.ASK_FIRST not in tuple(await call.initial_metadata()):
             await call.code()  # It is refused: gRPC answers a write meanwhile by an error of its own instead.
 
     told = asyncio.ensure_future(answer())
-    await asyncio.wait({told}, timeout=ANSWER_S)
-    told.cancel()
-    await asyncio.gather(told, return_exceptions=True)
-    return not call.done()
+    try:
+        await asyncio.wait({told}, timeout=ANSWER_S)
+        if call.done():
+            await call
+    except BaseException:
+        call.cancel()
+        raise
+    finally:
+        told.cancel()
+        await asyncio.gather(told, return_exceptions=True)
+    return call
 
 
-async def ask(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata, timeout_s: float) -> None:
+async def ask(rpc: Rpc, metadata: Metadata, channel: grpc.aio.Channel, timeout_s: float) -> None:
     """Asks by a call of its own whether the server takes calls with this metadata; returns once it says so.
 
     The call itself is made when its message is there: the server keeps room for whatever it awaits. Servers other than

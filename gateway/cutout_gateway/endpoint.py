@@ -1,10 +1,12 @@
 """What the ASGI endpoints that call the server have in common: bounds, keys before long bodies, one form of errors."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
+from cutout_common.routing import ANYWHERE, Place
 from google.protobuf.descriptor_pool import DescriptorPool
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -15,9 +17,10 @@ from cutout_gateway.descriptors import Rpc
 from cutout_gateway.errors import HttpError, from_rpc
 from cutout_gateway.headers import Metadata, from_metadata, late, timeout_s, to_metadata
 from cutout_gateway.in_hand import InHand, client_of
-from cutout_gateway.link import Link
+from cutout_gateway.link import Links
 from cutout_gateway.reply import Reply
 from cutout_gateway.settings import GatewaySettings
+from cutout_gateway.tries import at_servers
 
 T = TypeVar("T")
 
@@ -32,10 +35,10 @@ class Asked:
     reply: Reply
 
     @property
-    def link(self) -> Link:
-        """To the server."""
-        link: Link = self.scope["state"]["link"]
-        return link
+    def links(self) -> Links:
+        """To the servers."""
+        links: Links = self.scope["state"]["links"]
+        return links
 
     @property
     def request_id(self) -> str:
@@ -85,14 +88,23 @@ class Endpoint:
         metadata = to_metadata(asked.headers, asked.request_id, state["client"], state["span"].traceparent)
         return metadata, timeout_s(asked.headers, self._settings.default_timeout_s)
 
-    @staticmethod
-    async def _read(
-        asked: Asked, rpc: Rpc, terms: tuple[Metadata, float], read: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T:
+    async def _tried(self, asked: Asked, place: Place, attempt: Callable[[grpc.aio.Channel, float], Awaitable[T]]) -> T:
+        """What an attempt gives at the first server that does not fail for a reason of its own; see `at_servers`."""
+        return await at_servers(
+            asked.links,
+            place,
+            self._terms(asked)[1],
+            attempt,
+            request_id=asked.request_id,
+            may_repeat=lambda: not asked.reply.started,
+        )
+
+    async def _read(self, asked: Asked, rpc: Rpc, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What is read of a body; of a long one once the server has let its caller in."""
         if not asked.body.is_long:
             return await read()
-        return await calls.unless_refused(calls.ask(asked.link.channel, rpc, *terms), read)
+        asking = self._tried(asked, ANYWHERE, partial(calls.ask, rpc, self._terms(asked)[0]))
+        return await calls.unless_refused(asking, read)
 
     def _from_rpc(self, asked: Asked, failure: grpc.aio.AioRpcError) -> HttpError:
         metadata = [*(failure.initial_metadata() or ()), *(failure.trailing_metadata() or ())]

@@ -1,20 +1,26 @@
-"""The gateway's channel to the server, and a new one when that is better."""
+"""The gateway's channels to its servers, and new ones when that is better."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import grpc
 import structlog
 from cutout_common import channels, reach
+from cutout_common.addresses import Addresses
+from cutout_common.failover import Course, Losses
+from cutout_common.fleet import Fleet, Member
+from cutout_common.routing import Place
 
 from cutout_gateway.settings import GatewaySettings
 
 log = structlog.get_logger("cutout_gateway")
 # The gateway bounds its bodies itself.
-OPTIONS = (*channels.OPTIONS, ("grpc.max_send_message_length", -1))
+UNBOUNDED = ("grpc.max_send_message_length", -1)
+OPTIONS = (*channels.OPTIONS, UNBOUNDED)
+ROUNDS = 3
 SETTINGS = reach.Settings("server_tls_ca", "server_tls_ca", "server_tls_cert and server_tls_key")
 EXAMINE_S = 10.0
 
@@ -27,11 +33,13 @@ class Server:
         address: As gRPC takes it.
         tls: How the server is known; None without TLS.
         credentials: The same for gRPC, with what is shown to the server.
+        options: Of the channel to it.
     """
 
     address: str
     tls: reach.Tls | None
     credentials: grpc.ChannelCredentials | None
+    options: tuple[tuple[str, str | int], ...] = OPTIONS
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self:
@@ -95,17 +103,74 @@ class Link:
 
     def _open(self) -> grpc.aio.Channel:
         if self._server.credentials is None:
-            return grpc.aio.insecure_channel(self._server.address, OPTIONS)
-        return grpc.aio.secure_channel(self._server.address, self._server.credentials, OPTIONS)
+            return grpc.aio.insecure_channel(self._server.address, self._server.options)
+        return grpc.aio.secure_channel(self._server.address, self._server.credentials, self._server.options)
+
+
+class Links:
+    """The links to all servers that there are now, each looked after by itself."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._addresses = Addresses(server.address)
+        self._fleet = Fleet()
+        self._links: dict[Member, Link] = {}
+        self._watching: dict[Member, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def begin(self) -> None:
+        """Connects to all of them."""
+        await asyncio.to_thread(self._addresses.now)
+        self._look()
+
+    def course(self, place: Place) -> Course:
+        """The tries of a call."""
+        self._look()
+        return Course(self._fleet, place, Losses(), ROUNDS if self._addresses.are_many else 0)
+
+    def channel(self, member: Member) -> grpc.aio.Channel:
+        """That to a server, for the next call."""
+        return self._links[member].channel if member in self._links else self._join(member).channel
+
+    def channels(self) -> list[grpc.aio.Channel]:
+        """Those to all of them."""
+        self._look()
+        return [self.channel(member) for member in self._fleet]
+
+    async def close(self) -> None:
+        """Ends all calls."""
+        for task in (*self._watching.values(), *self._leaving):
+            task.cancel()
+        for link in self._links.values():
+            await link.close()
+
+    def _look(self) -> None:
+        self._fleet.become(self._addresses.now())
+        for member in self._links.keys() - set(self._fleet):
+            self._watching.pop(member).cancel()
+            leaving = asyncio.create_task(channels.retire(self._links.pop(member).channel))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        for member in set(self._fleet) - self._links.keys():
+            self._join(member)
+
+    def _join(self, member: Member) -> Link:
+        server = replace(self._server, address=member.address)
+        if self._addresses.are_many:
+            host = self._addresses.host(member.address)
+            authority = (("grpc.default_authority", host),) if host else ()
+            server = replace(server, options=(*channels.OF_MANY, UNBOUNDED, *authority))
+        link = self._links[member] = Link(server)
+        self._watching[member] = asyncio.create_task(link.watch())
+        return link
 
 
 @asynccontextmanager
-async def linked(server: Server) -> AsyncIterator[Link]:
-    """A link that is looked after as long as the context lasts."""
-    link = Link(server)
-    watching = asyncio.create_task(link.watch())
+async def linked(server: Server) -> AsyncIterator[Links]:
+    """Links that are looked after as long as the context lasts."""
+    links = Links(server)
+    await links.begin()
     try:
-        yield link
+        yield links
     finally:
-        watching.cancel()
-        await link.close()
+        await links.close()

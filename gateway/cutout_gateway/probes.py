@@ -1,11 +1,13 @@
-"""Liveness of the gateway, readiness of the server behind it."""
+"""Liveness of the gateway, readiness of the servers behind it."""
+
+import asyncio
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from cutout_gateway.link import Link
+from cutout_gateway.link import Links
 
 Status = health_pb2.HealthCheckResponse.ServingStatus
 SERVING = "SERVING"
@@ -18,14 +20,19 @@ async def healthz(request: Request) -> JSONResponse:
 
 
 async def readyz(request: Request) -> JSONResponse:
-    """200 when grpc.health.v1 of the server says SERVING, 503 with what it says otherwise."""
-    status = await serving_status(request.state.link, request.app.state.settings.ready_timeout_s)
+    """200 when grpc.health.v1 of a server says SERVING, 503 with what one says otherwise."""
+    status = await serving_status(request.state.links, request.app.state.settings.ready_timeout_s)
     return JSONResponse({"status": status}, status_code=200 if status == SERVING else 503)
 
 
-async def serving_status(link: Link, timeout_s: float) -> str:
-    """What grpc.health.v1 of the server says, or the status of the call if it says nothing."""
-    stub = health_pb2_grpc.HealthStub(link.channel)
+async def serving_status(links: Links, timeout_s: float) -> str:
+    """What grpc.health.v1 of the servers says, the best of it, or the status of a call if it says nothing."""
+    said = await asyncio.gather(*(_said(channel, timeout_s) for channel in links.channels()))
+    return SERVING if SERVING in said else said[0]
+
+
+async def _said(channel: grpc.aio.Channel, timeout_s: float) -> str:
+    stub = health_pb2_grpc.HealthStub(channel)
     try:
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
     except grpc.aio.AioRpcError as failure:

@@ -25,7 +25,10 @@ class GatewaySettings(Config):
     tls_cert: FilePath | None = Field(None, description="PEM certificate chain; with tls_key it turns HTTPS on.")
     tls_key: FilePath | None = Field(None, description="PEM private key of tls_cert.")
 
-    server_address: str = Field("127.0.0.1:50051", description="Where the gRPC server is.")
+    server_address: str = Field(
+        "127.0.0.1:50051",
+        description="Where the gRPC server is; several with commas between them, or dns:///NAME:PORT for a name's.",
+    )
     server_tls_ca: FilePath | None = Field(None, description="PEM authorities of the server; it turns TLS on.")
     server_tls_cert: FilePath | None = Field(None, description="PEM certificate to show to a server that asks for one.")
     server_tls_key: FilePath | None = Field(None, description="PEM private key of server_tls_cert.")

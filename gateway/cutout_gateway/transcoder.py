@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
-from cutout_common import channels, routing
+from cutout_common import routing
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -70,18 +71,21 @@ class Transcoder(Endpoint):
         binding, variables = self._routes.match(scope["method"], path)
         scope["state"]["route"] = binding.template.text
         exchange = Exchange(asked, binding, variables, parse_query(scope["query_string"].decode("latin-1")))
-        rpc, terms = binding.rpc, self._terms(asked)
-        metadata, seconds = terms
+        rpc, (metadata, _) = binding.rpc, self._terms(asked)
         if rpc.client_streaming:
             place = routing.somewhere()
-            call = calls.start(asked.link.channel, rpc, [*metadata, *place.metadata, channels.ASK_FIRST], seconds, None)
-            tender = self._upload(call, exchange)
-        else:
-            request = await self._read(asked, rpc, terms, lambda: self._request(exchange))
-            call = calls.start(asked.link.channel, rpc, [*metadata, *request.place.metadata], seconds, request.data)
-            tender = asked.body.gone()
-        async with calls.tended(call, tender):
-            await (self._stream(call, exchange) if rpc.server_streaming else self._unary(call, exchange))
+            upload = await self._tried(asked, place, partial(calls.begin, rpc, [*metadata, *place.metadata]))
+            async with calls.tended(upload, self._upload(upload, exchange)):
+                await self._unary(upload, exchange)
+            return
+        request = await self._read(asked, rpc, lambda: self._request(exchange))
+
+        async def attempt(channel: grpc.aio.Channel, left_s: float) -> None:
+            call = calls.start(channel, rpc, [*metadata, *request.place.metadata], left_s, request.data)
+            async with calls.tended(call, asked.body.gone()):
+                await (self._stream(call, exchange) if rpc.server_streaming else self._unary(call, exchange))
+
+        await self._tried(asked, request.place, attempt)
 
     async def _request(self, exchange: Exchange) -> Read:
         data = await exchange.body.read(self._settings.max_body_bytes)
@@ -89,11 +93,9 @@ class Transcoder(Endpoint):
         return await self._reader.read(exchange.binding, exchange.variables, exchange.query, payload)
 
     async def _upload(self, call: Any, exchange: Exchange) -> None:
-        # Nothing is read from a caller whom the server turns away.
-        if await calls.is_let_in(call):
-            await calls.write_all(call, (message.SerializeToString() async for message in self._pieces(exchange)))
-            exchange.body.drop()
-            await exchange.body.gone()
+        await calls.write_all(call, (message.SerializeToString() async for message in self._pieces(exchange)))
+        exchange.body.drop()
+        await exchange.body.gone()
 
     async def _pieces(self, exchange: Exchange) -> AsyncIterator[Message]:
         """The messages of an upload: what the URL says, and the body piece by piece."""

@@ -17,7 +17,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         type=_address,
         default=os.environ.get("CUTOUT_CLIENT_SERVER", DEFAULT_ADDRESS),
-        help=f"where it is (default: $CUTOUT_CLIENT_SERVER, or {DEFAULT_ADDRESS})",
+        help="where it is; several with commas between, or dns:///NAME:PORT for all that a name has "
+        f"(default: $CUTOUT_CLIENT_SERVER, or {DEFAULT_ADDRESS})",
     )
     group.add_argument(
         "--api-key",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -53,7 +54,7 @@ class CompatEndpoint(Endpoint):
             raise method_not_allowed(self._path, sorted(methods))
         if scope["query_string"]:
             raise invalid("query", "expected none here")
-        ask = await self._read(asked, self._rpcs[self._route.admits], self._terms(asked), lambda: self._ask(asked))
+        ask = await self._read(asked, self._rpcs[self._route.admits], lambda: self._ask(asked))
         try:
             await self._answer(asked, ask)
         except grpc.aio.AioRpcError as failure:
@@ -72,19 +73,23 @@ class CompatEndpoint(Endpoint):
         if ask.call == READY:
             await self._check_ready(asked)
         elif ask.call:
-            metadata, seconds = self._terms(asked)
-            metadata = [*metadata, *ask.request.place.metadata]
-            call = calls.start(asked.link.channel, self._rpcs[ask.call], metadata, seconds, ask.request.data)
-            async with calls.tended(call, asked.body.gone()):
-                response = await call
-                headers = from_metadata([*await call.initial_metadata(), *await call.trailing_metadata()])
+            response, headers = await self._tried(asked, ask.request.place, partial(self._call, asked, ask))
             await asked.reply.hold(response.ByteSize() + _unpacked(response, ask), patient=False)
         data = await asyncio.to_thread(_write, ask, response, asked.request_id)
         del response
         await asked.reply.whole(200, data, JSON, headers)
 
+    async def _call(
+        self, asked: Asked, ask: Ask, channel: grpc.aio.Channel, left_s: float
+    ) -> tuple[Any, list[tuple[str, str]]]:
+        metadata = [*self._terms(asked)[0], *ask.request.place.metadata]
+        call = calls.start(channel, self._rpcs[ask.call], metadata, left_s, ask.request.data)
+        async with calls.tended(call, asked.body.gone()):
+            response = await call
+            return response, from_metadata([*await call.initial_metadata(), *await call.trailing_metadata()])
+
     async def _check_ready(self, asked: Asked) -> None:
-        status = await serving_status(asked.link, self._settings.ready_timeout_s)
+        status = await serving_status(asked.links, self._settings.ready_timeout_s)
         if status != SERVING:
             message = f"the server is not ready: {status}"
             raise error(503, grpc.StatusCode.UNAVAILABLE, message, reason="SERVER_NOT_READY", retry_after_s=1.0)

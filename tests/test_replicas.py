@@ -1,0 +1,196 @@
+"""Several servers as real processes: killed, drained and added under load, and each picture at one of them."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from cutout_client import Client, CutoutError
+from cutout_common.rle import rle_decode
+from cutout_gateway.settings import GatewaySettings
+from gateway_fixtures import GatewayThread
+from replicas import BOX, Replicas, balanced, pictures, replicas
+from waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.slow
+
+COUNT = 20
+PROMPTS = 200
+THREADS = 2
+Ask = Callable[[int], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    with replicas(tmp_path_factory.mktemp("replicas"), 4) as four:
+        yield four
+
+
+@pytest.fixture(scope="module")
+def files() -> list[bytes]:
+    return pictures(COUNT)
+
+
+def hit_rate(servers: Replicas, client: Client, files: list[bytes], prompts: int) -> float:
+    """Of so many prompts about all pictures in turn, those whose picture's embedding was there."""
+    before = servers.looked_up()
+    for number in range(prompts):
+        client.segment_box(files[number % len(files)], BOX)
+    hits, misses = servers.looked_up() - before
+    return hits / (hits + misses)
+
+
+def test_a_picture_stays_where_its_embedding_is(servers: Replicas, files: list[bytes], tmp_path: Path):
+    """Of 200 prompts on 20 pictures over three servers 95 % find the embedding, 90 % when a server has just come."""
+    addresses = servers.run(0, 1, 2)
+    with Client(addresses) as client:
+        hit_rate(servers, client, files, COUNT)
+        assert all(sum(replica.looked_up()) for replica in servers.each[:3])
+        assert hit_rate(servers, client, files, PROMPTS) >= 0.95
+        servers.run(0, 1, 2, 3)
+        wait_until(lambda: hit_rate(servers, client, files, COUNT) < 1)  # its first pictures have come to it
+        assert hit_rate(servers, client, files, PROMPTS) >= 0.9
+        assert sum(servers.each[3].looked_up())
+    with balanced(tmp_path, servers) as address, Client(address) as client:
+        hit_rate(servers, client, files, COUNT)
+        assert hit_rate(servers, client, files, PROMPTS // 2) >= 0.95
+
+
+def by_client(client: Client, files: list[bytes]) -> Ask:
+    return lambda number: client.segment_box(files[number], BOX)[0].mask
+
+
+def by_id(client: Client, files: list[bytes]) -> Ask:
+    """Pictures that were stored once, by a server that may be gone."""
+    stored = [client.upload(file) for file in files]
+    return lambda number: client.segment_box(stored[number], BOX)[0].mask
+
+
+def in_pieces(client: Client, files: list[bytes]) -> Ask:
+    """Whole answers that come as streams."""
+    return lambda number: client.segment_box(files[number], BOX, mask_formats=["png"])[0].mask
+
+
+def by_session(client: Client, files: list[bytes]) -> Ask:
+    def ask(number: int) -> np.ndarray:
+        with client.session(files[number]) as session:
+            return session.box(BOX)[0].mask
+
+    return ask
+
+
+def by_rest(rest: httpx.Client, files: list[bytes]) -> Ask:
+    def ask(number: int) -> np.ndarray:
+        form = {"image.content": files[number], "boxes": (None, b'{"xMin":24,"yMin":24,"xMax":72,"yMax":72}')}
+        answer = rest.post("/v1/segment:box", files=form)
+        assert answer.status_code == 200, answer.text
+        found = answer.json()["objects"][0]["masks"][0]["rle"]
+        return rle_decode(*found["size"], found["counts"])
+
+    return ask
+
+
+class Load:
+    """Callers that ask for one picture after the other, by each entrance, until they are told to stop."""
+
+    def __init__(self, entrances: dict[str, Ask], expected: list[np.ndarray]) -> None:
+        self.answers: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self._expected = expected
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._go_on, args=(name, ask, first))
+            for name, ask in entrances.items()
+            for first in range(THREADS)
+        ]
+        self._names = tuple(entrances)
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+
+    def go_on(self, answers: int = 6) -> None:
+        """Returns when every entrance has given so many more answers, or any a wrong one."""
+        before = self.answers.copy()
+        wait_until(lambda: self.faults or all(self.answers[name] >= before[name] + answers for name in self._names))
+        assert not self.faults
+
+    def _go_on(self, name: str, ask: Ask, first: int) -> None:
+        number = first * 7
+        while not self._over.is_set():
+            number = (number + 1) % len(self._expected)
+            try:
+                if not np.array_equal(ask(number), self._expected[number]):
+                    self.faults.append(f"{name}: another mask than that of picture {number}")
+            except Exception as fault:  # noqa: BLE001 - whatever it is
+                self.faults.append(f"{name}: {fault!r}")
+            self.answers[name] += 1
+
+
+def test_no_request_is_lost_when_servers_come_and_go(servers: Replicas, files: list[bytes], tmp_path: Path):
+    """While one of three is killed, comes back and another drains, every answer is there, and is its own picture's."""
+    addresses = servers.run(0, 1, 2)
+    with ExitStack() as stack:
+        client = stack.enter_context(Client(addresses))
+        behind = stack.enter_context(Client(stack.enter_context(balanced(tmp_path, servers))))
+        gateway = stack.enter_context(GatewayThread(GatewaySettings(server_address=addresses)))
+        rest = stack.enter_context(httpx.Client(base_url=gateway.url, timeout=PATIENCE_S))
+        expected = [by_client(client, files)(number) for number in range(COUNT)]
+        assert len({mask.tobytes() for mask in expected}) == COUNT
+        entrances = {
+            "client": by_client(client, files),
+            "stored": by_id(client, files),
+            "streamed": in_pieces(client, files),
+            "gateway": by_rest(rest, files),
+            "balancer": by_client(behind, files),
+        }
+        with Load(entrances, expected) as load:
+            load.go_on()
+            servers.each[0].kill()
+            load.go_on()
+            servers.run(0, 1, 2)
+            wait_until(lambda: sum(servers.each[0].looked_up()))
+            load.go_on()
+            assert servers.each[1].drain() == 0
+            load.go_on()
+        assert not load.faults
+
+
+def test_a_session_is_opened_where_a_server_is(servers: Replicas, files: list[bytes]):
+    """Sessions stay at their server; one that begins while servers are gone begins at another."""
+    with Client(servers.run(0, 2)) as client:
+        assert all(by_session(client, files)(number).any() for number in range(COUNT))
+
+
+def test_a_request_that_ends_servers_is_given_up(servers: Replicas, files: list[bytes]):
+    """It ends two of them and no third, and its caller is told what it does; the others go on."""
+    addresses = servers.run(0, 1, 2)
+    with Client(addresses) as client:
+        with pytest.raises(CutoutError, match="given up after 2 servers were lost") as lost:
+            client.segment_box(files[0], (13, 24, 72, 72), segmenter="probe")
+        assert lost.value.reason == "SERVERS_LOST"
+        wait_until(lambda: sum(replica.runs for replica in servers.each) == 1)
+        assert client.segment_box(files[0], BOX)
+    servers.run(0, 1, 2)
+    with (
+        GatewayThread(GatewaySettings(server_address=addresses)) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as rest,
+    ):
+        form = {
+            "image.content": files[0],
+            "boxes": (None, b'{"xMin":13,"yMin":24,"xMax":72,"yMax":72}'),
+            "segmenter": (None, b"probe"),
+        }
+        answer = rest.post("/v1/segment:box", files=form)
+        assert (answer.status_code, answer.json()["details"][0]["reason"]) == (500, "SERVERS_LOST")
+        wait_until(lambda: sum(replica.runs for replica in servers.each) == 1)
