@@ -1,0 +1,146 @@
+"""The manifests: what Kubernetes' schemas allow, whose parts belong together, and which settings the programs take."""
+
+import shutil
+import subprocess
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from cutout_gateway.settings import GatewaySettings
+from cutout_server.settings import Settings
+from documentation import ROOT
+
+MANIFESTS = ROOT / "deploy" / "kubernetes"
+# The oldest that has everything that is used, and a newer one.
+VERSIONS = ("1.30", "1.34")
+# Fields of custom resources, as KEDA (v1alpha1) and the Prometheus Operator (v1) publish them, as far as they are used.
+CUSTOM = {
+    "ScaledObject": {
+        "scaleTargetRef": {"name"},
+        "minReplicaCount": None,
+        "maxReplicaCount": None,
+        "pollingInterval": None,
+        "cooldownPeriod": None,
+        "advanced": {"horizontalPodAutoscalerConfig"},
+        "triggers": {"type", "metadata"},
+    },
+    "ServiceMonitor": {"selector": {"matchLabels"}, "endpoints": {"port", "interval", "path"}},
+}
+OVERLAYS = ("base", "gpu")
+Resource = dict[str, Any]
+
+
+def resources(folder: str) -> list[Resource]:
+    """Those that a kustomization of this folder names, as they stand there."""
+    kustomization = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text())
+    files = [MANIFESTS / folder / name for name in kustomization["resources"]]
+    return [each for file in files for each in yaml.safe_load_all(file.read_text())]
+
+
+def named(kind: str, name: str) -> Resource:
+    """One of `base`."""
+    return next(each for each in resources("base") if (each["kind"], each["metadata"]["name"]) == (kind, name))
+
+
+def pods() -> list[Resource]:
+    return [each["spec"]["template"] for each in resources("base") if each["kind"] in {"Deployment", "Job"}]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", ["base", "hpa"])
+def test_kubernetes_takes_every_resource(folder: str, version: str):
+    """No field is unknown, none missing, none of another type."""
+    for resource in resources(folder):
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+@pytest.mark.parametrize("folder", ["keda", "monitoring"])
+def test_custom_resources_have_published_fields(folder: str):
+    """Of the operators' own definitions, and they look for what there is."""
+    for resource in resources(folder):
+        fields = CUSTOM[resource["kind"]]
+        assert resource["spec"].keys() <= fields.keys()
+        for field, inner in fields.items():
+            value = resource["spec"].get(field)
+            for each in value if isinstance(value, list) else [value]:
+                assert inner is None or each is None or each.keys() <= inner
+        if resource["kind"] == "ServiceMonitor":
+            service = named("Service", resource["metadata"]["name"])
+            assert resource["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+            ports = {port["name"] for port in service["spec"]["ports"]}
+            assert {endpoint["port"] for endpoint in resource["spec"]["endpoints"]} <= ports
+        else:
+            assert named("Deployment", resource["spec"]["scaleTargetRef"]["name"])
+            assert "cutout_queue_depth" in resource["spec"]["triggers"][0]["metadata"]["query"]
+
+
+def test_pods_are_restricted():
+    """As the pod security standard `restricted`, which the namespace enforces, demands, and with a read-only root."""
+    labels = named("Namespace", "cutout")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    for pod in pods():
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+            assert mounted.keys() <= {volume["name"] for volume in spec["volumes"]}
+            assert "/tmp" in mounted.values()  # noqa: S108 - where uploads and caches go
+
+
+def test_parts_belong_together():
+    """Services, budgets and network policies select pods that there are; servers are many addresses behind one name."""
+    labels = [pod["metadata"]["labels"] for pod in pods()]
+    for resource in resources("base"):
+        spec = resource.get("spec", {})
+        selector = spec.get("podSelector", spec.get("selector"))
+        if selector and resource["kind"] != "Deployment":
+            wanted = selector.get("matchLabels", selector)
+            assert any(wanted.items() <= each.items() for each in labels), resource["metadata"]["name"]
+    assert named("Service", "cutout-server")["spec"]["clusterIP"] == "None"
+    server = named("Deployment", "cutout-server")["spec"]["template"]["spec"]
+    probes = [server["containers"][0][f"{name}Probe"] for name in ("startup", "readiness", "liveness")]
+    assert [probe["grpc"]["port"] for probe in probes] == [Settings().port] * 3
+    assert server["terminationGracePeriodSeconds"] > Settings().drain_s + 5
+
+
+def test_both_programs_take_the_settings(monkeypatch: pytest.MonkeyPatch):
+    """Each its own of the map, and neither finds one that it does not know."""
+    for name, value in named("ConfigMap", "cutout-settings")["data"].items():
+        monkeypatch.setenv(name, value)
+    server, gateway = Settings.load([]), GatewaySettings.load([])
+    assert (server.host, server.offline, gateway.host) == ("0.0.0.0", True, "0.0.0.0")  # noqa: S104
+    assert str(server.weights_dir) in {m["mountPath"] for m in pods()[0]["spec"]["containers"][0]["volumeMounts"]}
+    assert gateway.server_address.startswith("dns:///cutout-server.")
+    (pull,) = named("Job", "cutout-weights")["spec"]["template"]["spec"]["containers"]
+    assert pull["args"][:3] == ["models", "pull", server.profile]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kustomize_builds_it(overlay: str):
+    """With its patches, and what comes out is taken by Kubernetes."""
+    if not (kubectl := shutil.which("kubectl")):
+        pytest.skip("kubectl is not installed; a current one is in no package of Debian's")
+    built = subprocess.run([kubectl, "kustomize", MANIFESTS / overlay], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    made = list(yaml.safe_load_all(built.stdout))
+    for resource in made:
+        kubernetes_validate.validate(resource, VERSIONS[-1], strict=True)
+    assert len(made) == len(resources("base"))
+    (server,) = [
+        each["spec"]["template"]["spec"]
+        for each in made
+        if (each["kind"], each["metadata"]["name"]) == ("Deployment", "cutout-server")
+    ]
+    (container,) = server["containers"]
+    limits = container["resources"]["limits"]
+    assert limits.get("nvidia.com/gpu", 0) == (overlay == "gpu")
+    assert bool(server.get("tolerations")) == (overlay == "gpu")
+    assert container["image"].endswith(":gpu" if overlay == "gpu" else ":cpu")
