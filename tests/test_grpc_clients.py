@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import RunningServer
 from cutout_client import Client
+from cutout_gateway.descriptors import Contract
 from documentation import ROOT, Block, Reader, blocks
 from PIL import Image
 
@@ -47,6 +48,20 @@ def test_the_page_shows_the_very_clients():
     }
     files = {str(path.relative_to(ROOT / "examples/clients")) for path in (ROOT / "examples/clients").glob("*/*")}
     assert files == {path for path, _ in CLIENTS.values()}
+
+
+def test_the_page_compiles_all_that_a_client_needs():
+    """C++ and Java get stubs of the service and of what it imports, near and far, and of nothing else."""
+    needed: set[str] = set()
+    left = [Contract.load().pool.FindFileByName("cutout/v1/segmentation_service.proto")]
+    while left:
+        file = left.pop()
+        if file.package != "google.protobuf":  # In the libraries.
+            needed.add(file.name)
+            left.extend(file.dependencies)
+    for name in ("C++", "Java"):
+        (listed,) = [command for command in commands(name) if command.startswith("FILES=")]
+        assert set(listed.removeprefix("FILES=").strip('"').split()) == needed
 
 
 def test_what_the_page_installs_is_there_when_the_tests_run():
