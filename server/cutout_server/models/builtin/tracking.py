@@ -30,8 +30,9 @@ _KEPT = 256  # Longer side of the logits that are kept for corrections.
 _ANEW = 0.3  # Of a mask that is the segmenter's, beside what was carried.
 _AGREES = 0.5  # IoU of the carried and the refined mask from which the outline is drawn anew.
 _LEFT = 0.15  # Of the object's usual area: with less of it the object is lost.
-_LIKE = 0.4  # Likeness from which something is the object.
-_FOUND = 0.5  # Likewise, of what was searched for.
+_WHOLE, _LEARNT = 0.7, 0.6  # Share of the usual area, and likeness, from which its look is learnt.
+_LIKE = 0.5  # Likeness from which something is the object.
+_FOUND = 0.4  # Likewise, of what was searched for.
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +198,9 @@ def _remembered(query: TrackQuery, memory: BuiltinMemory | None, pixels: RgbImag
     if memory is None:
         return BuiltinMemory(query.frame, pixels, mask, Appearance.of(pixels, inside), float(inside.mean()), kept)
     if not inside.any():
+        return replace(memory, frame=query.frame, pixels=pixels, mask=mask, logits=kept)
+    whole = inside.mean() > _WHOLE * memory.area and memory.appearance.likeness(pixels, inside) > _LEARNT
+    if query.prompt is None and not whole:  # Something is before it, or it is something else.
         return replace(memory, frame=query.frame, pixels=pixels, mask=mask, logits=kept)
     weight = 0.5 if query.prompt is not None else 0.05
     area = (1 - weight) * memory.area + weight * float(inside.mean())
