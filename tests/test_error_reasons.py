@@ -1,12 +1,24 @@
-"""docs/errors.md has an entry for each reason that the code gives, and none beside."""
+"""docs/errors.md has an entry for each reason that the code gives, and none beside; errors lead to it."""
 
 import ast
+import copy
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
+import httpx
+import pytest
+from conftest import RunningServer
+from cutout_client import Client, CutoutError
+from cutout_common.status import unpack
 from cutout_gateway.errors import _SAID_BY_GRPC
 from documentation import ROOT
+from google.rpc.status_pb2 import Status
+from waiting import PATIENCE_S
 
 PAGE = (ROOT / "docs" / "errors.md").read_text("utf-8")
 REASON = re.compile(r"[A-Z]+(_[A-Z]+)*")
@@ -92,3 +104,41 @@ def test_every_entry_says_its_code_and_is_short():
         assert re.split(r"[ ,.]", entry["text"])[0] in codes, entry["reason"]
         assert len(entry["text"]) < 400, entry["reason"]
         assert entry["text"].count(". ") >= 1, entry["reason"]
+
+
+def links(answer: httpx.Response) -> list[str]:
+    """Where an error leads."""
+    helps = [detail for detail in answer.json()["details"] if detail["@type"].endswith("google.rpc.Help")]
+    return [link["url"] for detail in helps for link in detail["links"]]
+
+
+def test_errors_lead_to_their_entries(gateway_url: str, server: RunningServer):
+    """The server's and the gateway's own, over REST and in Python; what is not of an error of ours leads nowhere."""
+    asked = httpx.post(f"{gateway_url}/v1/segment:box", json={}, timeout=PATIENCE_S)
+    assert links(asked) == ["docs/errors.md#invalid_argument"]
+    assert links(httpx.get(f"{gateway_url}/nowhere", timeout=PATIENCE_S)) == ["docs/errors.md#path_not_found"]
+    with Client(server.address) as client, pytest.raises(CutoutError) as refused:
+        client.delete("img_that_is_not_there")
+    assert refused.value.help_url == "docs/errors.md#image_not_found"
+    assert copy.copy(refused.value).help_url == refused.value.help_url
+    assert not unpack(Status(code=5)).help_url
+
+
+def test_the_operator_says_where_they_lead():
+    """The setting's page takes the place of the project's; without one there are no links."""
+    for page, expected in (("https://errors.example/", ["https://errors.example/#path_not_found"]), ("", [])):
+        with running("--port=0", f"--errors-page={page}") as url:
+            assert links(httpx.get(f"{url}/nowhere", timeout=PATIENCE_S)) == expected
+
+
+@contextmanager
+def running(*flags: str) -> Iterator[str]:
+    """The gateway as a program; its address."""
+    command = [sys.executable, "-m", "cutout_gateway", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            lines = (json.loads(line)["event"] for line in process.stderr)
+            yield next(line.rpartition(" ")[2] for line in lines if line.startswith("gateway listening"))
+        finally:
+            process.terminate()
+            process.communicate(timeout=PATIENCE_S)

@@ -42,6 +42,7 @@ class CutoutError(Exception):
         retry_after_s: Seconds after which a retry is worth it; None when it is not known or does not help.
         request_id: The id under which the server logged the call.
         omitted_violations: How many more fields are violated than `violations` lists: errors have a bounded size.
+        help_url: Where the page about errors tells of the reason; empty when the server does not say.
         metadata: Further facts for programs; with the reason QUOTA_EXCEEDED `quota`, its `bound` and the `use` of it.
     """
 
@@ -55,6 +56,7 @@ class CutoutError(Exception):
         self.request_id = details.request_id
         self.omitted_violations = details.omitted_violations
         self.metadata = dict(details.metadata)
+        self.help_url = details.help_url
 
     def __str__(self) -> str:
         unsaid = [f"{v.field}: {v.description}" for v in self.violations if v.description not in self.message]
@@ -64,7 +66,13 @@ class CutoutError(Exception):
     def __reduce__(self) -> tuple[type["CutoutError"], tuple[grpc.StatusCode, str, ErrorDetails]]:
         # Exceptions are pickled by their `args`, which are the message alone.
         details = ErrorDetails(
-            self.reason, self.violations, self.retry_after_s, self.request_id, self.omitted_violations, self.metadata
+            self.reason,
+            self.violations,
+            self.retry_after_s,
+            self.request_id,
+            self.omitted_violations,
+            self.metadata,
+            self.help_url,
         )
         return type(self), (self.code, self.message, details)
 

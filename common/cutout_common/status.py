@@ -28,6 +28,9 @@ MAX_VIOLATIONS_BYTES = 2560
 MAX_FIELD_BYTES = 256
 MAX_DESCRIPTION_BYTES = 768
 MAX_NAME_BYTES = 128
+MAX_PAGE_BYTES = 96
+ERRORS_PAGE = "docs/errors.md"
+"""The page that says what caused an error and what helps, in the project; each reason has its heading there."""
 _FRAMING_BYTES = 8  # Of one violation in protobuf.
 _ROUNDING_MS = 1e-6
 
@@ -56,6 +59,7 @@ class ErrorDetails:
         request_id: The id under which the server logged the call.
         omitted_violations: How many more fields are violated than `violations` lists.
         metadata: Further facts for programs, few and short.
+        help_url: Where more is said about the reason. What is made here says it by itself: see `link_to`.
     """
 
     reason: str = ""
@@ -64,6 +68,16 @@ class ErrorDetails:
     request_id: str = ""
     omitted_violations: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    help_url: str = field(default="", compare=False)
+
+
+_page = ERRORS_PAGE
+
+
+def link_to(page: str) -> None:
+    """Has the errors of this process lead to a page from now on, by its address or place; to none if that is empty."""
+    global _page  # noqa: PLW0603 - as logging is set up once for a process
+    _page = page
 
 
 def summary(violations: Sequence[FieldViolation]) -> str:
@@ -81,7 +95,7 @@ def summary(violations: Sequence[FieldViolation]) -> str:
 
 
 def pack(code: grpc.StatusCode, message: str, details: ErrorDetails) -> Status:
-    """Builds the status that carries `details` as ErrorInfo, BadRequest, RetryInfo and RequestInfo, bounded."""
+    """Builds the status that carries `details` as ErrorInfo, BadRequest, RetryInfo, RequestInfo and Help, bounded."""
     violations = _first(details.violations)
     info = error_details_pb2.ErrorInfo(reason=shorten(details.reason, MAX_NAME_BYTES), domain=DOMAIN)
     for name, value in details.metadata.items():
@@ -100,6 +114,9 @@ def pack(code: grpc.StatusCode, message: str, details: ErrorDetails) -> Status:
         parts.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if details.request_id:
         parts.append(error_details_pb2.RequestInfo(request_id=shorten(details.request_id, MAX_NAME_BYTES)))
+    if _page and details.reason:
+        link = error_details_pb2.Help.Link(description="cause and cure", url=f"{_page}#{info.reason.lower()}")
+        parts.append(error_details_pb2.Help(links=[link]))
     status = Status(code=code.value[0], message=shorten(message, MAX_MESSAGE_BYTES, escaped_bytes))
     for part in parts:
         status.details.add().Pack(part)
@@ -112,7 +129,8 @@ def unpack(status: Status) -> ErrorDetails:
     bad_request = error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
     request = error_details_pb2.RequestInfo()
-    present = {_unpack_first(status.details, part) for part in (info, bad_request, retry, request)}
+    more = error_details_pb2.Help()
+    present = {_unpack_first(status.details, part) for part in (info, bad_request, retry, request, more)}
     return ErrorDetails(
         reason=info.reason,
         violations=tuple(FieldViolation(v.field, v.description) for v in bad_request.field_violations),
@@ -120,6 +138,7 @@ def unpack(status: Status) -> ErrorDetails:
         request_id=request.request_id,
         omitted_violations=int(omitted) if (omitted := info.metadata.get(OMITTED, "")).isdecimal() else 0,
         metadata={name: value for name, value in info.metadata.items() if name != OMITTED},
+        help_url=more.links[0].url if more.links else "",
     )
 
 

@@ -6,7 +6,7 @@ import sys
 
 import structlog
 import uvicorn
-from cutout_common import logs
+from cutout_common import logs, status
 from cutout_common.config import ConfigError
 from cutout_common.distribution import build
 
@@ -44,6 +44,7 @@ def main(args: list[str] | None = None) -> int:
         sys.stderr.write(f"cutout_gateway: {error}\n")
         return 2
     logs.configure(settings.log_format, settings.log_level)
+    status.link_to(settings.errors_page)
     # uvicorn raises the signal that stopped it once more when it has drained; a graceful stop is a success.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))

@@ -7,6 +7,7 @@ from cutout_common import traces
 from cutout_common.address import check
 from cutout_common.config import Config
 from cutout_common.forwarded import X_FORWARDED_FOR
+from cutout_common.status import ERRORS_PAGE, MAX_PAGE_BYTES
 from pydantic import Field, FilePath, IPvAnyNetwork, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from starlette.datastructures import URL
@@ -84,6 +85,11 @@ class GatewaySettings(Config):
     )
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    errors_page: str = Field(
+        ERRORS_PAGE,
+        max_length=MAX_PAGE_BYTES,
+        description="Where the links of the gateway's own errors lead, before #REASON. Empty: no links.",
+    )
 
     _endpoint = field_validator("trace_endpoint")(traces.check_endpoint)
 

@@ -6,7 +6,7 @@ import signal
 import sys
 
 import structlog
-from cutout_common import heap, logs
+from cutout_common import heap, logs, status
 from cutout_common.config import ConfigError
 
 from cutout_server.app import App
@@ -23,6 +23,7 @@ def main(args: list[str] | None = None) -> int:
         settings = Settings.load(args)
         heap.keep_freed()
         logs.configure(settings.log_format, settings.log_level)
+        status.link_to(settings.errors_page)
         return asyncio.run(_run(settings, args))
     except ConfigError as error:
         sys.stderr.write(f"cutout: {error}\n")

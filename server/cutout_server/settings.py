@@ -10,6 +10,7 @@ import httpx
 from annotated_types import Len
 from cutout_common import channels, traces
 from cutout_common.config import Config
+from cutout_common.status import ERRORS_PAGE, MAX_PAGE_BYTES
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -281,6 +282,9 @@ class Settings(Config):
     )
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    errors_page: str = Field(
+        ERRORS_PAGE, max_length=MAX_PAGE_BYTES, description="Where errors' links lead, before #REASON. Empty: no links."
+    )
 
     _endpoint = field_validator("trace_endpoint")(traces.check_endpoint)
 
