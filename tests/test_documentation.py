@@ -212,8 +212,12 @@ EXAMPLES = {
 
 
 def test_every_example_is_run():
-    """None is forgotten; `make demo` runs the demo on ports of its own."""
-    assert {path.name for path in (ROOT / "examples").iterdir() if path.is_file()} == {*EXAMPLES, "demo.py"}
+    """None is forgotten; `make demo` runs the demo on ports of its own, and `test_notebooks` the notebook."""
+    assert {path.name for path in (ROOT / "examples").iterdir() if path.is_file()} == {
+        *EXAMPLES,
+        "demo.py",
+        "notebook.ipynb",
+    }
 
 
 @pytest.mark.slow

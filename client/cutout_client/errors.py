@@ -19,7 +19,9 @@ What is wrong before a call is made (a picture that is no picture, a box of thre
 OSError as everywhere in Python.
 """
 
+import traceback
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 from cutout_common.status import ErrorDetails, FieldViolation, unpack
@@ -62,6 +64,21 @@ class CutoutError(Exception):
         unsaid = [f"{v.field}: {v.description}" for v in self.violations if v.description not in self.message]
         origin = dict.fromkeys([self.code.name, self.reason, f"request {self.request_id}" if self.request_id else ""])
         return f"{'; '.join([self.message, *unsaid])} ({', '.join(filter(None, origin))})"
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints: each violation on its own line, then the caller's own lines, none of the client's."""
+        text = str(self)
+        if self.violations:
+            origin = text[text.rindex(" (") + 1 :]
+            text = "\n".join([origin, *(f"  {each.field}: {each.description}" for each in self.violations)])
+            text += f"\n  and {self.omitted_violations} more" if self.omitted_violations else ""
+        own = [
+            frame
+            for frame in traceback.extract_tb(self.__traceback__)
+            if not any(part in Path(frame.filename).parts for part in ("cutout_client", "IPython"))
+            and Path(frame.filename).name != "contextlib.py"
+        ]
+        return [f"{type(self).__name__}: {text}", "", *"".join(traceback.format_list(own)).splitlines()]
 
     def __reduce__(self) -> tuple[type["CutoutError"], tuple[grpc.StatusCode, str, ErrorDetails]]:
         # Exceptions are pickled by their `args`, which are the message alone.

@@ -77,6 +77,9 @@ class GeneratedImage:
         """The picture."""
         return PIL.Image.open(io.BytesIO(self.data))
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"text/plain": repr(self), self.content_type: self.data}
+
     def save(self, path: str | PathLike[str]) -> Path:
         """Writes the file as it came, whatever the path's ending."""
         target = Path(path)

@@ -1,15 +1,19 @@
 """One object of an answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from cutout.v1 import mask_pb2
 from cutout_common import masks
 from numpy.typing import NDArray
 
 from cutout_client.concepts import Concepts
+from cutout_client.images import Picture
+from cutout_client.notebooks import Shown
 from cutout_client.prompts import Box
 
 
@@ -27,7 +31,7 @@ class Polygon:
 
 
 @dataclass(frozen=True)
-class SegmentedObject:
+class SegmentedObject(Shown):
     """One object.
 
     Attributes:
@@ -42,6 +46,7 @@ class SegmentedObject:
         logits: (256, 256) float32 when they were asked for; to be used in a `Prompt`.
         encodings: The mask as it came, in each of the formats asked for.
         concepts: What its part of the picture shows; from `analyze` alone.
+        picture: What was asked about.
     """
 
     label: str
@@ -55,6 +60,7 @@ class SegmentedObject:
     logits: NDArray[np.float32] | None = field(repr=False, compare=False)
     encodings: tuple[mask_pb2.Mask, ...] = field(repr=False)
     concepts: Concepts | None = None
+    picture: Picture | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -110,6 +116,11 @@ class SegmentedObject:
         from cutout_client.exports.geojson import to_shapely  # noqa: PLC0415 - optional
 
         return to_shapely(self)
+
+    def _shown(self) -> tuple[PIL.Image.Image, Sequence["SegmentedObject"], str]:
+        from cutout_client.drawing import alone  # noqa: PLC0415 - which draws objects
+
+        return alone(self, self.picture), [self], ""
 
     def _encoding(self, name: str) -> mask_pb2.Mask | None:
         return next((each for each in self.encodings if each.WhichOneof("encoding") == name), None)

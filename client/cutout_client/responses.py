@@ -35,7 +35,7 @@ class _Enum(Protocol):
 def read_segmentation(message: segmentation_pb2.Segmentation, picture: Picture, request_id: str) -> Segmentation:
     """Reads a whole answer."""
     return Segmentation(
-        objects=tuple(read_object(each) for each in message.objects),
+        objects=tuple(read_object(each, picture) for each in message.objects),
         image=read_image_info(message.image),
         omissions=read_omissions(message.omissions),
         models=tuple(message.models),
@@ -50,7 +50,7 @@ def read_segmentation(message: segmentation_pb2.Segmentation, picture: Picture, 
     )
 
 
-def read_object(message: segmentation_pb2.SegmentedObject) -> SegmentedObject:
+def read_object(message: segmentation_pb2.SegmentedObject, picture: Picture) -> SegmentedObject:
     """Reads one object; its masks are decoded when they are asked for."""
     return SegmentedObject(
         label=message.label,
@@ -64,6 +64,7 @@ def read_object(message: segmentation_pb2.SegmentedObject) -> SegmentedObject:
         logits=_logits(message.logits) if message.HasField("logits") else None,
         encodings=tuple(message.masks),
         concepts=read_concepts(message),
+        picture=picture,
     )
 
 

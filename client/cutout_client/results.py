@@ -1,7 +1,7 @@
 """What callers get."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 from cutout.v1 import segmentation_pb2
-from cutout_common.overlay import draw
 from numpy.typing import NDArray
 
 from cutout_client.coco import CocoDataset
 from cutout_client.concepts import Concepts, Rewriting
+from cutout_client.drawing import cut_out, drawn, ground_of
 from cutout_client.images import ImageLike, Picture, read_picture
+from cutout_client.notebooks import Shown
 from cutout_client.objects import SegmentedObject, mask_of
-from cutout_client.prompts import Box
 from cutout_client.saving import save
 
 
@@ -101,7 +101,7 @@ class Omission:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Shown):
     """An answer: a sequence of its objects.
 
     Attributes:
@@ -182,8 +182,7 @@ class Segmentation:
         if picture is None and self.overlay_file and not self.picture.is_here:
             return PIL.Image.open(io.BytesIO(self.overlay_file))
         pixels = self._pixels(picture)
-        height, width, _ = pixels.shape
-        return PIL.Image.fromarray(draw(pixels, [_Drawn(each, (height, width)) for each in self]))
+        return drawn(pixels, self.objects)
 
     def cutouts(self, picture: ImageLike | None = None) -> list[PIL.Image.Image]:
         """Each object alone: RGBA, cropped to its box, transparent outside of its mask.
@@ -195,7 +194,7 @@ class Segmentation:
             ValueError: There is no picture here, or the sizes differ.
         """
         pixels = self._pixels(picture)
-        return [_cut_out(pixels, each) for each in self]
+        return [cut_out(pixels, each) for each in self]
 
     def save(
         self, folder: str | PathLike[str], formats: Iterable[str] = ("overlay", "png"), *, name: str = ""
@@ -263,46 +262,18 @@ class Segmentation:
 
         return label_map(self, by)
 
+    def _shown(self) -> tuple[PIL.Image.Image, Sequence[SegmentedObject], str]:
+        if self.overlay_file and not self.picture.is_here:
+            image = self.overlay()
+        else:
+            image = drawn(ground_of(self.picture, (self.image.height, self.image.width)), self.objects)
+        found = "" if self.objects else "nothing found"
+        left_out = f"left out: {self.left_out}" if self.omissions else ""
+        return image, self.objects, "; ".join(filter(None, (found, left_out)))
+
     def _pixels(self, picture: ImageLike | None) -> NDArray[np.uint8]:
         pixels = (self.picture if picture is None else read_picture(picture)).rgb()
         if pixels.shape[:2] != (self.image.height, self.image.width):
             size = f"{pixels.shape[1]} x {pixels.shape[0]}"
             raise ValueError(f"the picture is {size}, the masks are {self.image.width} x {self.image.height} pixels")
         return pixels
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """An object as `draw` takes it."""
-
-    found: SegmentedObject
-
-    image_size: tuple[int, int]
-
-    @property
-    def part(self) -> tuple[int, int, NDArray[np.bool_]]:
-        x_min, y_min, x_max, y_max = map(int, self.found.box)
-        return y_min, x_min, mask_of(self.found)[y_min:y_max, x_min:x_max]
-
-    @property
-    def area(self) -> int:
-        return self.found.area
-
-    @property
-    def label(self) -> str:
-        return self.found.name
-
-    @property
-    def score(self) -> float:
-        concepts = None if self.found.label else self.found.concepts
-        return concepts.best.score if concepts else self.found.score
-
-    @property
-    def prompt_box(self) -> Box | None:
-        return self.found.prompt_box
-
-
-def _cut_out(pixels: NDArray[np.uint8], each: SegmentedObject) -> PIL.Image.Image:
-    x_min, y_min, x_max, y_max = map(int, each.box)
-    window = np.s_[y_min:y_max, x_min:x_max]
-    return PIL.Image.fromarray(np.dstack([pixels[window], mask_of(each)[window] * np.uint8(255)]))

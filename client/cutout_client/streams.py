@@ -107,7 +107,7 @@ class Assembly:
             return None
         complete, self._object = self._object, None
         self._count += 1
-        return read_object(complete)
+        return read_object(complete, self._picture)
 
 
 class Parts(Protocol[T]):
