@@ -11,10 +11,12 @@ import httpx
 import pytest
 import yaml
 from conftest import Photo, RunningServer, encode, run_server
+from cutout_gateway.metrics import Metrics as GatewayMetrics
 from cutout_gateway.settings import GatewaySettings
 from documentation import ROOT
 from gateway_fixtures import GatewayThread
 from prometheus import DEPLOYED, Prometheus, run_prometheus
+from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE_S, wait_until
 
 from tools import require
@@ -139,3 +141,16 @@ def test_every_metric_that_rules_name_is_there(prometheus: Prometheus):
     wait_until(lambda: prometheus.ask("cutout:gateway_request_seconds:p99"))
     there = metrics_of(" ".join(prometheus.get("label/__name__/values")))
     assert metrics_of(RULES.read_text()) <= there
+
+
+def test_the_guide_tells_of_every_alert_and_metric(server: RunningServer):
+    """Of each what it means, in docs/operations.md, which tells of none that there is not."""
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    assert re.findall(r"^\| `(Cutout\w+)` \|", guide, re.MULTILINE) == alerts()
+    text = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
+    families = {family.name for family in text_string_to_metric_families(text)}
+    families |= {family.name for family in GatewayMetrics().registry.collect()}
+    ours = {name for name in families if name.startswith(("cutout_", "grpc_server_"))}
+    created = {name for name in ours if name.endswith("_created")}
+    table = guide[guide.index("## Metrics") : guide.index("## Upgrades")]
+    assert metrics_of(table) == {re.sub("_info$", "", name) for name in ours - created}
