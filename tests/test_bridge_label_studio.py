@@ -208,7 +208,7 @@ def test_rectangles_become_polygons(bridge: TestClient, storage: ThreadingHTTPSe
 
 
 def test_words_and_labels_are_looked_for(bridge: TestClient, storage: ThreadingHTTPServer, monkeypatch) -> None:
-    """A text area's words, and without any gesture the labels themselves, are the phrases; finds get their labels."""
+    """A text area's words, and without any gesture the labels, are the phrases; other gestures mean nothing."""
     asked: list[tuple[str, ...]] = []
     find = Client.segment_text
 
@@ -221,6 +221,8 @@ def test_words_and_labels_are_looked_for(bridge: TestClient, storage: ThreadingH
     setup(bridge, storage, config)
     found = predict(bridge, config=config)
     written = predict(bridge, region("prompt", "textarea", {"text": ["yellow"]}), config=config)
+    nothing = predict(bridge, region("tag", "brushlabels", {"rle": [], "brushlabels": ["red"]}), config=config)
+    assert nothing["result"] == []
     assert asked == [("red", "Yellow"), ("yellow",)]
     for prediction in (found, written):
         assert {label for each in prediction["result"] for label in each["value"]["brushlabels"]} <= {"red", "Yellow"}

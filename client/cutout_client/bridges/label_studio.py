@@ -94,6 +94,8 @@ class LabelStudioBackend:
         if not isinstance(picture, str):
             raise ValueError(f"tasks: data.{target.field} must be the address of a picture")  # noqa: TRY004 - a request's
         gesture = Gesture.read(regions)
+        if regions and gesture.words == ():
+            return {"result": [], "score": 0.0, "model_version": VERSION}  # of a kind that says nothing to us
         result = self._pictures.ask(host, picture, lambda stored: self._segment(stored, gesture, target))
         label = gesture.label if gesture.words is None else ""
         answers = [answer for each in result for answer in _regions(each, result, target, label)]

@@ -81,14 +81,14 @@ class Keeper:
     again: bool
 
     def find(self, job: Job) -> Kept | None:
-        """The answer that there is, if it is to this very question. Files of another one go: they say nothing now."""
+        """The answer that there is, if it is to this very question."""
         earlier = _read(self._path(job))
-        if earlier is None:
-            return None
-        if self.again or earlier.key != self._key(job):
+        return earlier if earlier and not self.again and earlier.key == self._key(job) else None
+
+    def clear(self, job: Job) -> None:
+        """Removes what was made of an answer that does not serve: it would say nothing now."""
+        if earlier := _read(self._path(job)):
             earlier.remove_files(job)
-            return None
-        return earlier
 
     def keep(self, job: Job, result: Segmentation, files: Mapping[str, Sequence[Path]]) -> None:
         """Keeps an answer. One on a web address is not kept: another picture may be there tomorrow."""

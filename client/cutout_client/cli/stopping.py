@@ -34,7 +34,8 @@ class Stop:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # no other may have handlers
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._earlier[number] = signal.signal(number, self._signalled)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as in scripts, behind `&`
+                    self._earlier[number] = signal.signal(number, self._signalled)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -51,7 +51,7 @@ class Work:
     def __call__(self, job: Job) -> Outcome | None:
         """One picture. Whatever goes wrong is its own, and what can be written is; None when the run ended before."""
         if self._stop.reason:
-            return None
+            return self._done_before(job)
         self._line.begins(job)
         outcome = Outcome(job, error=job.error) if job.error else self._answer(job)
         if outcome.error:
@@ -61,9 +61,19 @@ class Work:
         self._line.ends(outcome)
         return outcome
 
+    def _done_before(self, job: Job) -> Outcome | None:
+        """What an earlier run has done belongs to this one's dataset, however early this one ends."""
+        with suppress(OSError):
+            kept = self._keeper.find(job)
+            if kept and kept.serves(self._question) and kept.written(job).keys() >= set(self._formats):
+                return Outcome(job, kept.segmentation(job), kept=True)
+        return None
+
     def _answer(self, job: Job) -> Outcome:
         try:
             kept = self._keeper.find(job)
+            if kept is None:
+                self._keeper.clear(job)
             serves = kept is not None and kept.serves(self._question)
             result = kept.segmentation(job) if kept and serves else self._question.ask(self._client, job.source)
         except Exception as error:  # noqa: BLE001  # Pillow and NumPy raise what they like
