@@ -31,10 +31,8 @@ $(VENV)/.demo: $(UV) pyproject.toml constraints.txt hatch_build.py $(wildcard pr
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -c constraints.txt -e '.[builtin,gateway,photos]'
 	@touch $@
 
-# Label Studio's converters need NumPy and Pillow alone; all that their package asks for would take NumPy back to 2.2.
 $(VENV)/.dev: $(VENV)/.demo
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -c constraints.txt -e '.[dev]'
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps label-studio-sdk==2.1.2
 	@touch $@
 
 node_modules/.package-lock.json: package.json

@@ -18,7 +18,6 @@ import PIL.ImageDraw
 import pytest
 from conftest import RunningServer
 from cutout_client import Client
-from cutout_client.bridges.brush import encode
 from cutout_client.bridges.http import label_studio_app
 from cutout_client.bridges.label_studio import LabelStudioBackend
 from starlette.testclient import TestClient
@@ -41,7 +40,7 @@ POLYGONS = BRUSHES.replace("BrushLabels", "PolygonLabels")
 
 @pytest.fixture(scope="module")
 def converters() -> ModuleType:
-    """label-studio-sdk's module for brushes, which needs none of what the rest of the package does."""
+    """label-studio-sdk's module for brushes, alone: the whole package takes seconds to import."""
     package = importlib.metadata.distribution("label-studio-sdk")
     path = package.locate_file("label_studio_sdk/converter/brush.py")
     spec = importlib.util.spec_from_file_location("label_studio_brush", path)
@@ -149,16 +148,6 @@ def predict(
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / (one | other).sum())
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 1000), (300, 700)])
-def test_brush_strokes_are_those_of_label_studio(converters: ModuleType, shape: tuple[int, int]) -> None:
-    """Masks of every kind of run come back from label-studio-sdk as they were."""
-    noise = np.random.default_rng(1).random(shape) < 0.3 if shape[0] < 10 else np.zeros(shape, bool)
-    noise[shape[0] // 2 :] |= shape[0] > 10
-    for mask in (noise, ~noise, np.ones(shape, bool), np.zeros(shape, bool)):
-        decoded = converters.decode_rle(encode(mask)).reshape(*shape, 4)
-        assert np.array_equal(decoded, np.where(mask, 255, 0)[:, :, None].repeat(4, 2))
 
 
 def test_health(bridge: TestClient) -> None:

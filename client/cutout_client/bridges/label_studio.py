@@ -11,10 +11,11 @@ from uuid import uuid4
 
 from cutout_common import __version__
 
-from cutout_client.bridges import brush
 from cutout_client.bridges.label_config import BRUSH, POLYGON, Target, read_target
 from cutout_client.bridges.task_pictures import Host, TaskPictures
 from cutout_client.client import Client
+from cutout_client.exports.label_studio import brush_rle
+from cutout_client.exports.lines import line_of
 from cutout_client.images import UploadedImage
 from cutout_client.objects import SegmentedObject, mask_of
 from cutout_client.prompts import Box, Options, Prompt
@@ -170,10 +171,10 @@ def _regions(each: SegmentedObject, result: Segmentation, target: Target, label:
     width, height = result.image.width, result.image.height
     values: list[Json] = []
     if target.kind == BRUSH:
-        values.append({"format": "rle", "rle": brush.encode(mask_of(each))})
-    else:  # a polygon has no holes there
-        corners = [polygon.exterior * [100 / width, 100 / height] for polygon in each.polygons]
-        values += [{"points": points.tolist(), "closed": True} for points in corners]
+        values.append({"format": "rle", "rle": brush_rle(mask_of(each))})
+    else:
+        percent = [100 / width, 100 / height]
+        values += [{"points": (line_of(part) * percent).tolist(), "closed": True} for part in each.polygons]
     kind = target.kind.lower()
     common = {"from_name": target.from_name, "to_name": target.to_name, "type": kind, "score": each.score}
     size = {"original_width": width, "original_height": height, "image_rotation": 0}
