@@ -13,12 +13,15 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import skimage.data
 from clip_checkpoints import clip_folder  # noqa: F401
 from conftest import run_server
 from cutout_client import Client
 from cutout_client.bridges.label_config import read_target
+from cutout_client.video import VideoWriter
 from cutout_gateway.settings import GatewaySettings
 from documentation import BIN, ROOT, Block, Reader, blocks, check_command, documents, inline_commands, load_settings
 from gateway_fixtures import GatewayThread
@@ -76,6 +79,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(photograph()).save(path)
+    table = cv2.resize(skimage.data.coffee(), (300, 200))
+    with VideoWriter(tmp_path / "video.mp4") as writer:
+        for number in range(4):
+            writer.write(np.roll(table, 3 * number, axis=1))
     for name in ("ca.pem", "me.pem", "me.key", "cert.pem", "key.pem"):
         (tmp_path / name).write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
     monkeypatch.chdir(tmp_path)
@@ -206,6 +213,7 @@ EXAMPLES = {
     "quickstart.py": ("plain", ["hall.jpg"]),
     "asynchronous.py": ("plain", ["cat.jpg", "table.jpg", "photos/astronaut.jpg"]),
     "session.py": ("plain", ["table.jpg", "300,200", "460,60,0"]),
+    "track.py": ("plain", ["video.mp4", "75,20,238,168"]),
     "analyze.py": ("equipped", ["street.jpg", "a market", "a car park"]),
     "curl.sh": ("plain", ["hall.jpg", "http://localhost:8080"]),
 }

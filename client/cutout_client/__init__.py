@@ -38,6 +38,7 @@ from cutout_client.generation import (
     GenerationStream,
 )
 from cutout_client.images import ImageId, ImageLike, UploadedImage
+from cutout_client.live import AsyncLiveStream, LiveStream
 from cutout_client.objects import Polygon, SegmentedObject
 from cutout_client.prompts import (
     Box,
@@ -54,11 +55,13 @@ from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
 from cutout_client.sessions import AsyncSession, Session
 from cutout_client.status import CacheStatus, CallerStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
 from cutout_client.streams import AsyncObjectStream, ObjectStream
+from cutout_client.tracked import Frame, TrackedFrame, TrackedObject, TrackOptions, TrackPrompt
 
 __all__ = [
     "AbortedError",
     "AsyncClient",
     "AsyncGenerationStream",
+    "AsyncLiveStream",
     "AsyncObjectStream",
     "AsyncSession",
     "Box",
@@ -76,6 +79,7 @@ __all__ = [
     "Exemplar",
     "FailedPreconditionError",
     "FieldViolation",
+    "Frame",
     "GenerateOptions",
     "GeneratedImage",
     "Generation",
@@ -87,6 +91,7 @@ __all__ = [
     "ImageStoreStatus",
     "InternalError",
     "InvalidRequestError",
+    "LiveStream",
     "Model",
     "NotFoundError",
     "ObjectStream",
@@ -107,6 +112,10 @@ __all__ = [
     "Tiling",
     "Timings",
     "TooLargeError",
+    "TrackOptions",
+    "TrackPrompt",
+    "TrackedFrame",
+    "TrackedObject",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

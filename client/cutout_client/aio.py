@@ -2,9 +2,10 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from os import PathLike
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
@@ -19,6 +20,7 @@ from cutout_client.generation import AsyncGenerationStream, Generation, PictureA
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.keywords import lists_arguments
 from cutout_client.link import AsyncLink
+from cutout_client.live import AsyncLiveStream
 from cutout_client.loops import Lines
 from cutout_client.moved import Moved
 from cutout_client.prompts import (
@@ -45,6 +47,8 @@ from cutout_client.retrying import begun_async, retried_async
 from cutout_client.sessions import AsyncSession
 from cutout_client.status import Model, ServerStatus
 from cutout_client.streams import Assembly, AsyncObjectStream, whole_async
+from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
+from cutout_client.tracked import opening as tracking_opening
 from cutout_client.transport import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -56,6 +60,7 @@ from cutout_client.transport import (
     Pem,
     Stubs,
 )
+from cutout_client.video import frames_of
 
 T = TypeVar("T")
 
@@ -218,6 +223,48 @@ class AsyncClient:
         """As `Client.session`: `async with client.session(picture) as session`."""
         call = self._connection.call(timeout_s, request_id)
         return AsyncSession(lambda: self._link, self._moved.current(read_picture(image)), segmenter, call)
+
+    def live(
+        self,
+        frames: Iterable[ImageLike | Frame] | AsyncIterable[ImageLike | Frame],
+        *,
+        boxes: Boxes | None = None,
+        prompts: Mapping[int, TrackPrompt] | None = None,
+        tracker: str = "",
+        newest: bool = False,
+        held_frames: int = 0,
+        request_id: str = "",
+        **options: Unpack[TrackOptions],
+    ) -> AsyncLiveStream:
+        """As `Client.live`: `async for frame in client.live(...)`; frames may come from an async iterator, too."""
+        opening = tracking_opening(tracker, held_frames, options, newest=newest)
+        call = self._connection.call(None, request_id)
+        return AsyncLiveStream(lambda: self._link, frames, opening, first_prompts(boxes, prompts), call)
+
+    def track(
+        self,
+        video: str | PathLike[str],
+        *,
+        boxes: Boxes | None = None,
+        prompts: Mapping[int, TrackPrompt] | None = None,
+        tracker: str = "",
+        start: int = 0,
+        end: int | None = None,
+        every: int = 1,
+        held_frames: int = 0,
+        request_id: str = "",
+        **options: Unpack[TrackOptions],
+    ) -> AsyncLiveStream:
+        """As `Client.track`: `async for frame in client.track(...)`."""
+        return self.live(
+            frames_of(video, start=start, end=end, every=every),
+            boxes=boxes,
+            prompts=prompts,
+            tracker=tracker,
+            held_frames=held_frames,
+            request_id=request_id,
+            **options,
+        )
 
     async def generate(
         self,

@@ -1,8 +1,9 @@
 """The client for synchronous programs."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from os import PathLike
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
@@ -17,6 +18,7 @@ from cutout_client.generation import Generation, GenerationStream, PictureAssemb
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
 from cutout_client.keywords import lists_arguments
 from cutout_client.link import Link
+from cutout_client.live import LiveStream
 from cutout_client.moved import Moved
 from cutout_client.prompts import (
     Boxes,
@@ -42,6 +44,8 @@ from cutout_client.retrying import begun, retried
 from cutout_client.sessions import Session
 from cutout_client.status import Model, ServerStatus
 from cutout_client.streams import Assembly, ObjectStream, whole
+from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
+from cutout_client.tracked import opening as tracking_opening
 from cutout_client.transport import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -54,6 +58,7 @@ from cutout_client.transport import (
     Stubs,
 )
 from cutout_client.turns import Turns
+from cutout_client.video import frames_of
 
 T = TypeVar("T")
 
@@ -296,6 +301,74 @@ class Client:
         """
         call = self._connection.call(timeout_s, request_id)
         return Session(self._link, self._moved.current(read_picture(image)), segmenter, call)
+
+    def live(
+        self,
+        frames: Iterable[ImageLike | Frame],
+        *,
+        boxes: Boxes | None = None,
+        prompts: Mapping[int, TrackPrompt] | None = None,
+        tracker: str = "",
+        newest: bool = False,
+        held_frames: int = 0,
+        request_id: str = "",
+        **options: Unpack[TrackOptions],
+    ) -> LiveStream:
+        """Follows objects through frames as they come: `for frame in client.live(camera, boxes=box)`.
+
+        Args:
+            frames: Pictures, or `Frame`s with further prompts; all of one size.
+            boxes: In the first frame, x_min, y_min, x_max, y_max each: objects 1, 2 and so on.
+            prompts: In the first frame, by object.
+            tracker: Name of the model. Default: the server's.
+            newest: Drop frames that come faster than they are worked on; each answer says which. Default: wait.
+            held_frames: How many answered frames can be corrected. Default: 4.
+            request_id: See the class.
+            options: Those of `TrackOptions`.
+        """
+        opening = tracking_opening(tracker, held_frames, options, newest=newest)
+        call = self._connection.call(None, request_id)
+        return LiveStream(self._link, frames, opening, first_prompts(boxes, prompts), call)
+
+    def track(
+        self,
+        video: str | PathLike[str],
+        *,
+        boxes: Boxes | None = None,
+        prompts: Mapping[int, TrackPrompt] | None = None,
+        tracker: str = "",
+        start: int = 0,
+        end: int | None = None,
+        every: int = 1,
+        held_frames: int = 0,
+        request_id: str = "",
+        **options: Unpack[TrackOptions],
+    ) -> LiveStream:
+        """Follows objects through a video file: `for frame in client.track("video.mp4", boxes=box)`.
+
+        It is decoded here, by OpenCV (extra `video`), as far as its frames are needed.
+
+        Args:
+            video: Path of an MP4, MOV, MKV, WebM or AVI.
+            boxes: See `live`; in the frame `start`.
+            prompts: Likewise.
+            tracker: See `live`.
+            start: The first frame, from 0.
+            end: The one behind the last; None for all.
+            every: Each how many-th frame.
+            held_frames: See `live`.
+            request_id: See the class.
+            options: Those of `TrackOptions`.
+        """
+        return self.live(
+            frames_of(video, start=start, end=end, every=every),
+            boxes=boxes,
+            prompts=prompts,
+            tracker=tracker,
+            held_frames=held_frames,
+            request_id=request_id,
+            **options,
+        )
 
     def generate(
         self,

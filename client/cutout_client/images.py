@@ -92,11 +92,15 @@ class PixelPicture:
         """Puts the pixels into the message; False when they are too large for that."""
         if self.values.nbytes > INLINE_BYTES:
             return False
+        self.fill_raw(message)
+        return True
+
+    def fill_raw(self, message: image_pb2.Image) -> None:
+        """Puts the pixels into the message, however many they are."""
         height, width, channels = self.values.shape
         tensor = image_pb2.RawTensor(height=height, width=width, channels=channels, data=self.values.tobytes())
         tensor.dtype = image_pb2.RawTensor.DATA_TYPE_UINT8
         message.tensor.CopyFrom(tensor)
-        return True
 
     def file(self) -> bytes:
         """The pixels as a PNG."""

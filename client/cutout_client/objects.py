@@ -75,7 +75,7 @@ class SegmentedObject(Shown):
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """(H, W) bool at the picture's size; decoded when it is first asked for, then kept, and read-only."""
-        mask = _decode(self.encodings[0])
+        mask = decode(self.encodings[0])
         mask.flags.writeable = False
         return mask
 
@@ -129,10 +129,11 @@ class SegmentedObject(Shown):
 def mask_of(each: SegmentedObject) -> NDArray[np.bool_]:
     """`each.mask` without keeping it: a thousand masks of a large picture would fill the memory."""
     kept: NDArray[np.bool_] | None = vars(each).get("mask")
-    return _decode(each.encodings[0]) if kept is None else kept
+    return decode(each.encodings[0]) if kept is None else kept
 
 
-def _decode(mask: mask_pb2.Mask) -> NDArray[np.bool_]:
+def decode(mask: mask_pb2.Mask) -> NDArray[np.bool_]:
+    """(H, W) bool of a mask in any of its forms."""
     match mask.WhichOneof("encoding"):
         case "rle":
             height, width = mask.rle.size

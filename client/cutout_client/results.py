@@ -52,6 +52,7 @@ class Timings:
         classify_ms: Pictures and concepts to scores.
         rewrite_ms: The language model that rewrites phrases.
         generate_ms: Words to a picture.
+        track_ms: Frames and what is remembered of objects to logits.
     """
 
     queue_ms: float
@@ -65,6 +66,7 @@ class Timings:
     classify_ms: float = 0.0
     rewrite_ms: float = 0.0
     generate_ms: float = 0.0
+    track_ms: float = 0.0
 
 
 @dataclass(frozen=True)

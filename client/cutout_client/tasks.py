@@ -92,7 +92,7 @@ def points_task(
     _, masks = _split(options, "prompts")
     return build(
         segmentation_service_pb2.SegmentByPointsRequest,
-        prompts=[_object_prompt(prompt) for prompt in _as_prompts(prompts)],
+        prompts=[object_prompt(prompt) for prompt in _as_prompts(prompts)],
         segmenter=segmenter,
         options=masks,
     )
@@ -188,6 +188,17 @@ def may_outgrow_a_message(task: Task) -> bool:
     return bool(task.options.return_logits or task.options.overlay or files.intersection(task.options.mask_formats))
 
 
+def mask_formats(names: Any) -> list[Any]:
+    """The contract's values for names of mask formats.
+
+    Raises:
+        TypeError: They are no words.
+        ValueError: There is no such format.
+    """
+    formats = words("mask_formats", names)
+    return [_enum("mask_formats", mask_pb2.MaskFormat, "MASK_FORMAT_", name) for name in formats]
+
+
 def rows(values: Any, lengths: tuple[int, ...], expected: str) -> list[list[float]]:
     """Numbers, or rows of numbers, as rows; rows may differ in length.
 
@@ -235,8 +246,7 @@ def _options(given: dict[str, Any]) -> segmentation_pb2.SegmentationOptions:
         tiling = given["tiling"] if isinstance(given["tiling"], Tiling) else Tiling(given["tiling"])
         given["tiling"] = build(segmentation_pb2.Tiling, tile_size=tiling.tile_size, overlap=tiling.overlap)
     if "mask_formats" in given:
-        formats = words("mask_formats", given["mask_formats"])
-        given["mask_formats"] = [_enum("mask_formats", mask_pb2.MaskFormat, "MASK_FORMAT_", name) for name in formats]
+        given["mask_formats"] = mask_formats(given["mask_formats"])
     return build(message, **given)
 
 
@@ -255,7 +265,12 @@ def _as_prompts(prompts: Prompts) -> Sequence[Prompt]:
     return [Prompt(points=prompts)]  # type: ignore[arg-type]  # the points of one object
 
 
-def _object_prompt(prompt: Prompt) -> segmentation_service_pb2.ObjectPrompt:
+def object_prompt(prompt: Prompt) -> segmentation_service_pb2.ObjectPrompt:
+    """One object's prompt.
+
+    Raises:
+        ValueError: A point, the box or the logits have another shape than they should.
+    """
     message = segmentation_service_pb2.ObjectPrompt()
     for x, y, *label in rows(
         prompt.points, (2, 3), "points are x, y or x, y, label, and those of several objects a Prompt each"

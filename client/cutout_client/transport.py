@@ -17,6 +17,7 @@ from cutout.v1 import (
     image_service_pb2_grpc,
     model_service_pb2_grpc,
     segmentation_service_pb2_grpc,
+    tracking_service_pb2_grpc,
 )
 from cutout_common import channels, reach, request_ids
 from cutout_common.address import check
@@ -201,12 +202,14 @@ class Stubs:
             image_service_pb2_grpc,
             generation_service_pb2_grpc,
             model_service_pb2_grpc,
+            tracking_service_pb2_grpc,
         )
-        segmentation, images, generation, models = generated  # grpc's generated code has no types
+        segmentation, images, generation, models, tracking = generated  # grpc's generated code has no types
         self.segmentation = segmentation.SegmentationServiceStub(channel)
         self.images = images.ImageServiceStub(channel)
         self.generation = generation.GenerationServiceStub(channel)
         self.models = models.ModelServiceStub(channel)
+        self.tracking = tracking.TrackingServiceStub(channel)
         # grpc.health.v1's messages hold one string and one enum: on the wire they are these well-known wrappers.
         self.health: Any = channel.unary_unary(
             "/grpc.health.v1.Health/Check",

@@ -20,12 +20,13 @@ from cutout_client.cli import (
     segment,
     serve,
     status,
+    track,
 )
 from cutout_client.cli.arguments import with_negative_numbers
 from cutout_client.cli.stopping import INTERRUPTED
 from cutout_client.errors import CutoutError
 
-COMMANDS = (segment, analyze, generate, models, status, health, protos, bench, bridge, serve)
+COMMANDS = (segment, track, analyze, generate, models, status, health, protos, bench, bridge, serve)
 
 FAILED = 1
 

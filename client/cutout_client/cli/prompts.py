@@ -19,7 +19,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--text", **several, metavar="PHRASE", help="what the phrases name")
     what.add_argument("--box", **several, type=box, metavar="X0,Y0,X1,Y1", help="the object in each box, in pixels")
     what.add_argument(
-        "--point", **several, type=_point, metavar="X,Y[,0]", help="one object by clicks; 0: outside of it"
+        "--point", **several, type=point, metavar="X,Y[,0]", help="one object by clicks; 0: outside of it"
     )
     what.add_argument("--everything", action="store_true", help="everything that looks like an object")
     examples: Any = several | {"dest": "exemplars", "metavar": "X0,Y0,X1,Y1"}
@@ -145,7 +145,8 @@ def _counterexample(text: str) -> Exemplar:
     return Exemplar(box(text), negative=True)
 
 
-def _point(text: str) -> tuple[float, ...]:
+def point(text: str) -> tuple[float, ...]:
+    """Reads a flag's x, y and perhaps label."""
     return _numbers(text, (2, 3), "x,y or x,y,label")
 
 

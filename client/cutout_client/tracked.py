@@ -1,0 +1,254 @@
+"""What is said of objects in a video's frames, and what is found there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypedDict
+
+import numpy as np
+import PIL.Image
+from cutout.v1 import mask_pb2, tracking_service_pb2
+from cutout_common import masks
+from cutout_common.overlay import OverlayItem, draw
+from numpy.typing import NDArray
+
+from cutout_client import tasks
+from cutout_client.images import ImageLike, Picture, PixelPicture
+from cutout_client.messages import build
+from cutout_client.objects import decode
+from cutout_client.prompts import Box, Boxes, MaskFormat, Point, Prompt
+from cutout_client.responses import read_timings
+from cutout_client.results import Timings
+
+# Pixels travel raw up to here: a PNG of each frame would take longer than following the objects.
+_RAW_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
+class TrackPrompt:
+    """What is known about one object in a frame: a mask, or at least one of points and box.
+
+    Attributes:
+        points: (x, y) inside the object, or (x, y, label) with label 1 inside and 0 outside, in pixels.
+        box: x_min, y_min, x_max, y_max around it, in pixels.
+        mask: (H, W) bool of the frame's size.
+    """
+
+    points: Sequence[Point] | NDArray[Any] = ()
+    box: Sequence[float] | NDArray[Any] | None = None
+    mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A frame with what is said in it; a bare picture is a frame in which nothing is.
+
+    Attributes:
+        image: Of any kind that `ImageLike` names.
+        prompts: By object: an id that is new begins one.
+        timestamp_s: Comes back with the answer.
+        index: The frame's number, greater than those before; None for the next one.
+    """
+
+    image: ImageLike
+    prompts: Mapping[int, TrackPrompt] = field(default_factory=dict)
+    timestamp_s: float | None = None
+    index: int | None = None
+
+
+class TrackOptions(TypedDict, total=False):
+    """What to make of the masks; what is left out is the server's default. See TrackingOptions in the contract.
+
+    Attributes:
+        mask_formats: How masks travel; every result method works with any of them.
+        mask_threshold: Logits above it are inside.
+        max_hole_area: Holes of at most this many pixels are filled.
+        min_part_area: Connected parts of fewer pixels are removed.
+        non_overlapping: Give each pixel to one object at most.
+    """
+
+    mask_formats: Sequence[MaskFormat]
+    mask_threshold: float | None
+    max_hole_area: int
+    min_part_area: int
+    non_overlapping: bool
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedObject:
+    """One object in a frame.
+
+    Attributes:
+        object_id: The caller's number of it.
+        present: Whether it is in the frame.
+        presence: How sure the tracker is of that, in [0, 1].
+        predicted_iou: The tracker's own estimate of the mask's IoU with the true one.
+        box: The smallest box of whole pixels around the mask; None while it is not present.
+        area: Pixels inside the mask.
+        encodings: The mask as it came, in each of the formats asked for; empty while it is not present.
+    """
+
+    object_id: int
+    present: bool
+    presence: float
+    predicted_iou: float
+    box: Box | None
+    area: int
+    encodings: tuple[mask_pb2.Mask, ...] = field(repr=False)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """(H, W) bool, None while it is not present; decoded when it is first asked for, then kept."""
+        return decode(self.encodings[0]) if self.encodings else None
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFrame:
+    """The objects of a frame, ascending by id: a sequence of them.
+
+    Attributes:
+        index: The frame's number.
+        timestamp_s: As it was sent.
+        objects: All that are followed; after a correction those that were corrected.
+        dropped: Numbers of the frames that were dropped since the answer before.
+        corrected: Whether this answers a correction.
+        timings: Where the time went.
+        memory_bytes: What the server remembers of the objects by now.
+        picture: The frame as it was sent.
+    """
+
+    index: int
+    timestamp_s: float | None
+    objects: tuple[TrackedObject, ...]
+    dropped: tuple[int, ...]
+    corrected: bool
+    timings: Timings
+    memory_bytes: int
+    picture: Picture = field(repr=False)
+
+    def __iter__(self) -> Any:
+        return iter(self.objects)
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __getitem__(self, index: int) -> TrackedObject:
+        return self.objects[index]
+
+    def overlay(self) -> PIL.Image.Image:
+        """The frame with masks, outlines and ids drawn on it; an object keeps its colour while others come and go."""
+        pixels = self.picture.rgb()
+        nothing = np.zeros(pixels.shape[:2], np.bool_)
+        items = [
+            OverlayItem(nothing if each.mask is None else each.mask, str(each.object_id), each.presence)
+            for each in self.objects
+        ]
+        return PIL.Image.fromarray(draw(pixels, items))
+
+    def labels(self) -> NDArray[np.uint16]:
+        """(H, W): the id of the object that each pixel is of, 0 for none; of two the smaller one."""
+        found = [each for each in self.objects if each.mask is not None]
+        height, width = found[0].mask.shape if found and found[0].mask is not None else self.picture.rgb().shape[:2]
+        labels = np.zeros((height, width), np.uint16)
+        for each in sorted(found, key=lambda each: -each.area):
+            labels[each.mask] = each.object_id
+        return labels
+
+
+def opening(
+    tracker: str, held_frames: int, options: TrackOptions, *, newest: bool
+) -> tracking_service_pb2.TrackObjectsRequest:
+    """The first message of a session."""
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "mask_formats" in given:
+        given["mask_formats"] = tasks.mask_formats(given["mask_formats"])
+    policies = tracking_service_pb2.TrackingOpen
+    return tracking_service_pb2.TrackObjectsRequest(
+        open=build(
+            tracking_service_pb2.TrackingOpen,
+            tracker=tracker,
+            held_frames=held_frames,
+            drop_policy=policies.DROP_POLICY_NEWEST if newest else policies.DROP_POLICY_WAIT,
+            options=build(tracking_service_pb2.TrackingOptions, **given),
+        )
+    )
+
+
+def first_prompts(boxes: Boxes | None, prompts: Mapping[int, TrackPrompt] | None) -> dict[int, TrackPrompt]:
+    """What is said in the first frame: boxes become objects 1, 2 and so on, beside those of `prompts`.
+
+    Raises:
+        ValueError: A box has not four numbers, or an id is that of a box, too.
+    """
+    rows = tasks.rows(boxes, (4,), "boxes are x_min, y_min, x_max, y_max")
+    said = {number: TrackPrompt(box=row) for number, row in enumerate(rows, 1)}
+    if both := said.keys() & (prompts or {}).keys():
+        raise ValueError(f"prompts must have other ids than the {len(rows)} boxes, which are 1 and so on; got {both}")
+    return {**said, **(prompts or {})}
+
+
+def frame_request(frame: Frame, picture: Picture, index: int) -> tracking_service_pb2.TrackObjectsRequest:
+    """A frame's message."""
+    message = tracking_service_pb2.Frame(frame_index=index, prompts=_prompts(frame.prompts))
+    if frame.timestamp_s is not None:
+        message.timestamp_seconds = frame.timestamp_s
+    if isinstance(picture, PixelPicture) and picture.values.nbytes <= _RAW_BYTES:
+        picture.fill_raw(message.image)
+    elif not picture.fill(message.image):
+        message.image.content = picture.file()
+    return tracking_service_pb2.TrackObjectsRequest(frame=message)
+
+
+def correction_request(index: int, prompts: Mapping[int, TrackPrompt]) -> tracking_service_pb2.TrackObjectsRequest:
+    """A correction's message."""
+    correction = tracking_service_pb2.Correction(frame_index=index, prompts=_prompts(prompts))
+    return tracking_service_pb2.TrackObjectsRequest(correct=correction)
+
+
+def removal_request(object_ids: Sequence[int]) -> tracking_service_pb2.TrackObjectsRequest:
+    """A removal's message."""
+    return tracking_service_pb2.TrackObjectsRequest(remove=build(tracking_service_pb2.Removal, object_ids=object_ids))
+
+
+def read_frame(message: tracking_service_pb2.TrackedFrame, picture: Picture) -> TrackedFrame:
+    """Reads the objects of a frame."""
+    return TrackedFrame(
+        index=message.frame_index,
+        timestamp_s=message.timestamp_seconds if message.HasField("timestamp_seconds") else None,
+        objects=tuple(_object(each) for each in message.objects),
+        dropped=tuple(message.dropped_frames),
+        corrected=message.corrected,
+        timings=read_timings(message.timings),
+        memory_bytes=message.memory_bytes,
+        picture=picture,
+    )
+
+
+def _object(message: tracking_service_pb2.TrackedObject) -> TrackedObject:
+    box = message.box
+    return TrackedObject(
+        object_id=message.object_id,
+        present=message.present,
+        presence=message.presence,
+        predicted_iou=message.predicted_iou,
+        box=Box(box.x_min, box.y_min, box.x_max, box.y_max) if message.HasField("box") else None,
+        area=message.area,
+        encodings=tuple(message.masks),
+    )
+
+
+def _prompts(prompts: Mapping[int, TrackPrompt]) -> list[tracking_service_pb2.TrackPrompt]:
+    return [_prompt(object_id, prompt) for object_id, prompt in prompts.items()]
+
+
+def _prompt(object_id: int, prompt: TrackPrompt) -> tracking_service_pb2.TrackPrompt:
+    said = tasks.object_prompt(Prompt(points=prompt.points, box=prompt.box))
+    message = build(tracking_service_pb2.TrackPrompt, object_id=object_id, points=said.points)
+    if said.HasField("box"):
+        message.box.CopyFrom(said.box)
+    if prompt.mask is not None:
+        mask = np.asarray(prompt.mask)
+        if mask.ndim != 2 or mask.dtype != np.bool_:
+            raise ValueError(f"a prompt's mask is (height, width) bool, not {mask.shape} {mask.dtype}")
+        message.mask.CopyFrom(mask_pb2.RleMask(size=mask.shape, counts=masks.rle_encode(mask).decode()))
+    return message

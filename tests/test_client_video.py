@@ -1,0 +1,107 @@
+"""Videos: files decoded and written by the client, and `cutout track`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import RunningServer
+from cutout_client import AsyncClient, Client
+from cutout_client.cli import main
+from cutout_client.video import Video, VideoWriter
+from pycocotools import mask as coco
+from test_service_tracking import SIDE, SIZE, iou, picture, place, truth
+
+FRAMES = 6
+BOX = (place(0)[1], place(0)[0], place(0)[1] + SIDE, place(0)[0] + SIDE)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cup that moves over a cat's fur, as an MP4."""
+    path = tmp_path_factory.mktemp("video") / "cup.mp4"
+    with VideoWriter(path, 10) as writer:
+        for index in range(FRAMES):
+            writer.write(picture(index))
+    return path
+
+
+def test_a_file_is_read_as_it_was_written(file: Path):
+    """All frames, or those that are asked for, with their numbers and times."""
+    with Video(file) as video:
+        assert (video.info.width, video.info.height, video.info.rate, video.info.frames) == (*SIZE[::-1], 10, FRAMES)
+        frames = list(video)
+        assert len(frames) == len(video) == FRAMES
+    for index, frame in enumerate(frames):
+        assert frame.index == index
+        assert frame.timestamp_s == pytest.approx(index / 10)
+        assert np.abs(frame.image.astype(int) - picture(index)).mean() < 8
+    with Video(file, start=1, end=5, every=2) as video:
+        assert [frame.index for frame in video] == [1, 3]
+        assert len(video) == 2
+
+
+def test_what_is_no_video_is_refused(tmp_path: Path, file: Path):
+    """By what is wrong with it; a file that ends too soon is read as far as it goes."""
+    with pytest.raises(FileNotFoundError, match=r"nothing\.mp4"):
+        Video(tmp_path / "nothing.mp4")
+    other = tmp_path / "words.mp4"
+    other.write_text("these are words" * 100)
+    with pytest.raises(ValueError, match=r"words\.mp4 as a video"):
+        Video(other)
+    with pytest.raises(ValueError, match="every"):
+        Video(file, every=0)
+    with Client("localhost:1") as client, pytest.raises(FileNotFoundError):
+        client.track(tmp_path / "nothing.mp4", boxes=BOX)
+
+
+def test_a_file_is_followed(server: RunningServer, file: Path):
+    """By both clients, from the frame on that is asked for."""
+    with Client(server.address) as client:
+        answers = list(client.track(file, boxes=BOX, end=3))
+    assert [answer.index for answer in answers] == [0, 1, 2]
+    assert all(iou(answer[0].mask, truth(answer.index)) > 0.6 for answer in answers)
+
+
+async def test_a_file_is_followed_by_the_async_client(server: RunningServer, file: Path):
+    """Likewise."""
+    async with AsyncClient(server.address) as client:
+        assert [answer.index async for answer in client.track(file, boxes=BOX, start=0, every=3)] == [0, 3]
+
+
+def test_the_command_follows_a_file(
+    server: RunningServer, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """And writes label maps, run lengths and a video with the objects drawn on it."""
+    out, overlay = tmp_path / "tracked", tmp_path / "tracked.mp4"
+    flags = ["--box", ",".join(map(str, BOX)), "--out", str(out), "--overlay", str(overlay), "--server", server.address]
+    assert main(["track", str(file), *flags]) == 0
+    assert capsys.readouterr().out.startswith(f"1 objects in {FRAMES} frames")
+    tracks = json.loads((out / "tracks.json").read_text())
+    assert tracks["videos"][0]["length"] == FRAMES
+    (annotation,) = tracks["annotations"]
+    assert len(annotation["segmentations"]) == len(annotation["bboxes"]) == len(annotation["areas"]) == FRAMES
+    for index, (segmentation, name) in enumerate(
+        zip(annotation["segmentations"], tracks["videos"][0]["file_names"], strict=True)
+    ):
+        mask = coco.decode(segmentation).astype(bool)
+        assert np.array_equal(np.asarray(PIL.Image.open(out / "labels" / name)) == 1, mask)
+        assert iou(mask, truth(index)) > 0.6
+    with Video(overlay) as drawn:
+        assert [frame.image.shape for frame in drawn] == [(*SIZE, 3)] * FRAMES
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--box", "1,2,3,4", "--json"], "either a video or --camera"),
+        (["video.mp4", "--json"], "say what to follow"),
+        (["video.mp4", "--box", "1,2,3,4"], "say what to write"),
+    ],
+)
+def test_flags_of_no_use_are_refused(flags: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    """With what was expected."""
+    with pytest.raises(SystemExit):
+        main(["track", *flags])
+    assert said in capsys.readouterr().err
