@@ -93,12 +93,17 @@ class Live:
         return list(self.answers)
 
 
+@pytest.fixture(scope="module")
+def channel(server: RunningServer) -> Iterator[grpc.Channel]:
+    with server.channel() as opened:
+        yield opened
+
+
 @pytest.fixture
-def live(server: RunningServer) -> Iterator[Live]:
-    with server.channel() as channel:
-        session = Live(channel)
-        yield session
-        session.end()
+def live(channel: grpc.Channel) -> Iterator[Live]:
+    session = Live(channel)
+    yield session
+    session.end()
 
 
 def violations(status: object) -> list[str]:
@@ -165,8 +170,11 @@ def test_objects_are_followed_corrected_added_and_removed(server: RunningServer,
         (opened(), ["open"]),
     ],
 )
-def test_what_is_refused_is_named_and_passed_over(live: Live, message: pb2.TrackObjectsRequest, fields: list[str]):
+def test_what_is_refused_is_named_and_passed_over(
+    channel: grpc.Channel, message: pb2.TrackObjectsRequest, fields: list[str]
+):
     """The session goes on as if it had not come."""
+    live = Live(channel, held_frames=1)
     before = live.ask(frame(0, boxed(1))).frame
     refused = live.ask(message)
     assert refused.WhichOneof("message") == "error"
@@ -176,8 +184,11 @@ def test_what_is_refused_is_named_and_passed_over(live: Live, message: pb2.Track
     assert refused.HasField("frame_index") == (kind in {"frame", "correct"})
     if refused.HasField("frame_index"):
         assert refused.frame_index == getattr(message, kind).frame_index
+    corrected = live.ask(pb2.TrackObjectsRequest(correct={"frame_index": 0, "prompts": [boxed(1)]}))
+    assert corrected.frame.corrected  # The frame before is held still.
     after = live.ask(frame(10)).frame
     assert [found.object_id for found in after.objects] == [found.object_id for found in before.objects]
+    live.end()
 
 
 @pytest.mark.parametrize(

@@ -135,9 +135,6 @@ class Tracking:
             raise InvalidRequestError.of("frame_index", f"expected more than {self._latest}, got {request.index}")
         self._latest = request.index
         self._check_count(request.prompts)
-        while len(self._held) >= self._request.held_frames:
-            _, oldest = self._held.popitem(last=False)
-            await oldest.room.aclose()
         async with AsyncExitStack() as room, self._slot() as slot:
             picture = await room.enter_async_context(self._pictures.open(request.image, for_session=True))
             self._check_size(picture)
@@ -147,6 +144,9 @@ class Tracking:
             self._size = (picture.height, picture.width)
             self._looked_at += 1
             self._held[request.index] = _HeldFrame(held.number, held.timestamp_s, picture, room.pop_all())
+        while len(self._held) > self._request.held_frames:
+            _, oldest = self._held.popitem(last=False)
+            await oldest.room.aclose()
         self._memory.answered()
         return TrackedFrame(request.index, request.timestamp_s, found, corrected=False, memory_bytes=self._memory.bytes)
 
@@ -231,7 +231,7 @@ class Tracking:
             return ()
         numbers = sorted(prompts)
         embedding = await slot.embed(self.tracker, held.picture)
-        oldest = min((each.number for each in self._held.values()), default=held.number)
+        oldest = max(0, max(held.number, self._looked_at - 1) - self._request.held_frames + 1)
         answers = await slot.ask_all(
             TRACK,
             self.tracker,
