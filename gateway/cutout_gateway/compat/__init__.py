@@ -1,6 +1,7 @@
 """Interfaces of neighbouring systems, for their clients to go on with this server; off until a setting names them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
 
 from cutout_common.config import ConfigError
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -8,7 +9,6 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import Scope
 
-from cutout_gateway.compat import generate_analyze, paligemma_api, perceptra_seg, sagemaker, segmentation_app
 from cutout_gateway.compat.endpoint import CompatEndpoint
 from cutout_gateway.compat.interface import Interface
 from cutout_gateway.compat.interface import Route as InterfaceRoute
@@ -18,8 +18,8 @@ from cutout_gateway.request_reader import RequestReader
 from cutout_gateway.routes import Routes
 from cutout_gateway.settings import GatewaySettings
 
-MODULES = (segmentation_app, paligemma_api, generate_analyze, sagemaker, perceptra_seg)
-INTERFACES: Mapping[str, Interface] = {module.INTERFACE.name: module.INTERFACE for module in MODULES}
+NAMES = ("segmentation-app", "paligemma-api", "generate-analyze", "sagemaker", "perceptra-seg")
+"""Each is a module here, its hyphen an underscore, which knows messages and is imported when it is named."""
 ROOT = "/"
 
 
@@ -74,10 +74,11 @@ def routes(
 def _named(entries: Iterable[str]) -> Iterator[tuple[Interface, InterfaceRoute, str]]:
     for entry in entries:
         name, _, prefix = entry.partition("=")
-        if name not in INTERFACES:
-            raise ConfigError(f"compat: expected {', '.join(INTERFACES)}, each with =/PREFIX or without, got {entry!r}")
-        for route in INTERFACES[name].routes:
-            yield INTERFACES[name], route, prefix + route.path
+        if name not in NAMES:
+            raise ConfigError(f"compat: expected {', '.join(NAMES)}, each with =/PREFIX or without, got {entry!r}")
+        interface: Interface = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").INTERFACE
+        for route in interface.routes:
+            yield interface, route, prefix + route.path
 
 
 def _is_own(path: str, bindings: Routes, pages: Sequence[BaseRoute]) -> bool:
