@@ -74,6 +74,31 @@ def test_objects_are_added_corrected_and_removed_on_the_way(client: Client):
     assert answers[1].timestamp_s == 0.5
 
 
+def test_what_is_said_of_the_last_frame_is_answered(client: Client, server: RunningServer):
+    """Though all frames have gone by then; and whoever says it too late is told so."""
+    answers = []
+    with client.live([picture(0)], boxes=box(0)) as live:
+        for answer in live:
+            answers.append(answer)
+            if len(answers) < 3:
+                live.correct(0, {1: TrackPrompt(mask=truth(0))})
+        with pytest.raises(ValueError, match="have ended"):
+            live.remove([1])
+    assert [answer.corrected for answer in answers] == [False, True, True]
+
+    async def follow() -> list[bool]:
+        corrected = []
+        async with AsyncClient(server.address) as other:
+            stream = other.live([picture(0)], boxes=box(0))
+            async for answer in stream:
+                corrected.append(answer.corrected)
+                if len(corrected) < 3:
+                    stream.correct(0, {1: TrackPrompt(mask=truth(0))})
+        return corrected
+
+    assert asyncio.run(follow()) == [False, True, True]
+
+
 def test_a_refused_frame_raises_and_the_others_are_answered(client: Client):
     """Where its answer would be."""
     frames = [picture(0), picture(1)[:50], picture(2)]

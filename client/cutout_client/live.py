@@ -46,6 +46,9 @@ class _Sending:
         self._sent: OrderedDict[int, Picture] = OrderedDict()  # Not answered yet.
         self._held: OrderedDict[int, Picture] = OrderedDict()
         self._next = 0
+        self._unanswered = 0  # Messages whose answers the caller has not left behind.
+        self._left_behind = 0
+        self._all_said = False
 
     def correct(self, index: int, prompts: Mapping[int, TrackPrompt]) -> None:
         """Says more of objects in a frame that was answered; the answer is one of those to come.
@@ -53,12 +56,30 @@ class _Sending:
         Args:
             index: Of the frame, one of the last `held_frames`.
             prompts: By object.
+
+        Raises:
+            ValueError: The frames have ended, and the caller has gone on behind the last answer.
         """
-        self._said.append(correction_request(index, prompts))
+        self._say(correction_request(index, prompts))
 
     def remove(self, object_ids: Sequence[int]) -> None:
-        """Follows objects no more, from the next frame on."""
-        self._said.append(removal_request(object_ids))
+        """Follows objects no more, from the next frame on; raises as `correct` does."""
+        self._say(removal_request(object_ids))
+
+    def _say(self, message: Request) -> None:
+        if self._all_said:
+            raise ValueError("the frames have ended, and all of them were answered")
+        self._said.append(message)
+        self._changed_now()
+
+    def _changed_now(self) -> None:
+        """Wakes who sends."""
+
+    def _go_on(self) -> None:
+        """The caller asks for what comes behind the answer that it has: what it wanted to say of that it has said."""
+        self._unanswered -= self._left_behind
+        self._left_behind = 0
+        self._changed_now()
 
     def _message(self, given: ImageLike | Frame) -> Request:
         frame = given if isinstance(given, Frame) else Frame(given)
@@ -70,32 +91,29 @@ class _Sending:
         self._sent[index] = picture = read_picture(frame.image)
         return frame_request(frame, picture, index)
 
-    def _read(self, message: Response) -> tuple[TrackedFrame | None, int]:
-        """The answer, if it is a frame's, and how many frames it is about."""
+    def _read(self, message: Response) -> TrackedFrame | None:
+        """The answer, if it is a frame's.
+
+        Raises:
+            CutoutError: It is a refusal.
+        """
         kind = message.WhichOneof("message")
         if kind == "error":
-            about = message.HasField("frame_index") and self._sent.pop(message.frame_index, None) is not None
-            error = errors.from_status(message.error, self._call.request_id)
-            raise _Refused(error, int(about))
+            self._sent.pop(message.frame_index, None)
+            self._left_behind = 1
+            raise errors.from_status(message.error, self._call.request_id)
         if kind != "frame":
-            return None, 0
+            self._left_behind = 1
+            return None
         answer = message.frame
         for dropped in answer.dropped_frames:
             self._sent.pop(dropped, None)
-        done = len(answer.dropped_frames)
+        self._left_behind = len(answer.dropped_frames) + 1
         if not answer.corrected:
             self._held[answer.frame_index] = self._sent.pop(answer.frame_index)
-            done += 1
             while len(self._held) > self._held_frames:
                 self._held.popitem(last=False)
-        return read_frame(answer, self._held[answer.frame_index]), done
-
-
-class _Refused(Exception):  # noqa: N818 - never leaves this file
-    def __init__(self, error: errors.CutoutError, frames: int) -> None:
-        super().__init__(error)
-        self.error = error
-        self.frames = frames
+        return read_frame(answer, self._held[answer.frame_index])
 
 
 class LiveStream(_Sending):
@@ -121,7 +139,8 @@ class LiveStream(_Sending):
         self._frames = frames
         self._opening = opening
         newest = opening.open.drop_policy == tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST
-        self._room = threading.Semaphore(_AHEAD_OF_NEWEST if newest else _AHEAD)
+        self._ahead = _AHEAD_OF_NEWEST if newest else _AHEAD
+        self._changed = threading.Condition(threading.RLock())
         self._link = link
         self._rpc: Any = None
         self._over = False
@@ -134,13 +153,8 @@ class LiveStream(_Sending):
         if self._rpc is None:
             self.tracker = self._open().opened.tracker
         while True:
-            try:
-                frame, done = self._read(self._receive())
-            except _Refused as refused:
-                self._give_room(refused.frames)
-                raise refused.error from None
-            self._give_room(done)
-            if frame is not None:
+            self._go_on()
+            if (frame := self._read(self._receive())) is not None:
                 return frame
 
     def __enter__(self) -> Self:
@@ -152,13 +166,17 @@ class LiveStream(_Sending):
     def close(self) -> None:
         """Ends the session; frames that are under way are not answered."""
         self._over = True
-        self._give_room(1)
+        self._changed_now()
         if self._rpc is not None:
             self._rpc.cancel()
 
-    def _give_room(self, frames: int) -> None:
-        for _ in range(frames):
-            self._room.release()
+    def _go_on(self) -> None:
+        with self._changed:
+            super()._go_on()
+
+    def _changed_now(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _open(self) -> Response:
         def attempt(stubs: Stubs) -> Response:
@@ -181,7 +199,7 @@ class LiveStream(_Sending):
                 message: Response | None = next(self._rpc, None)
         except errors.CutoutError:
             self._over = True
-            self._give_room(1)
+            self._changed_now()
             raise
         if message is None:
             self._over = True
@@ -196,16 +214,29 @@ class LiveStream(_Sending):
             return
         try:
             for given in self._frames:
-                self._room.acquire()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._over or self._unanswered < self._ahead)
                 if self._over:
                     return
                 message = self._message(given)
-                while self._said:
-                    yield self._said.popleft()
+                yield from self._taken()
+                with self._changed:
+                    self._unanswered += 1
                 yield message
         except Exception as failure:  # noqa: BLE001 - it is the caller's own, and raised to the caller
             self._failure = failure
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._over or self._said or not self._unanswered)
+                if self._over or not self._said:
+                    self._all_said = True
+                    return
+            yield from self._taken()
+
+    def _taken(self) -> Iterator[Request]:
         while self._said:
+            with self._changed:
+                self._unanswered += 1
             yield self._said.popleft()
 
 
@@ -228,7 +259,8 @@ class AsyncLiveStream(_Sending):
         self._frames = frames
         self._opening = opening
         newest = opening.open.drop_policy == tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST
-        self._room = asyncio.Semaphore(_AHEAD_OF_NEWEST if newest else _AHEAD)
+        self._ahead = _AHEAD_OF_NEWEST if newest else _AHEAD
+        self._changed = asyncio.Event()
         self._link = link
         self._rpc: Any = None
         self._failure: BaseException | None = None
@@ -240,13 +272,8 @@ class AsyncLiveStream(_Sending):
         if self._rpc is None:
             self.tracker = (await self._open()).opened.tracker
         while True:
-            try:
-                frame, done = self._read(await self._receive())
-            except _Refused as refused:
-                self._give_room(refused.frames)
-                raise refused.error from None
-            self._give_room(done)
-            if frame is not None:
+            self._go_on()
+            if (frame := self._read(await self._receive())) is not None:
                 return frame
 
     async def __aenter__(self) -> Self:
@@ -260,9 +287,13 @@ class AsyncLiveStream(_Sending):
         if self._rpc is not None:
             self._rpc.cancel()
 
-    def _give_room(self, frames: int) -> None:
-        for _ in range(frames):
-            self._room.release()
+    def _changed_now(self) -> None:
+        self._changed.set()
+
+    async def _until(self, ready: Callable[[], Any]) -> None:
+        while not ready():
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _open(self) -> Response:
         async def attempt(stubs: Stubs) -> Response:
@@ -293,12 +324,19 @@ class AsyncLiveStream(_Sending):
             return
         with suppress(_Ended):
             async for given in self._given():
-                await self._room.acquire()
+                await self._until(lambda: self._unanswered < self._ahead)
                 message = await asyncio.to_thread(self._message, given)
                 while self._said:
+                    self._unanswered += 1
                     yield self._said.popleft()
+                self._unanswered += 1
                 yield message
-        while self._said:
+        while True:
+            await self._until(lambda: self._said or not self._unanswered)
+            if not self._said:
+                self._all_said = True
+                return
+            self._unanswered += 1
             yield self._said.popleft()
 
     async def _given(self) -> AsyncIterator[ImageLike | Frame]:
