@@ -203,13 +203,13 @@ def faults(nodes: list[Node], address: str, callers: int, seconds: float) -> lis
     return phases
 
 
-def scaling(nodes: list[Node], counts: list[int], seconds: float) -> list[Phase]:
-    """What the first so many of the nodes answer together."""
+def scaling(nodes: list[Node], counts: list[int], seconds: float, service_ms: float) -> list[Phase]:
+    """What the first so many of the nodes answer together, once they know the pictures."""
     phases = []
     print(HEAD)
     for count in counts:
         with Callers(",".join(node.address for node in nodes[:count]), 8 * count) as load:
-            time.sleep(seconds / 3)
+            time.sleep(3 * PICTURES * service_ms / 1000)
             began = time.monotonic()
             time.sleep(seconds)
             phases.append(Phase.of(f"{count} servers", began, time.monotonic(), load.asked))
@@ -257,7 +257,7 @@ def main() -> None:
             for node in nodes:
                 node.begin()
             if args.scaling:
-                phases = scaling(nodes, args.scaling, args.seconds)
+                phases = scaling(nodes, args.scaling, args.seconds, args.service_ms)
             else:
                 own = contextlib.nullcontext(",".join(node.address for node in nodes))
                 with envoy(nodes, folder) if args.entrance == "envoy" else own as address:
