@@ -272,7 +272,7 @@ def test_the_command(server: RunningServer) -> None:
     command = [sys.executable, "-m", "cutout_client", "bridge", "label-studio", "--port", str(port)]
     with subprocess.Popen([*command, "--server", server.address], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == f"Label Studio finds this at http://127.0.0.1:{port}\n"
-        with httpx.Client(transport=httpx.HTTPTransport(retries=20)) as asking:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=20), timeout=PATIENCE_S) as asking:
             answer = asking.get(f"http://127.0.0.1:{port}/health")
         process.terminate()
         assert process.wait(PATIENCE_S) == 0

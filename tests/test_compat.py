@@ -116,7 +116,7 @@ def decoded(mask: dict[str, Any]) -> np.ndarray:
 def test_nothing_is_spoken_unless_a_setting_names_it(gateway_url: str):
     """By default none of the paths is there."""
     for path in ("/segment", "/api/generate", "/ping", "/v1/segment/box", "/v1/healthz"):
-        assert httpx.get(gateway_url + path).status_code == 404
+        assert httpx.get(gateway_url + path, timeout=PATIENCE_S).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def assert_same(answer: segmentation_pb2.Segmentation, records: list[dict[str, A
             x, y, width, height = record["bbox"]  # Without the last column and row.
             box = found.box
             assert (box.x_min, box.y_min, box.x_max, box.y_max) == (x, y, x + width + 1, y + height + 1)
-    assert rounded_otherwise <= 1 + len(answer.objects) // 8
+    assert rounded_otherwise <= 1 + len(answer.objects) // 4
 
 
 CASES = [

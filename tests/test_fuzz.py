@@ -27,10 +27,10 @@ FAULTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEA
 def read(binding: Binding, data: bytes, content_type: str, query: str = "") -> int:
     """Reads a request as the gateway does; 200, or the status of the refusal."""
     try:
-        message = _read(binding, {}, parse_query(query), Payload(data, content_type))
+        request = _read(binding, {}, parse_query(query), Payload(data, content_type))
     except HttpError as refused:
         return refused.http_status
-    GetMessageClass(binding.rpc.input).FromString(message)
+    GetMessageClass(binding.rpc.input).FromString(request.data)
     return 200
 
 
