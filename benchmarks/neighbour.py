@@ -34,6 +34,7 @@ GOOD, BAD = "good-0123456789abcdef", "bad-0123456789abcdef"
 KEYS = json.dumps([{"caller": "good", "key": GOOD}, {"caller": "bad", "key": BAD}])
 BOX = mask_pb2.Box(x_min=60, y_min=40, x_max=400, y_max=460)
 TIMEOUT_S = 120.0
+SETTLE_S = 2.0  # What an attack does from then on is measured, not how it begins.
 SIZE = (512, 512)
 MIB = 1 << 20
 
@@ -42,7 +43,7 @@ Ask = Callable[[], object]
 
 def measure(plan: Plan) -> list[Table]:
     """One table, in rounds of nobody and each attack in turn."""
-    rounds, seconds = plan.count(4, 1), plan.count(8, 3)
+    rounds, seconds = plan.count(3, 1), plan.count(10, 3)
     took: dict[str, dict[str, list[float]]] = {name: {} for name in ("nobody", *ATTACKS)}
     with (
         serving_builtin(api_keys=KEYS) as server,
@@ -110,6 +111,7 @@ def _attacked(attack: str, address: str, url: str) -> Iterator[None]:
     assert process.stdout is not None
     try:
         process.stdout.readline()
+        time.sleep(SETTLE_S)
         yield
     finally:
         process.kill()

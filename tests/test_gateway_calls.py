@@ -360,7 +360,7 @@ def test_the_unforeseen_is_internal(gateway: GatewayThread, monkeypatch: pytest.
     monkeypatch.setattr("cutout_gateway.transcoder.parse_query", lambda _: 1 / 0)
     answer = httpx.get(f"{gateway.url}/v1/things/a", headers={"x-request-id": "my-id"}, timeout=PATIENCE_S)
     assert answer.status_code == 500
-    assert answer.json()["details"][1]["requestId"] == "my-id"
+    assert answer.json()["details"][-1]["requestId"] == "my-id"
     assert "division" not in answer.text
 
 

@@ -156,7 +156,7 @@ def assert_refused(answer: httpx.Response, field: str) -> str:
     assert answer.status_code == 400, answer.text
     body = answer.json()
     assert body["code"] == 3
-    info, bad_request, request = body["details"]
+    info, bad_request, _, request = body["details"]
     assert request["requestId"] == answer.headers["x-request-id"]
     assert (info["reason"], info["domain"]) == ("INVALID_ARGUMENT", "cutout")
     [violation] = bad_request["fieldViolations"]
