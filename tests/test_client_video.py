@@ -77,7 +77,7 @@ def test_the_command_follows_a_file(
     out, overlay = tmp_path / "tracked", tmp_path / "tracked.mp4"
     flags = ["--box", ",".join(map(str, BOX)), "--out", str(out), "--overlay", str(overlay), "--server", server.address]
     assert main(["track", str(file), *flags]) == 0
-    assert capsys.readouterr().out.startswith(f"1 objects in {FRAMES} frames")
+    assert capsys.readouterr().out.startswith(f"objects: 1, frames: {FRAMES}")
     tracks = json.loads((out / "tracks.json").read_text())
     assert tracks["videos"][0]["length"] == FRAMES
     (annotation,) = tracks["annotations"]

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         wrote = [str(path) for path in (tracks and tracks.save(), args.overlay) if path]
     if not (args.json or args.quiet):
         where = f", files: {', '.join(wrote)}" if wrote else ""
-        console.stdout().print(f"{len(said)} objects in {count} frames{where}", soft_wrap=True)
+        console.stdout().print(f"objects: {len(said)}, frames: {count}{where}", soft_wrap=True)
     return 0
 
 
