@@ -54,12 +54,11 @@ def test_hadolint_finds_nothing_to_complain_about(dockerfile: str):
 
 
 def test_images_differ_in_what_the_hardware_needs_alone():
-    """Both files are the same but for extras, index, devices and what starts by default."""
+    """Both files are the same but for extras, devices and what starts by default."""
     cpu, gpu = ((ROOT / name).read_text().splitlines() for name in DOCKERFILES)
     differ = {line.split("=")[0].split(" [")[0].strip() for line in set(cpu) ^ set(gpu) if not line.startswith("#")}
     assert differ == {
         "ARG EXTRAS",
-        "ARG TORCH_INDEX",
         "CMD",
         "CUTOUT_DEVICES",
         "NVIDIA_VISIBLE_DEVICES",

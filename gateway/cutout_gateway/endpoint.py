@@ -69,9 +69,8 @@ class Endpoint:
             try:
                 await self._serve(asked)
             except HttpError as failure:
-                if (
-                    not asked.reply.started
-                ):  # Otherwise the connection breaks, so that nobody takes the part for the whole.
+                # Once it has begun, the connection breaks instead, so that nobody takes the part for the whole.
+                if not asked.reply.started:
                     await self._refuse(asked, failure)
             except grpc.aio.AioRpcError as failure:
                 await self._refuse(asked, self._from_rpc(asked, failure))
