@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cutout.v1 import image_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
+from cutout_server.pools.batch_sizing import BatchSizing
 from everything_fixtures import Everything, everything, sam_checkpoint  # noqa: F401
 from pycocotools import mask as coco
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -48,11 +49,17 @@ def mask_of(found: segmentation_pb2.SegmentedObject) -> np.ndarray:
     return coco.decode({"size": list(rle.size), "counts": rle.counts}).astype(bool)
 
 
+@pytest.fixture(autouse=True)
+def all_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else times that were measured would decide on the size of passes, and with it on how sums are rounded."""
+    monkeypatch.setattr(BatchSizing, "best", lambda _, __, waiting: waiting)
+
+
 def assert_same(answer: segmentation_pb2.Segmentation, records: list[dict[str, Any]]) -> None:
     """The same masks with the same scores, the best first.
 
-    The pool joins points as it sees fit, and sums of another batch are rounded otherwise: a few pixels that lie on a
-    threshold may turn, of a mask or of the two that its stability compares. That is rare: one mask of an answer, or
+    The pool joins points otherwise than the generator, and sums of another batch are rounded otherwise: a few pixels
+    that lie on a threshold may turn, of a mask or of the two that its stability compares. That is rare: one mask of an answer, or
     two of many.
     """
     expected = sorted((r for r in records if r["area"]), key=lambda r: -r["predicted_iou"])
@@ -77,7 +84,7 @@ def assert_same(answer: segmentation_pb2.Segmentation, records: list[dict[str, A
             x, y, width, height = record["bbox"]  # Without the last column and row.
             box = found.box
             assert (box.x_min, box.y_min, box.x_max, box.y_max) == (x, y, x + width + 1, y + height + 1)
-    assert rounded_otherwise <= 1 + len(answer.objects) // 4
+    assert rounded_otherwise <= 1 + len(answer.objects) // 8
 
 
 CASES = [
