@@ -59,8 +59,8 @@ def assert_same(answer: segmentation_pb2.Segmentation, records: list[dict[str, A
     """The same masks with the same scores, the best first.
 
     The pool joins points otherwise than the generator, and sums of another batch are rounded otherwise: a few pixels
-    that lie on a threshold may turn, of a mask or of the two that its stability compares. That is rare: one mask of an answer, or
-    two of many.
+    that lie on a threshold may turn, of a mask or of the two that its stability compares. That is rare: one mask of
+    an answer, or two of many.
     """
     expected = sorted((r for r in records if r["area"]), key=lambda r: -r["predicted_iou"])
     assert len(answer.objects) == len(expected)

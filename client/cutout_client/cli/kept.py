@@ -5,6 +5,7 @@ Each picture has one file in `.cutout` below `--out`: a line of JSON, and the an
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -100,7 +101,12 @@ class Keeper:
         path = self._path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial")
-        write(partial, json.dumps(kept).encode() + b"\n" + result.message.SerializeToString())
+        try:
+            write(partial, json.dumps(kept).encode() + b"\n" + result.message.SerializeToString())
+        except OSError:
+            with suppress(OSError):  # Other answers may be there.
+                path.parent.rmdir()
+            raise
         partial.replace(path)
 
     def keep_datasets(self, paths: Iterable[Path]) -> None:
@@ -111,6 +117,8 @@ class Keeper:
         for path in earlier.keys() - new.keys():
             if path.parts[0] in roots:
                 self._drop(path, earlier.pop(path)[1])
+        if not earlier | new:
+            return
         (self.out / FOLDER).mkdir(parents=True, exist_ok=True)
         write_json(self.out / FOLDER / _DATASET, {path.as_posix(): known for path, known in (earlier | new).items()})
 
