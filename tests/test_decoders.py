@@ -14,7 +14,7 @@ from cutout_server.errors import InvalidRequestError, UnavailableError
 from cutout_server.images import decoder_processes as decoders_module
 from cutout_server.images.decoder_processes import Decoders
 from cutout_server.imaging.decode import ImageLimits, decode, open_file
-from decode_processes import decode_processes
+from decode_processes import DecodeProcesses
 from test_imaging_malformed import FILES
 from waiting import PATIENCE_S, until, wait_until
 
@@ -61,14 +61,16 @@ def observer() -> Observer:
 
 
 @pytest.fixture
-async def decoders(observer: Observer) -> AsyncIterator[Decoders]:
+async def decoders(observer: Observer, decode_processes: DecodeProcesses) -> AsyncIterator[Decoders]:
     decoders = Decoders(1, 30, observer)
     yield decoders
     await decoders.close()
     assert not decode_processes()
 
 
-async def test_pixels_and_refusals_are_those_of_a_thread(decoders: Decoders, observer: Observer):
+async def test_pixels_and_refusals_are_those_of_a_thread(
+    decoders: Decoders, observer: Observer, decode_processes: DecodeProcesses
+):
     """Of every kind of file, whole and damaged, upright, with its key; by one process after the other's work."""
     for content in FILES.values():
         expected, opened = decode(content, LIMITS), open_file(content, LIMITS)
@@ -89,14 +91,14 @@ async def test_pixels_and_refusals_are_those_of_a_thread(decoders: Decoders, obs
     assert observer.pieces == 2 * len(FILES) + 1
 
 
-async def test_none_begins_before_it_is_needed(decoders: Decoders):
+async def test_none_begins_before_it_is_needed(decoders: Decoders, decode_processes: DecodeProcesses):
     """Nor do more than are needed."""
     assert not decode_processes()
     await asyncio.gather(*(decoders.decode(open_file(FILES["png"], LIMITS)) for _ in range(3)))
     assert len(decode_processes()) == 1
 
 
-async def test_idle_ones_leave(decoders: Decoders, monkeypatch: pytest.MonkeyPatch):
+async def test_idle_ones_leave(decoders: Decoders, monkeypatch: pytest.MonkeyPatch, decode_processes: DecodeProcesses):
     """With their memory; the next picture has a new one."""
     monkeypatch.setattr(decoders_module, "_IDLE_S", 0.01)
     for _ in range(2):
@@ -104,7 +106,9 @@ async def test_idle_ones_leave(decoders: Decoders, monkeypatch: pytest.MonkeyPat
         await until(lambda: not decode_processes())
 
 
-async def test_one_that_died_idle_costs_nothing(decoders: Decoders, observer: Observer):
+async def test_one_that_died_idle_costs_nothing(
+    decoders: Decoders, observer: Observer, decode_processes: DecodeProcesses
+):
     """The next picture has a new one."""
     await decoders.decode(open_file(FILES["png"], LIMITS))
     (process,) = decode_processes()

@@ -73,8 +73,9 @@ def seen(echo: EchoServer, contract, headers: dict[str, str], **settings: object
     echo.replace("Get", answer)
     gateway_settings = GatewaySettings(server_address=echo.address, **settings)
     with GatewayThread(gateway_settings, contract) as gateway, capture_logs() as lines:
-        httpx.get(f"{gateway.url}/v1/things/a", headers=headers, timeout=PATIENCE_S).raise_for_status()
-        (line,) = wait_until(lambda: [line for line in lines if line["event"] == "request"])
+        answer = httpx.get(f"{gateway.url}/v1/things/a", headers=headers, timeout=PATIENCE_S).raise_for_status()
+        own = ("request", answer.headers["x-request-id"])  # Other gateways of this process log as well.
+        (line,) = wait_until(lambda: [line for line in lines if (line["event"], line.get("request_id")) == own])
     return line["client"], told[0]
 
 

@@ -2,7 +2,8 @@
 
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, MutableMapping
+from typing import Any
 
 import httpx
 import pytest
@@ -45,14 +46,22 @@ def scrape(gateway: GatewayThread) -> dict[tuple[str, frozenset[tuple[str, str]]
     }
 
 
+def of_requests(line: MutableMapping[str, Any], ids: Container[str]) -> bool:
+    """Other gateways of this process log as well, whenever their clients leave."""
+    return line["event"] == "request" and line["request_id"] in ids
+
+
 def test_every_request_is_counted_and_logged_by_its_route(gateway: GatewayThread):
     """Templates, pages, static files are labels; what callers make up is none. Good probes are lines for debugging."""
     before = scrape(gateway)
     with capture_logs() as lines:
+        own = {}
         for method, path, _, status in REQUESTS:
-            assert httpx.request(method, gateway.url + path, timeout=PATIENCE_S).status_code == status
-        wait_until(lambda: sum(line["event"] == "request" for line in lines) == len(REQUESTS))
-    told = [line for line in lines if line["event"] == "request"]
+            answer = httpx.request(method, gateway.url + path, timeout=PATIENCE_S)
+            assert answer.status_code == status
+            own[answer.headers["x-request-id"]] = path
+        wait_until(lambda: sum(of_requests(line, own) for line in lines) == len(REQUESTS))
+    told = [line for line in lines if of_requests(line, own)]
     assert [(line["route"], line["status"]) for line in told] == [(route, status) for *_, route, status in REQUESTS]
     assert [line["log_level"] for line in told] == ["debug", *["info"] * (len(REQUESTS) - 1)]
     after = scrape(gateway)

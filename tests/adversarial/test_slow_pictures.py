@@ -11,7 +11,7 @@ from cutout.v1 import image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import errors
 from cutout_server.images import decoder_processes
-from decode_processes import decode_processes
+from decode_processes import DecodeProcesses
 from probe_family import Probe, probe_family
 from slow_pictures import many_scans
 from waiting import wait_until
@@ -47,7 +47,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def server() -> Iterator[RunningServer]:
+def server(decode_processes: DecodeProcesses) -> Iterator[RunningServer]:
     probe = Probe()
     probe.gate.set()
     with probe_family(probe) as model, run_server(models=[model], api_keys=KEYS, decoding_processes=3) as server:
@@ -62,7 +62,7 @@ def stubs(server: RunningServer) -> Iterator[Stubs]:
 
 
 def test_the_neighbour_is_served_while_the_attack_stands(
-    stubs: Stubs, slow: bytes, photos: dict[str, Photo], gate: Path
+    stubs: Stubs, slow: bytes, photos: dict[str, Photo], gate: Path, decode_processes: DecodeProcesses
 ):
     """Its picture, its upload, its overlay; and one that takes long itself has a process that no other caller takes."""
     segment = stubs.segmentation.SegmentByBox
@@ -80,7 +80,9 @@ def test_the_neighbour_is_served_while_the_attack_stands(
     assert [call.code() for call in (*attack, own)] == [grpc.StatusCode.OK] * 9
 
 
-def test_work_stops_with_its_caller(server: RunningServer, stubs: Stubs, slow: bytes, gate: Path):
+def test_work_stops_with_its_caller(
+    server: RunningServer, stubs: Stubs, slow: bytes, gate: Path, decode_processes: DecodeProcesses
+):
     """The processes are gone when callers leave, or are no longer waited for; whoever waits gets another."""
     segment = stubs.segmentation.SegmentByBox
     left = [segment.future(by_box(slow), metadata=ATTACKER) for _ in range(2)]
@@ -99,7 +101,9 @@ def test_work_stops_with_its_caller(server: RunningServer, stubs: Stubs, slow: b
     assert waiting.code() is grpc.StatusCode.OK
 
 
-def test_a_process_that_dies_costs_its_own_picture(server: RunningServer, stubs: Stubs, slow: bytes, gate: Path):
+def test_a_process_that_dies_costs_its_own_picture(
+    server: RunningServer, stubs: Stubs, slow: bytes, gate: Path, decode_processes: DecodeProcesses
+):
     """Which may be sent again; the others are answered."""
     segment = stubs.segmentation.SegmentByBox
     calls = [segment.future(by_box(slow), metadata=ATTACKER) for _ in range(3)]
@@ -114,7 +118,9 @@ def test_a_process_that_dies_costs_its_own_picture(server: RunningServer, stubs:
     assert given_up(server, "died") == 1
 
 
-def test_a_picture_that_takes_too_long_is_given_up_for_good(photos: dict[str, Photo]):
+def test_a_picture_that_takes_too_long_is_given_up_for_good(
+    photos: dict[str, Photo], decode_processes: DecodeProcesses
+):
     """The field is named, nothing goes on behind it, and the next picture is answered."""
     probe = Probe()
     probe.gate.set()
