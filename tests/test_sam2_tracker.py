@@ -12,10 +12,10 @@ import sam2.sam2_video_predictor as official_module
 import torch
 from checkpoints import narrow_config, official_model, write_sam2
 from cutout_common.masks import rle_decode, rle_encode
+from cutout_server.models.memory_bank import PROMPTED_FRAMES, Look, MemoryBank
 from cutout_server.models.protocols import Tracker
 from cutout_server.models.queries import MaskQuery, Tracked, TrackQuery
 from cutout_server.models.sam2 import Sam2, architecture, load
-from cutout_server.models.sam2.memory import PROMPTED_FRAMES
 from cutout_server.types import Box, ModelFiles, ObjectPrompt, Rle
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.utils.transforms import SAM2Transforms
@@ -85,14 +85,20 @@ class Session:
 class Reference:
     """The same by `SAM2VideoPredictor`, one frame at a time, on the frames as pictures are scaled."""
 
-    def __init__(self, predictor: torch.nn.Module, frames: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        predictor: torch.nn.Module,
+        frames: list[np.ndarray],
+        monkeypatch: pytest.MonkeyPatch,
+        length: int = ENDLESS,
+    ) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r".*torch\.jit\.script.*")
             images = torch.stack([SAM2Transforms(predictor.image_size, 0.0)(frame) for frame in frames])
         monkeypatch.setattr(official_module, "load_video_frames", lambda **_: (images, *frames[0].shape[:2]))
         self.predictor = predictor
         self.state = predictor.init_state("")
-        self.state["num_frames"] = ENDLESS
+        self.state["num_frames"] = length
         self.frame = -1
 
     def step(self, prompts: dict[int, object]) -> dict[int, np.ndarray]:
@@ -181,6 +187,54 @@ def test_objects_are_followed_as_by_the_predictor(ours, predictor, monkeypatch):
             (corrected,) = session.ask(where, {which: prompt}).values()
             assert np.array_equal(corrected, reference.prompt(where, which, prompt))
     assert sum(0.01 < area < 0.99 for area in areas) > len(areas) // 2
+
+
+@pytest.mark.parametrize("passes", [(True,), (False, True)], ids=["backward", "both"])
+def test_a_whole_video_is_gone_through_as_by_the_predictor(ours, predictor, monkeypatch, passes):
+    """Prompts said beforehand, on several frames, its length known; backwards, too, also after a pass forwards."""
+    size = SIZES["square"]
+    frames = video(size, 7)
+    prompts = {(3, 1): points(size, (0.4, 0.3, 1)), (3, 2): blob(size), (5, 1): points(size, (0.5, 0.5, 1))}
+    embeddings = [ours.encode([frame])[0] for frame in frames]
+    reference = Reference(predictor, frames, monkeypatch, len(frames))
+    session, first = Session(ours), {}
+    for (frame, number), prompt in prompts.items():
+        query = TrackQuery(embeddings[frame], frame, session.memories.get(number), prompt, 0, frames=len(frames))
+        first[frame, number] = ours.track([query])[0]
+        session.memories[number] = first[frame, number].memory
+        reference.prompt(frame, number, prompt)
+    seen = 0
+    for reverse in passes:
+        for frame, numbers, logits in reference.predictor.propagate_in_video(reference.state, reverse=reverse):
+            for number, theirs in zip(numbers, logits, strict=True):
+                oldest = len(frames) - 1 if reverse else 0
+                memory = session.memories[number]
+                query = TrackQuery(embeddings[frame], frame, memory, None, oldest, reverse, len(frames))
+                answer = first.get((frame, number)) or ours.track([query])[0]
+                if (frame, number) not in first:
+                    session.memories[number] = answer.memory
+                mask = session.mask(embeddings[frame], answer)
+                assert np.array_equal(mask, theirs[0].numpy() > 0), (frame, number, reverse)
+                seen += 0.01 < mask.mean() < 0.99
+    assert seen >= 4
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_memory_forgets_what_lies_behind_either_way(ours, reverse):
+    """Going backwards, frames with higher numbers are the old ones; what is ahead, prompted, stays."""
+    bank = MemoryBank()
+    look = Look(*(torch.zeros(1) for _ in range(3)))
+    for number in (2, 18):
+        bank = bank.with_look(number, look, prompted=True)
+    for number in range(20):
+        bank = bank if number in (2, 18) else bank.with_look(number, look, prompted=False)
+    bank = bank.trimmed(TrackQuery(None, 10, bank, None, 11 if reverse else 9, reverse), attended=2, pointed=4)
+    ahead = [n for n in range(20) if (n < 10 if reverse else n > 10) and n not in (2, 18)]
+    behind = [10, 11, 12, 13, 14, 15] if reverse else [5, 6, 7, 8, 9, 10]
+    assert sorted(bank.followed) == sorted(ahead + behind)
+    assert sorted(bank.prompted) == [2, 18]
+    old = [n for n in behind if bank.followed[n].features is None]
+    assert old == ([14, 15] if reverse else [5, 6])
 
 
 @pytest.mark.parametrize("name", ["wide", "tall", "tiny"])

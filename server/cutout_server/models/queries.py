@@ -240,7 +240,10 @@ class TrackQuery:
         memory: What an earlier answer of the same model remembers of the object; None before its first prompt.
         prompt: What is said of the object in this frame, or its mask there; None lets it be found. On a frame that was
             not looked at yet it says what the object is; on one that was, it corrects that answer.
-        oldest: No frame before this one will be asked for again.
+        oldest: No frame before this one (after this one, when `reverse`) will be asked for again.
+        reverse: Whether the video is gone through backwards: frames with higher numbers were looked at before. Prompted
+            ones may lie anywhere either way.
+        frames: How many the video has; None while nobody knows.
     """
 
     embedding: Embedding = field(repr=False)
@@ -248,6 +251,12 @@ class TrackQuery:
     memory: ObjectMemory | None = field(repr=False)
     prompt: ObjectPrompt | Rle | None
     oldest: int
+    reverse: bool = False
+    frames: int | None = None
+
+    def age(self, frame: int) -> int:
+        """How many frames ago another one was; below 0 if it is yet to come."""
+        return frame - self.frame if self.reverse else self.frame - frame
 
 
 @dataclass(frozen=True)

@@ -191,9 +191,13 @@ def _remembered(query: TrackQuery, memory: BuiltinMemory | None, pixels: RgbImag
     """What is known of the object after an answer. Prompts say how it looks; so does, a little, each frame."""
     mask = _resized(_mask(logits), *pixels.shape[:2])
     inside = mask > 0.5
-    kept = {} if memory is None else {n: each for n, each in memory.logits.items() if n >= query.oldest}
+    kept = (
+        {}
+        if memory is None
+        else {n: each for n, each in memory.logits.items() if query.age(n) <= query.age(query.oldest)}
+    )
     kept[query.frame] = _resized(logits, *_size((logits.shape[0], logits.shape[1]), _KEPT))
-    if memory is not None and query.frame < memory.frame:  # A correction of an earlier frame.
+    if memory is not None and query.age(memory.frame) < 0:  # A correction of an earlier frame.
         return replace(memory, appearance=memory.appearance.learned(pixels, inside, 0.5), logits=kept)
     if memory is None:
         return BuiltinMemory(query.frame, pixels, mask, Appearance.of(pixels, inside), float(inside.mean()), kept)

@@ -6,8 +6,7 @@ frames go through memory attention, decoder and memory encoder together: each is
 """
 
 import sys
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from cutout_common.masks import rle_decode
 from torch import Tensor
 from torch.nn import functional
 
-from cutout_server.models.embedding import own_embedding, own_memory
+from cutout_server.models.embedding import own_embedding
+from cutout_server.models.memory_bank import Look, alike, bank_of
 from cutout_server.models.queries import Tracked, TrackQuery
 from cutout_server.models.sam2.embedding import Sam2Embedding, box_and_points
-from cutout_server.models.sam2.memory import Look, Sam2Memory
 from cutout_server.types import ObjectPrompt, Rle
 
 _OBJECTS_PER_CALL = {"cpu": 4}  # Of the device; more would take more memory and gain nothing.
@@ -52,14 +51,14 @@ class Sam2Tracker:
         """See `Tracker.track`."""
         answers: dict[int, Tracked] = {}
         most = _OBJECTS_PER_CALL.get(self._device.type, _OBJECTS_PER_CALL_ELSEWHERE)
-        for indices in _alike(queries, most):
+        for indices in alike(queries, most):
             answers.update(zip(indices, self._step([queries[i] for i in indices]), strict=True))
         return [answers[i] for i in range(len(queries))]
 
     def _step(self, queries: Sequence[TrackQuery]) -> Iterator[Tracked]:
         model, frame, first = self._model, queries[0].frame, queries[0].prompt
         embedding = own_embedding(queries[0].embedding, Sam2Embedding)
-        memories = [_memory(query) for query in queries]
+        memories = [bank_of(query) for query in queries]
         seen = [memory.at(frame) for memory in memories]
         begins = first is not None and seen[0] is None
         if first is None and not memories[0].prompted:
@@ -80,8 +79,8 @@ class Sam2Tracker:
                 "cond_frame_outputs": self._outputs([memory.prompted for memory in memories]),
                 "non_cond_frame_outputs": self._outputs([memory.followed for memory in memories]),
             },
-            num_frames=sys.maxsize,
-            track_in_reverse=False,
+            num_frames=queries[0].frames or sys.maxsize,
+            track_in_reverse=queries[0].reverse,
             prev_sam_mask_logits=self._earlier(seen) if by_points else None,
         )
         _, _, predicted_iou, logits, full, pointers, presence = decoded
@@ -100,7 +99,7 @@ class Sam2Tracker:
                 logits=low_res[i].copy(),
                 predicted_iou=scores[i],
                 presence=probabilities[i],
-                memory=kept.trimmed(query.oldest, self._attended, self._pointed),
+                memory=kept.trimmed(query, self._attended, self._pointed),
             )
 
     def _outputs(self, banks: Sequence[Any]) -> dict[int, dict[str, Any]]:
@@ -144,22 +143,3 @@ class Sam2Tracker:
         """(N, 1, 256, 256) float32 of the masks that are corrected."""
         logits = [look.logits for look in seen if look is not None and look.logits is not None]
         return torch.cat(logits).to(self._device).clamp(-_LOGIT, _LOGIT) if logits else None
-
-
-def _memory(query: TrackQuery) -> Sam2Memory:
-    return Sam2Memory() if query.memory is None else own_memory(query.memory, Sam2Memory)
-
-
-def _alike(queries: Sequence[TrackQuery], most: int) -> Iterator[list[int]]:
-    """Indices of queries that can share a step, so many at most."""
-    alike: dict[Hashable, list[int]] = defaultdict(list)
-    for index, query in enumerate(queries):
-        memory, prompt = _memory(query), query.prompt
-        seen = memory.at(query.frame)
-        form = (len(prompt.points), prompt.box is None) if isinstance(prompt, ObjectPrompt) else prompt is None
-        correctable = seen is not None and seen.logits is not None
-        key = (id(query.embedding), query.frame, form, correctable, tuple(memory.prompted), tuple(memory.followed))
-        alike[key].append(index)
-    for indices in alike.values():
-        for start in range(0, len(indices), most):
-            yield indices[start : start + most]

@@ -1,10 +1,15 @@
-"""What SAM 2 remembers of one object: a bounded value that forgets what no later frame asks for."""
+"""What SAM 2 and its descendants remember of one object: a bounded value that forgets what no later frame asks for."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from torch import Tensor
+
+from cutout_server.models.embedding import own_memory
+from cutout_server.models.queries import TrackQuery
+from cutout_server.types import ObjectPrompt
 
 PROMPTED_FRAMES = 8  # The first, which says what the object is, and the latest.
 
@@ -14,9 +19,10 @@ class Look:
     """A frame in which the object was looked for. Each tensor has storage of its own.
 
     Attributes:
-        features: (1, M, 64, 64) bfloat16, the frame with the object's mask; None once no frame attends to it.
+        features: The frame with the object's mask, in the model's own form; None once no frame attends to it.
         pointer: (1, C) float32, the decoder's token of the object.
-        logits: (1, 1, 256, 256) float32, for corrections; None once the frame can be corrected no more.
+        logits: (1, 1, h, w) float32, for corrections; None once the frame can be corrected no more, and where the model
+            asks for none.
     """
 
     features: Tensor | None = field(repr=False)
@@ -34,7 +40,7 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class Sam2Memory:
+class MemoryBank:
     """The memory bank of one object (https://arxiv.org/abs/2408.00714, section 4), by frame number.
 
     Attributes:
@@ -64,24 +70,47 @@ class Sam2Memory:
             return replace(self, prompted={**self.prompted, frame: look})
         return replace(self, followed={**self.followed, frame: look})
 
-    def trimmed(self, oldest: int, attended: int, pointed: int) -> Self:
-        """The same without what is of no use any more.
+    def trimmed(self, query: TrackQuery, attended: int, pointed: int) -> Self:
+        """The same without what is of no use after a query.
 
         Args:
-            oldest: No frame before this one will be looked at again.
+            query: It says which frames will be asked for again.
             attended: How many frames before a frame it attends to.
             pointed: How many frames before a frame it takes the pointers of.
         """
-        numbers = sorted(self.prompted)
+        numbers, oldest = sorted(self.prompted), query.age(query.oldest)
         beyond = numbers[1 : max(1, len(numbers) - PROMPTED_FRAMES + 1)]  # As the first stays.
-        prompted = {n: look.aged(features=True, logits=n >= oldest) for n, look in self.prompted.items()}
+        prompted = {n: look.aged(features=True, logits=query.age(n) <= oldest) for n, look in self.prompted.items()}
         followed = {**self.followed, **{n: prompted.pop(n) for n in beyond}}
+        ages = {n: query.age(n) - oldest for n in followed}
         return replace(
             self,
             prompted=prompted,
             followed={
-                n: look.aged(features=n >= oldest - attended, logits=n >= oldest)
+                n: look.aged(features=ages[n] <= attended, logits=ages[n] <= 0)
                 for n, look in followed.items()
-                if n >= oldest - max(attended, pointed)
+                if ages[n] <= max(attended, pointed)
             },
         )
+
+
+def bank_of(query: TrackQuery) -> MemoryBank:
+    """What the object's memory is, be it empty."""
+    return MemoryBank() if query.memory is None else own_memory(query.memory, MemoryBank)
+
+
+def alike(queries: Sequence[TrackQuery], most: int) -> Iterator[list[int]]:
+    """Indices of queries that can share a step, so many at most."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for index, query in enumerate(queries):
+        memory, prompt = bank_of(query), query.prompt
+        seen = memory.at(query.frame)
+        form = (len(prompt.points), prompt.box is None) if isinstance(prompt, ObjectPrompt) else prompt is None
+        correctable = seen is not None and seen.logits is not None
+        when = (query.frame, query.frames, query.reverse)
+        groups[id(query.embedding), when, form, correctable, tuple(memory.prompted), tuple(memory.followed)].append(
+            index
+        )
+    for indices in groups.values():
+        for start in range(0, len(indices), most):
+            yield indices[start : start + most]
