@@ -146,7 +146,9 @@ def test_two_signals_end_a_run_at_once(door: Door, folder: Path, tmp_path: Path)
         _, errors = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 130
     assert errors == "cutout: warning: 6 more pictures were not asked about: the same command goes on from here\n"
-    assert in_coco(out) == [*new[:3], *before]
+    done = [name for name in new if name in in_coco(out)]  # of those that were under way, whichever came first
+    assert len(done) == 3
+    assert in_coco(out) == [*done, *before]
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import cutout_client
 import cv2
 import numpy as np
 import pytest
 import skimage.data
 from clip_checkpoints import clip_folder  # noqa: F401
-from conftest import run_server
+from conftest import RunningServer, run_server
 from cutout_client import Client
 from cutout_client.bridges.label_config import read_target
 from cutout_client.video import VideoWriter
@@ -186,6 +188,16 @@ def test_a_document_can_be_followed(path: str, folder: Path, request: pytest.Fix
                 pass  # A picture, which GitHub draws.
             case _:
                 assert is_output(block), f"{block} has no language that could be run"
+
+
+def test_the_clients_own_example(folder: Path, server: RunningServer):
+    """What `help(cutout_client)` shows can be followed."""
+    (example,) = re.findall(r"(?<=:\n\n)(?:    .*\n|\n)+", cutout_client.__doc__)
+    names: dict[str, object] = {}
+    Reader(folder, server.address, "", names).python(
+        Block("client/cutout_client/__init__.py", 5, "python", textwrap.dedent(example))
+    )
+    assert names["found"].mask.shape == skimage.data.chelsea().shape[:2]
 
 
 def test_commands_within_sentences(folder: Path):

@@ -13,8 +13,7 @@ from client_fixtures import cutout
 from conftest import Photo, RunningServer
 from cutout.v1 import image_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
-from cutout_client import AsyncClient, Client
-from cutout_client.results import Omission
+from cutout_client import AsyncClient, Client, Omission
 from cutout_server.pipelines.grid import crops
 from everything_fixtures import Everything, everything, sam_checkpoint  # noqa: F401
 from test_everything_official import PICTURES, generate

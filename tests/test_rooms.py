@@ -1,9 +1,11 @@
 """What may import what: the rooms of the server, and the arrows between them."""
 
 import ast
+import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import cutout_server
@@ -73,6 +75,25 @@ def imports(file: Path) -> Iterator[list[str]]:
                     yield parts
 
 
+def imported(package: str) -> dict[str, set[str]]:
+    """Each module of a package with those of the package that it imports, wherever it does so."""
+    root = Path(inspect.getfile(importlib.import_module(package))).parent
+    modules = {
+        ".".join((package, *file.relative_to(root).with_suffix("").parts)).removesuffix(".__init__"): file
+        for file in root.rglob("*.py")
+    }
+    return {
+        module: {
+            next((name for name in (f"{node.module}.{alias.name}", node.module) if name in modules), module)
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        - {module}
+        for module, file in modules.items()
+    }
+
+
 def files(room: str) -> list[Path]:
     package = ROOT / room
     return sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
@@ -83,6 +104,13 @@ def test_a_room_imports_no_more_than_it_may(room: str):
     """Pixels and models know domain types, pipelines know models, and servicers alone know both ends."""
     found = {parts[0] for file in files(room) for parts in imports(file)} - {room}
     assert found <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("package", ["cutout_client", "cutout_common", "cutout_gateway", "cutout_server"])
+def test_modules_can_be_read_one_after_the_other(package: str):
+    """No module imports one that imports it, by whatever way round."""
+    for module in TopologicalSorter(imported(package)).static_order():
+        assert module
 
 
 def test_pipelines_and_converters_know_no_network():

@@ -11,8 +11,7 @@ from client_fixtures import cutout
 from conftest import Photo, RunningServer, Stubs, encode, run_server
 from cutout.v1 import image_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
-from cutout_client import AsyncClient, Client
-from cutout_client.results import Omission
+from cutout_client import AsyncClient, Client, Omission
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.models.family import Family
 from cutout_server.models.queries import Detection, DetectQuery, MaskQuery, TextFind, TextQuery

@@ -1,18 +1,24 @@
 """Cutout's Python client: a picture and a prompt in, masks out.
 
-from cutout_client import Client
+For example:
 
-with Client("localhost:50051") as client:
-for each in client.segment_text("cat.jpg", ["cat"]):
-print(each.label, each.score, each.mask.shape)
+    from cutout_client import Client
+
+    with Client("localhost:50051") as client:
+        for found in client.segment_text("cat.jpg", ["cat"]):
+            print(found.label, found.score, found.mask.shape)
+
+`AsyncClient` is the same for asyncio.
 """
 
 from cutout_common import __version__
 
 from cutout_client.aio import AsyncClient
+from cutout_client.answer import ImageInfo, Omission, Timings
 from cutout_client.client import Client
 from cutout_client.coco import CocoDataset
 from cutout_client.concepts import Concepts, ConceptScore, Rewriting, RewrittenPhrase
+from cutout_client.encodings import Polygon
 from cutout_client.errors import (
     AbortedError,
     CallCancelledError,
@@ -39,7 +45,7 @@ from cutout_client.generation import (
 )
 from cutout_client.images import ImageId, ImageLike, UploadedImage
 from cutout_client.live import AsyncLiveStream, LiveStream
-from cutout_client.objects import Polygon, SegmentedObject
+from cutout_client.objects import SegmentedObject
 from cutout_client.prompts import (
     Box,
     EverythingOptions,
@@ -51,7 +57,7 @@ from cutout_client.prompts import (
     TextOptions,
     Tiling,
 )
-from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
+from cutout_client.results import Segmentation
 from cutout_client.sessions import AsyncSession, Session
 from cutout_client.status import CacheStatus, CallerStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
 from cutout_client.streams import AsyncObjectStream, ObjectStream

@@ -1,14 +1,12 @@
 """Results in the form of the COCO object detection format, as pycocotools loads it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cutout_client.answer import Answer
+from cutout_client.concepts import Concepts
 from cutout_client.exports.classes import name_of
 from cutout_client.exports.lines import line_of
-
-if TYPE_CHECKING:
-    from cutout_client.concepts import Concepts
-    from cutout_client.objects import SegmentedObject
-    from cutout_client.results import Segmentation
+from cutout_client.objects import SegmentedObject
 
 
 class CocoDataset:
@@ -28,7 +26,7 @@ class CocoDataset:
         self._annotations: list[dict[str, Any]] = []
         self._categories: dict[str, int] = {}
 
-    def add(self, file_name: str, result: "Segmentation") -> list[dict[str, Any]]:
+    def add(self, file_name: str, result: Answer) -> list[dict[str, Any]]:
         """Adds a picture and its objects.
 
         Args:
@@ -65,7 +63,7 @@ class CocoDataset:
         categories = [{"id": number, "name": name} for name, number in self._categories.items()]
         return {"images": self._images, "annotations": self._annotations, "categories": categories}
 
-    def _segmentation(self, each: "SegmentedObject") -> dict[str, Any]:
+    def _segmentation(self, each: SegmentedObject) -> dict[str, Any]:
         if not self._polygons:
             return {"segmentation": each.rle}
         return {"segmentation": [line_of(part).ravel().tolist() for part in each.polygons], "rle": each.rle}
@@ -74,5 +72,5 @@ class CocoDataset:
         return self._categories.setdefault(name, len(self._categories) + 1)
 
 
-def _described(concepts: "Concepts | None") -> dict[str, Any]:
+def _described(concepts: Concepts | None) -> dict[str, Any]:
     return {"concepts": concepts.to_dict()} if concepts else {}

@@ -13,6 +13,7 @@ from cutout.v1 import generation_service_pb2
 from cutout_common.disks import write
 from cutout_common.status import ErrorDetails
 
+from cutout_client.answer import Timings
 from cutout_client.errors import InternalError
 from cutout_client.images import FilePicture
 from cutout_client.keywords import choose
@@ -21,7 +22,7 @@ from cutout_client.objects import SegmentedObject
 from cutout_client.prompts import GenerateOptions, StreamOptions
 from cutout_client.requests import field_of
 from cutout_client.responses import read_timings
-from cutout_client.results import Segmentation, Timings
+from cutout_client.results import Segmentation
 from cutout_client.streams import Assembly, AsyncMessageStream, MessageStream
 from cutout_client.tasks import any_task
 from cutout_client.transport import Call

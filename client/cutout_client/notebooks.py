@@ -2,26 +2,37 @@
 
 import base64
 import io
-from collections.abc import Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import PIL.Image
 from cutout_common.overlay import color_of
-
-if TYPE_CHECKING:
-    from cutout_client.objects import SegmentedObject
 
 LONGEST_SIDE = 800  # In pixels; notebooks keep all that they show.
 MOST_ROWS = 20
 
 
-class Shown:
+class Row(Protocol):
+    """An object, as a row of the table."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def score(self) -> float: ...  # noqa: D102
+    @property
+    def area(self) -> int: ...  # noqa: D102
+    @property
+    def box(self) -> Iterable[float]: ...  # noqa: D102
+
+
+class Shown(ABC):
     """Gives a class the methods that IPython asks for, made of what `_shown` gives."""
 
-    def _shown(self) -> tuple[PIL.Image.Image, Sequence["SegmentedObject"], str]:
+    @abstractmethod
+    def _shown(self) -> tuple[PIL.Image.Image, Sequence[Row], str]:
         """The picture, the rows of the table, and what is said below."""
-        raise NotImplementedError
 
     def _repr_png_(self) -> bytes:
         image, _, _ = self._shown()
@@ -30,7 +41,7 @@ class Shown:
     def _repr_html_(self) -> str:
         image, objects, remark = self._shown()
         jpeg = base64.b64encode(_file(image, "JPEG")).decode()
-        rows = [_row(index, each) for index, each in enumerate(objects[:MOST_ROWS])]
+        rows = [_cells(index, row) for index, row in enumerate(objects[:MOST_ROWS])]
         if more := len(objects) - len(rows):
             rows.append(f'<tr><td colspan="6">and {more} more</td></tr>')
         head = "".join(f"<th>{name}</th>" for name in ("", "", "label", "score", "area", "box"))
@@ -46,15 +57,15 @@ class Shown:
         return {kind: make() for kind, make in makers.items() if kind in wanted}
 
 
-def _row(index: int, each: "SegmentedObject") -> str:
+def _cells(index: int, row: Row) -> str:
     red, green, blue = color_of(index)  # as the picture has it
     cells = (
         f'<span style="color: rgb({red}, {green}, {blue})">&#9632;</span>',
         str(index),
-        escape(each.name),
-        f"{each.score:.2f}",
-        f"{each.area:,}",
-        ", ".join(f"{bound:g}" for bound in each.box),
+        escape(row.name),
+        f"{row.score:.2f}",
+        f"{row.area:,}",
+        ", ".join(f"{bound:g}" for bound in row.box),
     )
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

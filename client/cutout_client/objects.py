@@ -9,25 +9,16 @@ import numpy as np
 import PIL.Image
 from cutout.v1 import mask_pb2
 from cutout_common import masks
+from cutout_common.overlay import draw
 from numpy.typing import NDArray
 
 from cutout_client.concepts import Concepts
+from cutout_client.drawing import ground_of
+from cutout_client.encodings import Polygon, decode, polygons_of
+from cutout_client.extras import needed
 from cutout_client.images import Picture
 from cutout_client.notebooks import Shown
 from cutout_client.prompts import Box
-
-
-@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
-class Polygon:
-    """One connected part of a mask.
-
-    Attributes:
-        exterior: (N, 2) float32, (x, y) of the vertices, corners of pixels; the last joins the first.
-        holes: The same for each hole.
-    """
-
-    exterior: NDArray[np.float32]
-    holes: tuple[NDArray[np.float32], ...]
 
 
 @dataclass(frozen=True)
@@ -103,9 +94,7 @@ class SegmentedObject(Shown):
         sent = self._encoding("polygons")
         if sent is None:
             raise ValueError("outlines come on request: mask_formats=['polygons'], alone or among others")
-        return tuple(
-            Polygon(_ring(each.exterior), tuple(_ring(hole) for hole in each.holes)) for each in sent.polygons.polygons
-        )
+        return polygons_of(sent.polygons)
 
     def to_shapely(self) -> Any:
         """A valid `shapely.MultiPolygon`, in pixels; needs the package shapely.
@@ -113,14 +102,12 @@ class SegmentedObject(Shown):
         Raises:
             ValueError: As for `polygons`.
         """
-        from cutout_client.exports.geojson import to_shapely  # noqa: PLC0415 - optional
-
-        return to_shapely(self)
+        shapely = needed("shapely", "to_shapely()")
+        return shapely.MultiPolygon([(part.exterior, part.holes) for part in self.polygons])
 
     def _shown(self) -> tuple[PIL.Image.Image, Sequence["SegmentedObject"], str]:
-        from cutout_client.drawing import alone  # noqa: PLC0415 - which draws objects
-
-        return alone(self, self.picture), [self], ""
+        height, width = mask_of(self).shape
+        return drawn(ground_of(self.picture, (height, width)), [self]), [self], ""
 
     def _encoding(self, name: str) -> mask_pb2.Mask | None:
         return next((each for each in self.encodings if each.WhichOneof("encoding") == name), None)
@@ -132,22 +119,37 @@ def mask_of(each: SegmentedObject) -> NDArray[np.bool_]:
     return decode(each.encodings[0]) if kept is None else kept
 
 
-def decode(mask: mask_pb2.Mask) -> NDArray[np.bool_]:
-    """(H, W) bool of a mask in any of its forms."""
-    match mask.WhichOneof("encoding"):
-        case "rle":
-            height, width = mask.rle.size
-            return masks.rle_decode(height, width, mask.rle.counts)
-        case "png":
-            return masks.png_decode(mask.png)
-        case "bits":
-            return masks.bits_decode(mask.bits.height, mask.bits.width, mask.bits.data)
-        case "polygons":
-            outlines = mask.polygons
-            rings = [[_ring(ring) for ring in (each.exterior, *each.holes)] for each in outlines.polygons]
-            return masks.polygons_decode(outlines.height, outlines.width, rings)
-    raise ValueError("the server sent a mask in an encoding that this client does not know")
+def drawn(pixels: NDArray[np.uint8], objects: Sequence[SegmentedObject]) -> PIL.Image.Image:
+    """(H, W, 3) pixels with masks, outlines and labels of objects drawn on them."""
+    height, width, _ = pixels.shape
+    return PIL.Image.fromarray(draw(pixels, [_Drawn(each, (height, width)) for each in objects]))
 
 
-def _ring(message: mask_pb2.Ring) -> NDArray[np.float32]:
-    return np.array(message.coordinates, np.float32).reshape(-1, 2)
+@dataclass(frozen=True)
+class _Drawn:
+    """An object as `draw` takes it."""
+
+    found: SegmentedObject
+    image_size: tuple[int, int]
+
+    @property
+    def part(self) -> tuple[int, int, NDArray[np.bool_]]:
+        x_min, y_min, x_max, y_max = map(int, self.found.box)
+        return y_min, x_min, mask_of(self.found)[y_min:y_max, x_min:x_max]
+
+    @property
+    def area(self) -> int:
+        return self.found.area
+
+    @property
+    def label(self) -> str:
+        return self.found.name
+
+    @property
+    def score(self) -> float:
+        concepts = None if self.found.label else self.found.concepts
+        return concepts.best.score if concepts else self.found.score
+
+    @property
+    def prompt_box(self) -> Box | None:
+        return self.found.prompt_box

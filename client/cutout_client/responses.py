@@ -17,11 +17,12 @@ from cutout.v1 import (
 from google.protobuf.wrappers_pb2 import Int32Value
 from numpy.typing import NDArray
 
+from cutout_client.answer import ImageInfo, Omission, Timings
 from cutout_client.concepts import Concepts, ConceptScore, Rewriting, RewrittenPhrase
 from cutout_client.images import ImageId, Picture, UploadedImage
 from cutout_client.objects import SegmentedObject
 from cutout_client.prompts import Box
-from cutout_client.results import ImageInfo, Omission, Segmentation, Timings
+from cutout_client.results import Segmentation
 from cutout_client.status import CacheStatus, CallerStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
 
 _HEALTH = ("unknown", "serving", "not_serving", "service_unknown")  # HealthCheckResponse.ServingStatus, from 0

@@ -6,26 +6,24 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import PIL.Image
 from cutout_common.disks import write
 from numpy.typing import NDArray
 
+from cutout_client.answer import Answer
 from cutout_client.coco import CocoDataset
+from cutout_client.concepts import Concepts
 from cutout_client.exports import EXPORTS
 from cutout_client.keywords import choose
 from cutout_client.marks import is_ours, marked
 from cutout_client.messages import words
-
-if TYPE_CHECKING:
-    from cutout_client.concepts import Concepts
-    from cutout_client.objects import SegmentedObject
-    from cutout_client.results import Segmentation
+from cutout_client.objects import SegmentedObject
 
 
-def save(result: "Segmentation", folder: Path, formats: Iterable[str], name: str) -> list[Path]:
+def save(result: Answer, folder: Path, formats: Iterable[str], name: str) -> list[Path]:
     """Writes files that begin with `name` into the folder.
 
     Raises:
@@ -38,21 +36,21 @@ def save(result: "Segmentation", folder: Path, formats: Iterable[str], name: str
     return [path for form in listed for path in FORMATS[form](result, folder, name)]
 
 
-def _overlay(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+def _overlay(result: Answer, folder: Path, name: str) -> list[Path]:
     path = folder / f"{name}.overlay.png"
     write(path, _png_of(result.overlay()))
     return [path]
 
 
-def _png(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+def _png(result: Answer, folder: Path, name: str) -> list[Path]:
     return _numbered("mask", result, [each.png for each in result], folder, name)
 
 
-def _cutouts(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+def _cutouts(result: Answer, folder: Path, name: str) -> list[Path]:
     return _numbered("cutout", result, [_png_of(picture) for picture in result.cutouts()], folder, name)
 
 
-def _numbered(kind: str, result: "Segmentation", files: Sequence[bytes], folder: Path, name: str) -> list[Path]:
+def _numbered(kind: str, result: Answer, files: Sequence[bytes], folder: Path, name: str) -> list[Path]:
     """One file for each object, in place of all that were written under this name before: there may have been more."""
     earlier = re.compile(rf"{re.escape(name)}\.\d{{3,}}(-\w+)?\.{kind}\.png")
     for path in folder.iterdir():
@@ -70,11 +68,11 @@ def _png_of(picture: PIL.Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _rle(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+def _rle(result: Answer, folder: Path, name: str) -> list[Path]:
     return write_json(folder / f"{name}.rle.json", [_described(each) | {"rle": each.rle} for each in result.objects])
 
 
-def _polygons(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+def _polygons(result: Answer, folder: Path, name: str) -> list[Path]:
     outlines = [
         _described(each)
         | {
@@ -88,13 +86,13 @@ def _polygons(result: "Segmentation", folder: Path, name: str) -> list[Path]:
     return write_json(folder / f"{name}.polygons.json", outlines)
 
 
-def _coco(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+def _coco(result: Answer, folder: Path, name: str) -> list[Path]:
     dataset = CocoDataset()
     dataset.add(result.picture.file_name or f"{name}{result.picture.ending}", result)
     return write_json(folder / f"{name}.coco.json", dataset.to_dict())
 
 
-def _npz(result: "Segmentation", folder: Path, name: str) -> list[Path]:
+def _npz(result: Answer, folder: Path, name: str) -> list[Path]:
     path = folder / f"{name}.npz"
     labels = np.array(result.labels, str)
     described: dict[str, Any] = {}
@@ -113,13 +111,13 @@ def _npz(result: "Segmentation", folder: Path, name: str) -> list[Path]:
     return [path]
 
 
-def _scores(concepts: "Concepts | None") -> NDArray[np.float32]:
+def _scores(concepts: Concepts | None) -> NDArray[np.float32]:
     """(C,) float32, in the order of the request."""
     ordered = sorted(concepts or (), key=lambda each: each.concept_index)
     return np.array([each.score for each in ordered], np.float32)
 
 
-FORMATS: dict[str, Callable[["Segmentation", Path, str], list[Path]]] = {
+FORMATS: dict[str, Callable[[Answer, Path, str], list[Path]]] = {
     "overlay": _overlay,
     "png": _png,
     "cutouts": _cutouts,
@@ -131,12 +129,12 @@ FORMATS: dict[str, Callable[["Segmentation", Path, str], list[Path]]] = {
 }
 
 
-def _described(each: "SegmentedObject") -> dict[str, Any]:
+def _described(each: SegmentedObject) -> dict[str, Any]:
     described = {"label": each.label, "score": each.score, "box": list(each.box), "area": each.area}
     return described | ({"concepts": each.concepts.to_dict()} if each.concepts else {})
 
 
-def _tag(number: int, each: "SegmentedObject") -> str:
+def _tag(number: int, each: SegmentedObject) -> str:
     """Such as `003-remote_control`: safe in file names whatever the phrase."""
     label = re.sub(r"[^\w]+", "_", each.name).strip("_")[:40]
     return f"{number:03}-{label}" if label else f"{number:03}"

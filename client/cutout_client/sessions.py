@@ -13,13 +13,14 @@ from cutout_common import routing
 from cutout_common.status import ErrorDetails
 
 from cutout_client import errors, requests, tasks
+from cutout_client.answer import ImageInfo
 from cutout_client.diagnosis import translated, translated_async, unanswered
 from cutout_client.images import Picture, RemotePicture
 from cutout_client.keywords import lists_arguments
 from cutout_client.link import AsyncLink, Link
 from cutout_client.prompts import Boxes, EverythingOptions, Options, Prompts, Regions, TextOptions
 from cutout_client.responses import read_image_info, read_segmentation
-from cutout_client.results import ImageInfo, Segmentation
+from cutout_client.results import Segmentation
 from cutout_client.retrying import anywhere, anywhere_async
 from cutout_client.transport import Call, Stubs
 

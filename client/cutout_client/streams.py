@@ -7,6 +7,7 @@ import grpc
 from cutout.v1 import segmentation_pb2, segmentation_service_pb2
 from cutout_common.status import ErrorDetails
 
+from cutout_client.answer import ImageInfo
 from cutout_client.concepts import Concepts, Rewriting
 from cutout_client.diagnosis import translated, translated_async
 from cutout_client.errors import InternalError
@@ -20,7 +21,7 @@ from cutout_client.responses import (
     read_rewriting,
     read_timings,
 )
-from cutout_client.results import ImageInfo, Segmentation
+from cutout_client.results import Segmentation
 from cutout_client.transport import Call
 
 T = TypeVar("T")

@@ -13,12 +13,12 @@ from cutout_common.overlay import OverlayItem, draw
 from numpy.typing import NDArray
 
 from cutout_client import tasks
+from cutout_client.answer import Timings
+from cutout_client.encodings import decode
 from cutout_client.images import ImageLike, Picture, PixelPicture
 from cutout_client.messages import build
-from cutout_client.objects import decode
 from cutout_client.prompts import Box, Boxes, MaskFormat, Point, Prompt
 from cutout_client.responses import read_timings
-from cutout_client.results import Timings
 
 # Pixels travel raw up to here: a PNG of each frame would take longer than following the objects.
 _RAW_BYTES = 16 * 2**20

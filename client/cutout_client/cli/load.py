@@ -12,10 +12,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from cutout_client.answer import Timings
 from cutout_client.cli.question import Question
 from cutout_client.client import Client
 from cutout_client.errors import CutoutError
-from cutout_client.results import Timings
 
 STAGES = tuple(field.name for field in fields(Timings) if field.name.endswith("_ms") and field.name != "total_ms")
 PERCENTILES = (50, 90, 99)

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from cutout_client.results import Segmentation
+from cutout_client.answer import Answer
 
 
 class Dataset(Protocol):
     """Results on their way into a folder."""
 
-    def add(self, file_name: str, result: "Segmentation") -> None:
+    def add(self, file_name: str, result: Answer) -> None:
         """Takes a picture's objects.
 
         Args:
@@ -51,7 +50,7 @@ class Export:
         make: Callable[..., Dataset] = getattr(import_module(f"{__name__}.{module}"), name)
         return make(Path(folder), polygons=True) if self.polygons else make(Path(folder))
 
-    def save(self, result: "Segmentation", folder: Path, name: str, form: str) -> list[Path]:
+    def save(self, result: Answer, folder: Path, name: str, form: str) -> list[Path]:
         """One picture as a dataset of its own."""
         dataset = self(folder / f"{name}.{form}")
         dataset.add(result.picture.file_name or f"{name}{result.picture.ending}", result)
@@ -74,17 +73,3 @@ EXPORTS = {
 def outlined(formats: Iterable[str]) -> bool:
     """Whether any of these formats is made of polygons, so that results must have them."""
     return any(form == "polygons" or (form in EXPORTS and EXPORTS[form].polygons) for form in formats)
-
-
-def needed(package: str, purpose: str) -> Any:
-    """A package that only an export needs.
-
-    Raises:
-        ModuleNotFoundError: It is not installed; the text says how it would be.
-    """
-    try:
-        return import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ModuleNotFoundError(f"{purpose} needs {package}: pip install {package}", name=package) from None

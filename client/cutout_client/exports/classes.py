@@ -1,14 +1,11 @@
 """Names of objects, numbered as they first come up."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cutout_client.objects import SegmentedObject
+from cutout_client.objects import SegmentedObject
 
 UNLABELLED = "object"  # Boxes, points and everything give no label.
 
 
-def name_of(each: "SegmentedObject") -> str:
+def name_of(each: SegmentedObject) -> str:
     """What an object is called where it must have a name."""
     return each.name or UNLABELLED
 
@@ -20,7 +17,7 @@ class Classes:
         self._first = first
         self._numbers: dict[str, int] = {}
 
-    def number(self, each: "SegmentedObject") -> int:
+    def number(self, each: SegmentedObject) -> int:
         """The number of the object's class."""
         return self._numbers.setdefault(name_of(each), self._first + len(self._numbers))
 

@@ -1,13 +1,10 @@
 """COCO with polygons as the segmentation, and the exact RLE beside them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cutout_client.answer import Answer
 from cutout_client.coco import CocoDataset
 from cutout_client.saving import write_json
-
-if TYPE_CHECKING:
-    from cutout_client.results import Segmentation
 
 
 class CocoPolygons:
@@ -17,7 +14,7 @@ class CocoPolygons:
         self._folder = folder
         self._dataset = CocoDataset(polygons=polygons)
 
-    def add(self, file_name: str, result: "Segmentation") -> None:
+    def add(self, file_name: str, result: Answer) -> None:
         """See `Dataset`."""
         self._dataset.add(file_name, result)
 

@@ -1,19 +1,15 @@
 """CVAT's own XML, version 1.1, for images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import numpy as np
 from cutout_common.disks import write
 
+from cutout_client.answer import Answer
 from cutout_client.exports.classes import Classes, name_of
 from cutout_client.exports.lines import line_of, text_of
-from cutout_client.objects import mask_of
-
-if TYPE_CHECKING:
-    from cutout_client.objects import SegmentedObject
-    from cutout_client.results import Segmentation
+from cutout_client.objects import SegmentedObject, mask_of
 
 
 class Cvat:
@@ -28,7 +24,7 @@ class Cvat:
         self._classes = Classes()
         self._images: list[ET.Element] = []
 
-    def add(self, file_name: str, result: "Segmentation") -> None:
+    def add(self, file_name: str, result: Answer) -> None:
         """See `Dataset`."""
         size = {"width": str(result.image.width), "height": str(result.image.height)}
         image = ET.Element("image", {"id": str(len(self._images)), "name": file_name} | size)
@@ -60,7 +56,7 @@ class Cvat:
         return [path]
 
 
-def _mask(each: "SegmentedObject") -> dict[str, str]:
+def _mask(each: SegmentedObject) -> dict[str, str]:
     """Runs of the mask in its box, row after row, of what is outside first."""
     left, top, right, bottom = map(int, each.box)
     inside = mask_of(each)[top:bottom, left:right].ravel()

@@ -1,25 +1,22 @@
 """Voxel51's FiftyOne."""
 
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cutout_client.exports import needed
+from cutout_client.answer import Answer
 from cutout_client.exports.classes import name_of
-from cutout_client.objects import mask_of
-
-if TYPE_CHECKING:
-    from cutout_client.objects import SegmentedObject
-    from cutout_client.results import Segmentation
+from cutout_client.extras import needed
+from cutout_client.objects import SegmentedObject, mask_of
 
 
-def to_fiftyone(result: "Segmentation", file: str | PathLike[str], field: str) -> Any:
+def to_fiftyone(result: Answer, file: str | PathLike[str], field: str) -> Any:
     """A fiftyone.Sample; see `Segmentation.to_fiftyone`."""
     fiftyone = needed("fiftyone", "to_fiftyone()")
     found = [fiftyone.Detection(**_detection(each, result)) for each in result]
     return fiftyone.Sample(filepath=fspath(file), **{field: fiftyone.Detections(detections=found)})
 
 
-def _detection(each: "SegmentedObject", result: "Segmentation") -> dict[str, Any]:
+def _detection(each: SegmentedObject, result: Answer) -> dict[str, Any]:
     """Its box as fractions of the picture, left, top, width and height, and the mask inside of it."""
     left, top, right, bottom = map(int, each.box)
     width, height = result.image.width, result.image.height

@@ -1,30 +1,21 @@
-"""shapely's geometries and GeoJSON, in pixels: x to the right, y down."""
+"""GeoJSON, in pixels: x to the right, y down."""
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cutout_common.disks import write
 
-from cutout_client.exports import needed
-
-if TYPE_CHECKING:
-    from cutout_client.objects import SegmentedObject
-    from cutout_client.results import Segmentation
+from cutout_client.answer import Answer
+from cutout_client.objects import SegmentedObject
 
 
-def to_shapely(each: "SegmentedObject") -> Any:
-    """A valid shapely.MultiPolygon; see `SegmentedObject.to_shapely`."""
-    shapely = needed("shapely", "to_shapely()")
-    return shapely.MultiPolygon([(part.exterior, part.holes) for part in each.polygons])
-
-
-def to_geojson(result: "Segmentation") -> dict[str, Any]:
+def to_geojson(result: Answer) -> dict[str, Any]:
     """A FeatureCollection; see `Segmentation.to_geojson`."""
     return {"type": "FeatureCollection", "features": [_feature(each) for each in result]}
 
 
-def _feature(each: "SegmentedObject") -> dict[str, Any]:
+def _feature(each: SegmentedObject) -> dict[str, Any]:
     parts = [
         [[*ring.tolist(), ring[0].tolist()] for ring in (part.exterior, *part.holes)]  # GeoJSON closes its rings
         for part in each.polygons
@@ -46,7 +37,7 @@ class GeoJson:
         self._folder = folder
         self._files: list[Path] = []
 
-    def add(self, file_name: str, result: "Segmentation") -> None:
+    def add(self, file_name: str, result: Answer) -> None:
         """See `Dataset`."""
         path = self._folder / PurePosixPath(file_name).with_suffix(".geojson")
         content = json.dumps(to_geojson(result)).encode()

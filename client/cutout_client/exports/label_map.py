@@ -2,25 +2,23 @@
 
 import io
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import PIL.Image
 from cutout_common.disks import write
 from numpy.typing import NDArray
 
+from cutout_client.answer import Answer
 from cutout_client.exports.classes import Classes
 from cutout_client.objects import mask_of
 from cutout_client.saving import write_json
-
-if TYPE_CHECKING:
-    from cutout_client.results import Segmentation
 
 MOST = 254  # 0 is the ground, and 255 means "not said" to those who read such maps
 
 
 def label_map(
-    result: "Segmentation", by: Literal["class", "object"] = "class", classes: Classes | None = None
+    result: Answer, by: Literal["class", "object"] = "class", classes: Classes | None = None
 ) -> NDArray[np.int32]:
     """(H, W) int32: 0 for the ground, else the number of the class or, from 1 on, of the object.
 
@@ -68,7 +66,7 @@ class LabelMaps:
         self._classes = Classes(first=1)
         self._files: list[Path] = []
 
-    def add(self, file_name: str, result: "Segmentation") -> None:
+    def add(self, file_name: str, result: Answer) -> None:
         """See `Dataset`."""
         path = self._folder / PurePosixPath(file_name).with_suffix(".png")
         content = palette_png(label_map(result, classes=self._classes))

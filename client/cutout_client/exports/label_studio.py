@@ -2,20 +2,17 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
 from cutout_common.disks import write
 
+from cutout_client.answer import Answer
 from cutout_client.exports.classes import Classes, name_of
 from cutout_client.exports.lines import line_of
-from cutout_client.objects import mask_of
+from cutout_client.objects import SegmentedObject, mask_of
 from cutout_client.saving import write_json
-
-if TYPE_CHECKING:
-    from cutout_client.objects import SegmentedObject
-    from cutout_client.results import Segmentation
 
 _RUN_BITS = (3, 4, 8, 16)  # of the lengths of runs; the shortest that holds one is taken
 
@@ -32,7 +29,7 @@ class LabelStudio:
         self._classes = Classes()
         self._tasks: list[dict[str, Any]] = []
 
-    def add(self, file_name: str, result: "Segmentation") -> None:
+    def add(self, file_name: str, result: Answer) -> None:
         """See `Dataset`."""
         for each in result:
             self._classes.number(each)
@@ -55,7 +52,7 @@ class LabelStudio:
         write(config, ET.tostring(view, "utf-8"))
         return [*write_json(self._folder / "tasks.json", self._tasks), config]
 
-    def _regions(self, each: "SegmentedObject", result: "Segmentation") -> list[dict[str, Any]]:
+    def _regions(self, each: SegmentedObject, result: Answer) -> list[dict[str, Any]]:
         width, height = result.image.width, result.image.height
         kind = "polygonlabels" if self._polygons else "brushlabels"
         values: list[dict[str, Any]] = [{"format": "rle", "rle": brush_rle(mask_of(each))}]

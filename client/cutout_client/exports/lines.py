@@ -1,23 +1,21 @@
 """Polygons with holes, and objects of several parts, as the single closed lines that some tools take."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from cutout_client.objects import Polygon
+from cutout_client.encodings import Polygon
 
 Line = NDArray[np.float64]  # (N, 2), x and y in pixels; the last vertex joins the first
 
 
-def line_of(polygon: "Polygon") -> Line:
+def line_of(polygon: Polygon) -> Line:
     """A part with its holes: cuts of no width lead to them."""
     return _joined([polygon.exterior, *polygon.holes])
 
 
-def line_of_all(polygons: Iterable["Polygon"]) -> Line:
+def line_of_all(polygons: Iterable[Polygon]) -> Line:
     """All parts and holes; whether one fills by the even-odd rule or by the winding number gives the same."""
     return _joined([ring for polygon in polygons for ring in (polygon.exterior, *polygon.holes)])
 

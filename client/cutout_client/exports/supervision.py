@@ -1,17 +1,15 @@
 """Roboflow's supervision."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cutout_client.exports import needed
+from cutout_client.answer import Answer
 from cutout_client.exports.classes import Classes, name_of
-
-if TYPE_CHECKING:
-    from cutout_client.results import Segmentation
+from cutout_client.extras import needed
 
 
-def to_supervision(result: "Segmentation") -> Any:
+def to_supervision(result: Answer) -> Any:
     """supervision.Detections; see `Segmentation.to_supervision`."""
     detections = needed("supervision", "to_supervision()").Detections
     classes = Classes()

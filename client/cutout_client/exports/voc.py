@@ -1,16 +1,13 @@
 """Pascal VOC: boxes as XML, classes and objects as label maps."""
 
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from cutout_common.disks import write
 
+from cutout_client.answer import Answer
 from cutout_client.exports.classes import Classes, name_of
 from cutout_client.exports.label_map import PALETTE, label_map, palette_png
-
-if TYPE_CHECKING:
-    from cutout_client.results import Segmentation
 
 
 class Voc:
@@ -25,7 +22,7 @@ class Voc:
         self._files: list[Path] = []
         self._names: list[str] = []
 
-    def add(self, file_name: str, result: "Segmentation") -> None:
+    def add(self, file_name: str, result: Answer) -> None:
         """See `Dataset`."""
         name = PurePosixPath(file_name).with_suffix("").as_posix()
         of_objects = palette_png(label_map(result, "object"))
@@ -49,7 +46,7 @@ class Voc:
         self._files.append(path)
 
 
-def _annotation(file_name: str, result: "Segmentation") -> bytes:
+def _annotation(file_name: str, result: Answer) -> bytes:
     root = ET.Element("annotation")
     path = PurePosixPath(file_name)
     _texts(root, folder=path.parent.as_posix(), filename=path.name)

@@ -2,16 +2,13 @@
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 from cutout_common.disks import write
 
+from cutout_client.answer import Answer
 from cutout_client.exports.classes import Classes
 from cutout_client.exports.lines import line_of_all, text_of
-
-if TYPE_CHECKING:
-    from cutout_client.results import Segmentation
 
 
 class Yolo:
@@ -27,7 +24,7 @@ class Yolo:
         self._classes = Classes()
         self._files: list[Path] = []
 
-    def add(self, file_name: str, result: "Segmentation") -> None:
+    def add(self, file_name: str, result: Answer) -> None:
         """See `Dataset`."""
         size = np.array([result.image.width, result.image.height])
         rows = [
