@@ -43,6 +43,7 @@ class ScriptedServer:
         digests: What each upload said its file's digest was.
         requests: The unary requests.
         events: The messages with which streams are answered.
+        lost_after: As many of them, and then the stream breaks off as that of a server that is lost.
         answer: The message with which SegmentByBox is answered.
         hold: Whether SegmentByBox is not answered before its deadline.
     """
@@ -54,6 +55,7 @@ class ScriptedServer:
     digests: list[str] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     events: list[segmentation_service_pb2.StreamSegmentationResponse] = field(default_factory=list)
+    lost_after: int | None = None
     answer: segmentation_service_pb2.SegmentByBoxResponse = field(
         default_factory=segmentation_service_pb2.SegmentByBoxResponse
     )
@@ -93,7 +95,9 @@ class _Segmentation(segmentation_service_pb2_grpc.SegmentationServiceServicer):
 
     def StreamSegmentation(self, _request, context):  # noqa: N802
         self.script.arrive("StreamSegmentation", context)
-        yield from self.script.events
+        yield from self.script.events[: self.script.lost_after]
+        if self.script.lost_after is not None:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
     def SegmentSession(self, requests, context):  # noqa: N802
         self.script.arrive("SegmentSession", context)

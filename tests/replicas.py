@@ -1,6 +1,7 @@
 """Equal servers, each a process of its own on loopback, and an Envoy in front of them."""
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -25,12 +26,17 @@ BOX = (24.0, 24.0, 72.0, 72.0)
 
 
 class Replica:
-    """A server that can be ended and started again at its address."""
+    """A server that can be ended and started again at its address.
+
+    Attributes:
+        once: The file whose absence a prompt at x = 14 ends a server for; all that have one folder have it together.
+    """
 
     def __init__(self, log: Path) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._log = log
+        self.once = log.with_name("once")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -45,7 +51,8 @@ class Replica:
         flags = ["--port", str(self.port), "--metrics-port", "-1", "--engine", "eager", "--imaging-threads", "1"]
         command = [sys.executable, str(HERE / "mortal_server.py"), *flags]
         with self._log.open("ab") as sink:
-            self._process = subprocess.Popen(command, stdout=sink, stderr=sink)
+            env = os.environ | {"MORTAL_ONCE": str(self.once)}
+            self._process = subprocess.Popen(command, stdout=sink, stderr=sink, env=env)
 
     def serves(self) -> bool:
         """Whether it takes calls; fails when it has ended."""

@@ -15,7 +15,7 @@ import pycocotools.mask
 import pytest
 from certificates import self_signed
 from conftest import Photo, RunningServer, run_server
-from cutout_client import AsyncClient, Client, ImageId, Prompt, Segmentation, tasks
+from cutout_client import AsyncClient, Client, ImageId, Prompt, Segmentation, requests, tasks
 from cutout_common.commit import commit
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
@@ -250,7 +250,7 @@ def test_session(client: Client, scene: bytes, large: bool) -> None:
 def test_session_after_an_interruption(client: Client, scene: bytes) -> None:
     """The answer to a prompt that nobody waits for any more is not taken for the next one's."""
     with client.session(scene) as session:
-        session._send(tasks.box_task(DISC, "", {}))
+        session._send(requests.session_request(tasks.box_task(DISC, "", {})))
         assert same(session.box(BLOCK), client.segment_box(scene, BLOCK))
 
 

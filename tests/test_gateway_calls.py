@@ -203,11 +203,12 @@ def test_a_stream_that_fails_at_once_is_an_error(rest: httpx.Client):
 
 
 def test_a_stream_that_fails_later_ends_with_the_error(rest: httpx.Client):
-    """After the first message a failure is the last line."""
+    """After the first message a failure is the last line, and says how many came before."""
     answer = rest.get("/v1/stream?messages=3&failAfter=2")
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [*lines[0], *lines[1], *lines[2]] == ["result", "result", "error"]
-    assert lines[2] == {"error": {"code": 10, "message": "overtaken", "details": []}}
+    message = "overtaken; the answer broke off after 2 of its parts"
+    assert lines[2] == {"error": {"code": 10, "message": message, "details": []}}
 
 
 def test_raw_streams(rest: httpx.Client):

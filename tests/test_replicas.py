@@ -1,5 +1,8 @@
 """Several servers as real processes: killed, drained and added under load, and each picture at one of them."""
 
+import asyncio
+import base64
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,11 +12,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from cutout_client import Client, CutoutError
+from cutout_client import AsyncClient, Client, CutoutError
 from cutout_common.rle import rle_decode
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import GatewayThread
-from replicas import BOX, Replicas, balanced, pictures, replicas
+from replicas import BOX, Replica, Replicas, balanced, pictures, replicas
 from waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
@@ -166,10 +169,72 @@ def test_no_request_is_lost_when_servers_come_and_go(servers: Replicas, files: l
         assert not load.faults
 
 
-def test_a_session_is_opened_where_a_server_is(servers: Replicas, files: list[bytes]):
-    """Sessions stay at their server; one that begins while servers are gone begins at another."""
-    with Client(servers.run(0, 2)) as client:
-        assert all(by_session(client, files)(number).any() for number in range(COUNT))
+# More than a server decodes at once: it has given the first 64 when the one at x = 14 ends it.
+MANY = [*[(15.0 + number % 30, 20.0, 70.0, 30.0 + number) for number in range(65)], (14.0, 24.0, 72.0, 72.0)]
+
+
+def test_a_stream_goes_on_when_its_server_dies(servers: Replicas, files: list[bytes]):
+    """Client and gateway have every object once, in order, from two servers of which one has died in the middle."""
+    addresses = servers.run(0, 1, 2)
+    once = servers.each[0].once
+    once.touch()
+    with Client(addresses) as client, client.stream(files[0], boxes=MANY, segmenter="probe") as stream:
+        whole = [each.box for each in stream]
+    assert len(whole) == len(MANY)
+    once.unlink()
+    with Client(addresses) as client, client.stream(files[0], boxes=MANY, segmenter="probe") as stream:
+        assert [each.box for each in stream] == whole
+    assert sum(replica.runs for replica in servers.each) == 2
+    servers.run(0, 1, 2)
+    once.unlink()
+    with GatewayThread(GatewaySettings(server_address=addresses)) as gateway:
+        boxes = [dict(zip(("xMin", "yMin", "xMax", "yMax"), box, strict=True)) for box in MANY]
+        image = {"content": base64.b64encode(files[0]).decode()}
+        body = {"box": {"image": image, "boxes": boxes, "segmenter": "probe"}}
+        answer = httpx.post(f"{gateway.url}/v1/segment:stream", json=body, timeout=PATIENCE_S)
+        events = [json.loads(line)["result"] for line in answer.text.splitlines()]
+    found = [event["object"].get("promptIndex", 0) for event in events if "object" in event]
+    assert found == list(range(len(MANY)))
+    assert events[-1]["summary"]["objectCount"] == len(MANY)
+    assert sum(replica.runs for replica in servers.each) == 2
+
+
+def test_a_stream_that_ends_servers_is_given_up(servers: Replicas, files: list[bytes]):
+    """It ends two and no third, and its caller has what came before, once, and is told how much that is."""
+    fatal = [*MANY[:-1], (13.0, 24.0, 72.0, 72.0)]
+    with Client(servers.run(0, 1, 2)) as client, client.stream(files[0], boxes=fatal, segmenter="probe") as stream:
+        found: list[int] = []
+        with pytest.raises(CutoutError, match="given up after 2 servers were lost") as lost:
+            found.extend(each.prompt_index for each in stream)
+    assert found == list(range(len(found)))
+    assert not found or f"broke off after {len(found)} of its parts" in str(lost.value)
+    wait_until(lambda: sum(replica.runs for replica in servers.each) == 1)
+
+
+def test_a_session_goes_on_when_its_server_is_gone(servers: Replicas, files: list[bytes]):
+    """Its picture is opened at another server, whether the first is killed between prompts or by one, or drains."""
+    addresses = servers.run(0, 1, 2)
+    servers.each[0].once.unlink(missing_ok=True)
+
+    def holder() -> Replica:
+        return next(replica for replica in servers.each if sum(replica.looked_up()))
+
+    with Client(addresses) as client, client.session(files[3], segmenter="probe") as session:
+        expected = session.box(BOX)[0].mask
+        holder().kill()
+        assert np.array_equal(session.box(BOX)[0].mask, expected)
+        assert session.box((14, 24, 72, 72))[0].box == (14, 24, 72, 72)
+        assert sum(replica.runs for replica in servers.each) == 1
+    servers.run(0, 1, 2)
+    asyncio.run(goes_on(addresses, files[3], expected, lambda: holder().drain()))
+
+
+async def goes_on(addresses: str, file: bytes, expected: np.ndarray, end: Callable[[], object]) -> None:
+    """As above, for asyncio."""
+    async with AsyncClient(addresses) as client, client.session(file, segmenter="probe") as session:
+        assert np.array_equal((await session.box(BOX))[0].mask, expected)
+        await asyncio.to_thread(end)
+        assert np.array_equal((await session.box(BOX))[0].mask, expected)
 
 
 def test_a_request_that_ends_servers_is_given_up(servers: Replicas, files: list[bytes]):

@@ -43,7 +43,7 @@ from cutout_client.responses import (
     read_upload,
 )
 from cutout_client.results import Segmentation
-from cutout_client.retrying import begun_async, retried_async
+from cutout_client.retrying import begun_async, flow_async, retried_async
 from cutout_client.sessions import AsyncSession
 from cutout_client.status import Model, ServerStatus
 from cutout_client.streams import Assembly, AsyncObjectStream, whole_async
@@ -437,7 +437,8 @@ class AsyncClient:
                 attempt = partial(self._begin, task=task, call=call)
                 return await self._about(picture, task.image, call, lambda: begun_async(call, self._link, attempt))
 
-        return AsyncObjectStream(start, Assembly(picture, call.request_id), call)
+        messages = flow_async(call, lambda: self._link, start)
+        return AsyncObjectStream(messages, Assembly(picture, call.request_id), call)
 
     @staticmethod
     def _begin(stubs: Stubs, task: tasks.Task, call: Call) -> Any:
@@ -450,7 +451,8 @@ class AsyncClient:
                 attempt = partial(self._begin_generation, request=request, call=call)
                 return await begun_async(call, self._link, attempt)
 
-        return AsyncGenerationStream(start, PictureAssembly(request, call.request_id), call)
+        messages = flow_async(call, lambda: self._link, start)
+        return AsyncGenerationStream(messages, PictureAssembly(request, call.request_id), call)
 
     @staticmethod
     def _begin_generation(stubs: Stubs, request: generation_service_pb2.GenerateImageRequest, call: Call) -> Any:

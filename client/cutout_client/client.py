@@ -40,7 +40,7 @@ from cutout_client.responses import (
     read_upload,
 )
 from cutout_client.results import Segmentation
-from cutout_client.retrying import begun, retried
+from cutout_client.retrying import begun, flow, retried
 from cutout_client.sessions import Session
 from cutout_client.status import Model, ServerStatus
 from cutout_client.streams import Assembly, ObjectStream, whole
@@ -577,7 +577,7 @@ class Client:
                 attempt = partial(self._begin, task=task, call=call)
                 return self._about(picture, task.image, call, lambda: begun(call, self._link, attempt))
 
-        return ObjectStream(start, Assembly(picture, call.request_id), call)
+        return ObjectStream(flow(call, self._link, start), Assembly(picture, call.request_id), call)
 
     @staticmethod
     def _begin(stubs: Stubs, task: tasks.Task, call: Call) -> Any:
@@ -589,7 +589,7 @@ class Client:
             with self._turns.turn(call):
                 return begun(call, self._link, partial(self._begin_generation, request=request, call=call))
 
-        return GenerationStream(start, PictureAssembly(request, call.request_id), call)
+        return GenerationStream(flow(call, self._link, start), PictureAssembly(request, call.request_id), call)
 
     @staticmethod
     def _begin_generation(stubs: Stubs, request: generation_service_pb2.GenerateImageRequest, call: Call) -> Any:

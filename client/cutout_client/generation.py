@@ -1,7 +1,8 @@
 """Pictures made from words: the request, the stream of its answer, and what callers get."""
 
 import io
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -131,6 +132,8 @@ def generation_request(prompts: str | Sequence[str], options: GenerateOptions) -
     what = {name: given.pop(name, None) for name in ("phrases", "concepts", "everything")}
     request = build(Request, prompts=words("prompts", prompts), format=_FORMATS[image_format], **given)
     _then(request, what, cut_out)
+    if not request.HasField("seed"):
+        request.seed = secrets.randbits(32)  # by the client, for another server to go on with the same pictures
     return request
 
 
@@ -210,8 +213,8 @@ class GenerationStream(MessageStream[Event]):
     Leaving early ends the work at its next step: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], tuple[Any, Any]], assembly: PictureAssembly, call: Call) -> None:
-        super().__init__(start, assembly, call)
+    def __init__(self, messages: Generator[Any, None, None], assembly: PictureAssembly, call: Call) -> None:
+        super().__init__(messages, assembly, call)
         self._assembly = assembly
 
     def result(self) -> Generation:
@@ -222,8 +225,8 @@ class GenerationStream(MessageStream[Event]):
 class AsyncGenerationStream(AsyncMessageStream[Event]):
     """As `GenerationStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[tuple[Any, Any]]], assembly: PictureAssembly, call: Call) -> None:
-        super().__init__(start, assembly, call)
+    def __init__(self, messages: AsyncGenerator[Any, None], assembly: PictureAssembly, call: Call) -> None:
+        super().__init__(messages, assembly, call)
         self._assembly = assembly
 
     async def result(self) -> Generation:

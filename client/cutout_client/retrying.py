@@ -5,11 +5,12 @@ gRPC itself makes a call again while the only server is unavailable.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 import grpc
 from cutout_common import failover
+from cutout_common.delivered import AnswerChangedError, Delivered
 from cutout_common.failover import Course
 
 from cutout_client import errors
@@ -61,7 +62,7 @@ def anywhere(call: Call, link: Link, attempt: Callable[[Stubs], T]) -> T:
     course = link.course(call)
     while True:
         member = course.next()
-        call.address = member.address
+        call.member = member
         with course.busy(member):
             try:
                 answer = attempt(link.stubs(member))
@@ -80,7 +81,7 @@ async def anywhere_async(call: Call, link: AsyncLink, attempt: Callable[[Stubs],
     course = link.course(call)
     while True:
         member = course.next()
-        call.address = member.address
+        call.member = member
         with course.busy(member):
             try:
                 answer = await attempt(link.stubs(member))
@@ -112,10 +113,86 @@ def given_up(call: Call) -> CutoutError:
     return errors.from_status(failover.given_up(call.request_id), call.request_id)
 
 
+def flow(call: Call, link: Link, start: Callable[[], tuple[Any, Any]]) -> Generator[Any, None, None]:
+    """The messages of a streamed answer, each once: when its server is lost, another one goes on.
+
+    Args:
+        call: That it belongs to.
+        link: To the servers.
+        start: Begins the answer at a server, as `begun` gives it.
+
+    Raises:
+        CutoutError: It is given up.
+        grpc.RpcError: It failed.
+    """
+    delivered = Delivered()
+    while True:
+        rpc, message = start()
+        delivered.begin()
+        try:
+            while message is not None:
+                if delivered.is_new(message):
+                    yield message
+                message = next(rpc, None)
+            delivered.end()
+        except AnswerChangedError:
+            raise changed(call) from None
+        except grpc.RpcError as failure:
+            pause_s = interrupted(call, link, failure)
+        else:
+            return
+        finally:
+            rpc.cancel()
+        time.sleep(pause_s)
+
+
+async def flow_async(
+    call: Call, link: Callable[[], AsyncLink], start: Callable[[], Awaitable[tuple[Any, Any]]]
+) -> AsyncGenerator[Any, None]:
+    """As `flow`, for asyncio."""
+    delivered = Delivered()
+    while True:
+        rpc, message = await start()
+        delivered.begin()
+        try:
+            while message is not grpc.aio.EOF:
+                if delivered.is_new(message):
+                    yield message
+                message = await rpc.read()
+            delivered.end()
+        except AnswerChangedError:
+            raise changed(call) from None
+        except grpc.RpcError as failure:
+            pause_s = interrupted(call, link(), failure)
+        else:
+            return
+        finally:
+            rpc.cancel()
+        await asyncio.sleep(pause_s)
+
+
+def interrupted(call: Call, link: Link, failure: grpc.RpcError) -> float:
+    """Seconds after which what has begun may go on at another server.
+
+    Raises:
+        CutoutError: The call is given up.
+        grpc.RpcError: It failed for another reason than that its server is gone or going.
+    """
+    course = link.course(call)
+    assert call.member is not None  # noqa: S101 - it has answered
+    wanted_s = course.interrupted(call.member, failure) if call.connection.retries else None
+    return _pause_s(wanted_s, call, course, failure)
+
+
+def changed(call: Call) -> CutoutError:
+    """What is told of a stream that no other server can go on with."""
+    return errors.from_status(failover.changed(call.request_id), call.request_id)
+
+
 def begun(call: Call, link: Link, attempt: Callable[[Stubs], Any]) -> tuple[Any, Any]:
     """A stream that has begun, at a server that has room for it: its RPC and its first message.
 
-    The message is None when there is none. What comes then is read as fast as the caller likes.
+    The message is None when there is none. What comes then is read as fast as the caller likes; see `flow`.
     """
 
     def first(stubs: Stubs) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self, Unpack
@@ -21,7 +22,7 @@ from cutout_client.link import AsyncLink, Link
 from cutout_client.prompts import Boxes, EverythingOptions, Options, Prompts, Regions, TextOptions
 from cutout_client.responses import read_image_info, read_segmentation
 from cutout_client.results import Segmentation
-from cutout_client.retrying import anywhere, anywhere_async
+from cutout_client.retrying import anywhere, anywhere_async, interrupted
 from cutout_client.transport import Call, Stubs
 
 Request = segmentation_service_pb2.SegmentSessionRequest
@@ -67,7 +68,8 @@ class Session:
 
     Use it in a `with` block. Threads may share it: prompts are answered one after the other, each by its turn, and
     `timeout_s` counts from there. A refused prompt raises and leaves the session open; one that is not answered in time
-    ends it.
+    ends it. When its server is lost or drains the session goes on at another one: the picture is sent there with the
+    prompt that is not answered yet, for a prompt needs nothing of those before it.
 
     Attributes:
         image: The picture as the server saw it.
@@ -82,14 +84,10 @@ class Session:
         self._picture = picture
         self._segmenter = segmenter
         self._call = call
-        self._sent = 0
         self._turn = threading.Lock()
 
     def __enter__(self) -> Self:
-        try:
-            opened = self._open(self._picture)
-        except errors.NotFoundError as gone:
-            opened = self._open(_local(self._picture, gone))
+        opened = self._open(self._call.next(self._call.limit_s))
         self.image = read_image_info(opened.image)
         self.segmenter = opened.segmenter
         return self
@@ -151,47 +149,68 @@ class Session:
         return self._ask(task, timeout_s)
 
     def _ask(self, task: tasks.Task, timeout_s: float | None) -> Segmentation:
-        limit_s = self._call.limit_s if timeout_s is None else timeout_s
+        request = requests.session_request(task)
         with self._turn:
-            number = self._send(task)
-            message = self._receive(limit_s)
-            while message.prompt_number < number:  # the answer to one whose waiting Ctrl-C has ended
-                message = self._receive(limit_s)
-        return read_answer(message, self._picture, self._call.request_id)
+            call = self._call.next(self._call.limit_s if timeout_s is None else timeout_s)
+            with translated(call):
+                message = self._answer(request, call)
+        return read_answer(message, self._picture, call.request_id)
 
-    def _send(self, task: tasks.Task) -> int:
-        self._prompts.put(requests.session_request(task))
+    def _answer(self, request: Request, call: Call) -> Response:
+        """The answer to a prompt, at another server when this one is lost with it or drains."""
+        while True:
+            try:
+                return self._say(request, call)
+            except grpc.RpcError as failure:
+                pause_s = interrupted(call, self._link, failure)
+            time.sleep(pause_s)
+            self._open(call)
+
+    def _say(self, request: Request, call: Call) -> Response:
+        number = self._send(request)
+        message = self._next(call)
+        while message.prompt_number < number:  # the answer to one whose waiting Ctrl-C has ended
+            message = self._next(call)
+        return message
+
+    def _send(self, request: Request) -> int:
+        self._prompts.put(request)
         self._sent += 1
         return self._sent - 1
 
-    def _open(self, picture: Picture) -> segmentation_service_pb2.SessionOpened:
-        self._call.place, opening = requests.session_opening(picture, self._segmenter)
+    def _open(self, call: Call) -> segmentation_service_pb2.SessionOpened:
+        try:
+            opened = self._open_with(self._picture, call)
+        except errors.NotFoundError as gone:
+            opened = self._open_with(_local(self._picture, gone), call)
+        self._call.member = call.member
+        return opened
+
+    def _open_with(self, picture: Picture, call: Call) -> segmentation_service_pb2.SessionOpened:
+        call.place, opening = requests.session_opening(picture, self._segmenter)
 
         def attempt(stubs: Stubs) -> Response:
             self._prompts: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+            self._sent = 0
             sent = _sent(opening(), self._prompts)
-            self._rpc = stubs.segmentation.SegmentSession(sent, metadata=self._call.metadata)
-            return self._next(self._call.limit_s)
+            self._rpc = stubs.segmentation.SegmentSession(sent, metadata=call.metadata)
+            return self._next(call)
 
-        with translated(self._call):
-            return anywhere(self._call, self._link, attempt).opened
+        with translated(call):
+            return anywhere(call, self._link, attempt).opened
 
-    def _receive(self, limit_s: float | None) -> Response:
-        with translated(self._call):
-            return self._next(limit_s)
-
-    def _next(self, limit_s: float | None) -> Response:
-        with self._limited(limit_s) as is_late:
+    def _next(self, call: Call) -> Response:
+        with self._limited(call.remaining_s()) as is_late:
             try:
                 message: Response | None = next(self._rpc, None)
             except grpc.RpcError:
                 self._prompts.put(None)  # ends the thread that sends
                 if is_late():
-                    raise _late(self._call) from None
+                    raise _late(call) from None
                 raise
         if message is None:
             self._prompts.put(None)
-            raise _ended(self._call.request_id)
+            raise _ended(call.request_id)
         return message
 
     @contextmanager
@@ -242,10 +261,7 @@ class AsyncSession:
         self._over = False
 
     async def __aenter__(self) -> Self:
-        try:
-            opened = await self._open(self._picture)
-        except errors.NotFoundError as gone:
-            opened = await self._open(_local(self._picture, gone))
+        opened = await self._open(self._call.next(self._call.limit_s))
         self.image = read_image_info(opened.image)
         self.segmenter = opened.segmenter
         return self
@@ -309,32 +325,49 @@ class AsyncSession:
         return await self._ask(task, timeout_s)
 
     async def _ask(self, task: tasks.Task, timeout_s: float | None) -> Segmentation:
+        request = requests.session_request(task)
         async with self._turn:
-            self._prompts.put_nowait(requests.session_request(task))
-            message = await self._receive(self._call.limit_s if timeout_s is None else timeout_s)
-        return read_answer(message, self._picture, self._call.request_id)
+            call = self._call.next(self._call.limit_s if timeout_s is None else timeout_s)
+            async with translated_async(call):
+                message = await self._answer(request, call)
+        return read_answer(message, self._picture, call.request_id)
 
-    async def _open(self, picture: Picture) -> segmentation_service_pb2.SessionOpened:
-        self._call.place, opening = await asyncio.to_thread(requests.session_opening, picture, self._segmenter)
+    async def _answer(self, request: Request, call: Call) -> Response:
+        """As `Session._answer`."""
+        while True:
+            if self._over:
+                raise _ended(call.request_id, "the session is over: it was left, or a prompt was cancelled or late")
+            try:
+                self._prompts.put_nowait(request)
+                return await self._next(call)
+            except grpc.RpcError as failure:
+                pause_s = interrupted(call, self._link(), failure)
+            await asyncio.sleep(pause_s)
+            await self._open(call)
+
+    async def _open(self, call: Call) -> segmentation_service_pb2.SessionOpened:
+        try:
+            opened = await self._open_with(self._picture, call)
+        except errors.NotFoundError as gone:
+            opened = await self._open_with(_local(self._picture, gone), call)
+        self._call.member = call.member
+        return opened
+
+    async def _open_with(self, picture: Picture, call: Call) -> segmentation_service_pb2.SessionOpened:
+        call.place, opening = await asyncio.to_thread(requests.session_opening, picture, self._segmenter)
 
         async def attempt(stubs: Stubs) -> Response:
             self._prompts: asyncio.Queue[Request | None] = asyncio.Queue()
             sent = _sent_async(opening(), self._prompts)
-            self._rpc = stubs.segmentation.SegmentSession(sent, metadata=self._call.metadata)
-            return await self._next(self._call.limit_s)
+            self._rpc = stubs.segmentation.SegmentSession(sent, metadata=call.metadata)
+            return await self._next(call)
 
-        async with translated_async(self._call):
-            return (await anywhere_async(self._call, self._link(), attempt)).opened
+        async with translated_async(call):
+            return (await anywhere_async(call, self._link(), attempt)).opened
 
-    async def _receive(self, limit_s: float | None) -> Response:
-        if self._over:
-            raise _ended(self._call.request_id, "the session is over: it was left, or a prompt was cancelled or late")
-        async with translated_async(self._call):
-            return await self._next(limit_s)
-
-    async def _next(self, limit_s: float | None) -> Response:
+    async def _next(self, call: Call) -> Response:
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(call.remaining_s()):
                 message: Response | Any = await self._rpc.read()
         except asyncio.CancelledError:
             self._over = True
@@ -342,9 +375,9 @@ class AsyncSession:
         except TimeoutError:
             # The call is cancelled with its read; asked again, grpc would say that our own task was.
             self._over = True
-            raise await asyncio.to_thread(_late, self._call) from None
+            raise await asyncio.to_thread(_late, call) from None
         if message is grpc.aio.EOF:
-            raise _ended(self._call.request_id)
+            raise _ended(call.request_id)
         return message
 
 

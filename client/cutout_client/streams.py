@@ -1,16 +1,18 @@
 """Answers that come object by object."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
 from typing import Any, Protocol, Self, TypeVar
 
 import grpc
 from cutout.v1 import segmentation_pb2, segmentation_service_pb2
+from cutout_common.failover import so_far
 from cutout_common.status import ErrorDetails
 
 from cutout_client.answer import ImageInfo
 from cutout_client.concepts import Concepts, Rewriting
 from cutout_client.diagnosis import translated, translated_async
-from cutout_client.errors import InternalError
+from cutout_client.errors import CutoutError, InternalError
 from cutout_client.images import Picture
 from cutout_client.objects import SegmentedObject
 from cutout_client.responses import (
@@ -145,8 +147,8 @@ class MessageStream(Iterator[T]):
     Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], tuple[Any, Any]], parts: Parts[T], call: Call) -> None:
-        self._items = self._receive(start, parts, call)
+    def __init__(self, messages: Generator[Any, None, None], parts: Parts[T], call: Call) -> None:
+        self._items = self._receive(messages, parts, call)
 
     def __next__(self) -> T:
         return next(self._items)
@@ -162,24 +164,25 @@ class MessageStream(Iterator[T]):
         self._items.close()
 
     @staticmethod
-    def _receive(start: Callable[[], tuple[Any, Any]], parts: Parts[T], call: Call) -> Generator[T, None, None]:
-        rpc, message = start()
+    def _receive(messages: Generator[Any, None, None], parts: Parts[T], call: Call) -> Generator[T, None, None]:
+        count = 0
         try:
-            with translated(call):
-                while message is not None:
+            with translated(call), closing(messages):
+                for message in messages:
                     if (complete := parts.add(message)) is not None:
+                        count += 1
                         yield complete
-                    message = next(rpc, None)
-        finally:
-            rpc.cancel()
+        except CutoutError as error:
+            _tell(error, count)
+            raise
         parts.result(())
 
 
 class AsyncMessageStream(AsyncIterator[T]):
     """As `MessageStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[tuple[Any, Any]]], parts: Parts[T], call: Call) -> None:
-        self._items = self._receive(start, parts, call)
+    def __init__(self, messages: AsyncGenerator[Any, None], parts: Parts[T], call: Call) -> None:
+        self._items = self._receive(messages, parts, call)
 
     async def __anext__(self) -> T:
         return await anext(self._items)
@@ -195,19 +198,24 @@ class AsyncMessageStream(AsyncIterator[T]):
         await self._items.aclose()
 
     @staticmethod
-    async def _receive(
-        start: Callable[[], Awaitable[tuple[Any, Any]]], parts: Parts[T], call: Call
-    ) -> AsyncGenerator[T, None]:
-        rpc, message = await start()
+    async def _receive(messages: AsyncGenerator[Any, None], parts: Parts[T], call: Call) -> AsyncGenerator[T, None]:
+        count = 0
         try:
-            async with translated_async(call):
-                while message is not grpc.aio.EOF:
+            async with translated_async(call), aclosing(messages):
+                async for message in messages:
                     if (complete := parts.add(message)) is not None:
+                        count += 1
                         yield complete
-                    message = await rpc.read()
-        finally:
-            rpc.cancel()
+        except CutoutError as error:
+            _tell(error, count)
+            raise
         parts.result(())
+
+
+def _tell(error: CutoutError, count: int) -> None:
+    """Has it say after how much of the answer it came."""
+    error.message += so_far(count)
+    error.args = (error.message,)
 
 
 class ObjectStream(MessageStream[SegmentedObject]):
@@ -216,8 +224,8 @@ class ObjectStream(MessageStream[SegmentedObject]):
     Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, start: Callable[[], tuple[Any, Any]], assembly: Assembly, call: Call) -> None:
-        super().__init__(start, assembly, call)
+    def __init__(self, messages: Generator[Any, None, None], assembly: Assembly, call: Call) -> None:
+        super().__init__(messages, assembly, call)
         self._assembly = assembly
 
     @property
@@ -243,8 +251,8 @@ class ObjectStream(MessageStream[SegmentedObject]):
 class AsyncObjectStream(AsyncMessageStream[SegmentedObject]):
     """As `ObjectStream`, for asyncio."""
 
-    def __init__(self, start: Callable[[], Awaitable[tuple[Any, Any]]], assembly: Assembly, call: Call) -> None:
-        super().__init__(start, assembly, call)
+    def __init__(self, messages: AsyncGenerator[Any, None], assembly: Assembly, call: Call) -> None:
+        super().__init__(messages, assembly, call)
         self._assembly = assembly
 
     @property

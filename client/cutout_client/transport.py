@@ -5,7 +5,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cutout.v1 import (
 from cutout_common import channels, reach, request_ids
 from cutout_common.address import check
 from cutout_common.failover import Losses
+from cutout_common.fleet import Member
 from cutout_common.routing import ANYWHERE, Place
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
@@ -153,7 +154,8 @@ class Call:
         expires: When time is up, by the monotonic clock.
         place: Where it should go, once its picture is known.
         losses: How many servers were lost with it.
-        address: Of the server that was asked last.
+        member: The server that was asked last.
+        had_its_turn: Whether it has been its turn, so that a stream which goes on elsewhere has no more time for that.
     """
 
     connection: Connection
@@ -164,12 +166,22 @@ class Call:
     expires: float = 0.0
     place: Place = ANYWHERE
     losses: Losses = field(default_factory=Losses)
-    address: str = ""
+    member: Member | None = None
+    had_its_turn: bool = False
+
+    @property
+    def address(self) -> str:
+        """Of the server that was asked last."""
+        return self.member.address if self.member else ""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Sent with each RPC."""
         return (*self.constant_metadata, *self.place.metadata)
+
+    def next(self, limit_s: float | None) -> "Call":
+        """What comes next in the same session, with time and losses of its own."""
+        return replace(self, limit_s=limit_s, losses=Losses(), expires=time.monotonic() + (limit_s or 0))
 
     def patience_s(self) -> float | None:
         """Seconds for which it may wait for its turn; None for as long as that takes."""
@@ -177,8 +189,9 @@ class Call:
 
     def begin(self) -> None:
         """Its turn has come: the limit of a client's calls counts from here."""
-        if not self.is_own:
+        if not self.is_own and not self.had_its_turn:
             self.expires = time.monotonic() + (self.limit_s or 0)
+        self.had_its_turn = True
 
     def remaining_s(self) -> float | None:
         """Seconds left; never negative, so that gRPC itself answers DEADLINE_EXCEEDED."""

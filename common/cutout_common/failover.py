@@ -22,7 +22,9 @@ from cutout_common.routing import Place
 from cutout_common.status import ErrorDetails, pack, unpack
 
 MAX_LOST = 2
+DRAINING = "DRAINING"
 LOST_REASON = "SERVERS_LOST"
+CHANGED_REASON = "ANSWER_CHANGED"
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
 
@@ -70,6 +72,17 @@ def given_up(request_id: str) -> Status:
     """What the caller of such a call is told."""
     message = f"given up after {MAX_LOST} servers were lost while they had this request, which may be what ends them"
     return pack(grpc.StatusCode.INTERNAL, message, ErrorDetails(reason=LOST_REASON, request_id=request_id))
+
+
+def changed(request_id: str) -> Status:
+    """What the caller of a stream is told that no other server can go on with."""
+    message = "the server was lost, and another one's answer is not the same so far"
+    return pack(grpc.StatusCode.DATA_LOSS, message, ErrorDetails(reason=CHANGED_REASON, request_id=request_id))
+
+
+def so_far(parts: int) -> str:
+    """What the error of a stream says of the answer's parts that its caller has."""
+    return f"; the answer broke off after {parts} of its parts" if parts else ""
 
 
 class Course:
@@ -127,6 +140,20 @@ class Course:
             self._fleet.failed(member)
         self._losses.count += failure is Failure.LOST
         return self._pause(failure)
+
+    def interrupted(self, member: Member, error: grpc.RpcError) -> float | None:
+        """As `failed`, of a call that has begun: seconds after which it may go on at another server.
+
+        Of a single address, too, which may stand for several servers or one that is started anew.
+        """
+        failure, details = failure_of(error)
+        if failure is not Failure.LOST and details.reason != DRAINING:
+            return None
+        self._fleet.failed(member)
+        self._losses.count += failure is Failure.LOST
+        if self._losses.are_enough:
+            return None
+        return 0.0 if len(self._fleet) > 1 else FIRST_PAUSE_S
 
     def verdict(self, error: grpc.RpcError) -> grpc.RpcError:
         """What to tell the caller: that a stored picture is gone says more than that its server is."""

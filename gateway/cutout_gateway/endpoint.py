@@ -87,7 +87,13 @@ class Endpoint:
         metadata = to_metadata(asked.headers, asked.request_id, state["client"], state["span"].traceparent)
         return metadata, timeout_s(asked.headers, self._settings.default_timeout_s)
 
-    async def _tried(self, asked: Asked, place: Place, attempt: Callable[[grpc.aio.Channel, float], Awaitable[T]]) -> T:
+    async def _tried(
+        self,
+        asked: Asked,
+        place: Place,
+        attempt: Callable[[grpc.aio.Channel, float], Awaitable[T]],
+        has_begun: Callable[[], bool] = lambda: False,
+    ) -> T:
         """What an attempt gives at the first server that does not fail for a reason of its own; see `at_servers`."""
         return await at_servers(
             asked.links,
@@ -95,7 +101,7 @@ class Endpoint:
             self._terms(asked)[1],
             attempt,
             request_id=asked.request_id,
-            may_repeat=lambda: not asked.reply.started,
+            has_begun=has_begun,
         )
 
     async def _read(self, asked: Asked, rpc: Rpc, read: Callable[[], Coroutine[Any, Any, T]]) -> T:

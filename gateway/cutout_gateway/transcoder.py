@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 import grpc
-from cutout_common import routing
+from cutout_common import failover, routing
+from cutout_common.delivered import AnswerChangedError, Delivered
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -80,12 +81,20 @@ class Transcoder(Endpoint):
             return
         request = await self._read(asked, rpc, lambda: self._request(exchange))
 
+        delivered = Delivered()
+
         async def attempt(channel: grpc.aio.Channel, left_s: float) -> None:
             call = calls.start(channel, rpc, [*metadata, *request.place.metadata], left_s, request.data)
+            delivered.begin()
             async with calls.tended(call, asked.body.gone()):
-                await (self._stream(call, exchange) if rpc.server_streaming else self._unary(call, exchange))
+                await (self._stream(call, exchange, delivered) if rpc.server_streaming else self._unary(call, exchange))
 
-        await self._tried(asked, request.place, attempt)
+        try:
+            await self._tried(asked, request.place, attempt, lambda: delivered.has_begun)
+        except (grpc.aio.AioRpcError, HttpError) as failure:
+            if not (rpc.server_streaming and exchange.reply.started):
+                raise
+            await self._break_off(exchange, failure, delivered)
 
     async def _request(self, exchange: Exchange) -> Read:
         data = await exchange.body.read(self._settings.max_body_bytes)
@@ -125,30 +134,42 @@ class Transcoder(Endpoint):
         del message  # A copy less in memory while the client takes it in.
         await exchange.reply.whole(200, payload.data, payload.content_type, from_metadata(metadata))
 
-    async def _stream(self, call: Any, exchange: Exchange) -> None:
+    async def _stream(self, call: Any, exchange: Exchange, delivered: Delivered) -> None:
+        """Passes on what is new of an answer, which another server may have begun."""
         binding, reply = exchange.binding, exchange.reply
         # Headers wait for the first message: a call that fails at once is answered by its own HTTP status.
         message = await _next(call, reply)
         raw = binding.raw_response
-        first = GetMessageClass(binding.rpc.output)() if message is grpc.aio.EOF else message
-        content_type = render(binding, first, self._pool).content_type if raw else NDJSON
-        await reply.begin(200, content_type, from_metadata(await call.initial_metadata()))
+        if not reply.started:
+            first = GetMessageClass(binding.rpc.output)() if message is grpc.aio.EOF else message
+            content_type = render(binding, first, self._pool).content_type if raw else NDJSON
+            await reply.begin(200, content_type, from_metadata(await call.initial_metadata()))
         if exchange.asked.head:
             await reply.end()
             return
         try:
             while message is not grpc.aio.EOF:
-                await reply.piece(
-                    render(binding, message, self._pool).data if raw else result_line(binding, message, self._pool)
-                )
+                if delivered.is_new(message):
+                    await reply.piece(
+                        render(binding, message, self._pool).data if raw else result_line(binding, message, self._pool)
+                    )
                 message = await _next(call, reply)
-        except (grpc.aio.AioRpcError, HttpError) as failure:
-            if raw:
-                return  # without an end: the connection breaks, so that nobody takes the part for the whole
-            late_text = late(exchange.asked.headers, self._settings.default_timeout_s)
-            error = failure if isinstance(failure, HttpError) else from_rpc(failure, late_text)
-            await reply.piece(error_line(error.status, self._pool, exchange.asked.request_id))
+            delivered.end()
+        except AnswerChangedError:
+            raise HttpError(500, failover.changed(exchange.asked.request_id)) from None
         await reply.end()
+
+    async def _break_off(
+        self, exchange: Exchange, failure: grpc.aio.AioRpcError | HttpError, delivered: Delivered
+    ) -> None:
+        """Ends an answer that has begun so that nobody takes the part for the whole."""
+        if exchange.binding.raw_response:
+            return  # without an end: the connection breaks
+        late_text = late(exchange.asked.headers, self._settings.default_timeout_s)
+        status = (failure if isinstance(failure, HttpError) else from_rpc(failure, late_text)).status
+        status.message += failover.so_far(delivered.count)
+        await exchange.reply.piece(error_line(status, self._pool, exchange.asked.request_id))
+        await exchange.reply.end()
 
 
 async def _next(call: Any, reply: Reply) -> Any:

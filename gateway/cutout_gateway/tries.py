@@ -22,7 +22,7 @@ async def at_servers(
     attempt: Callable[[grpc.aio.Channel, float], Awaitable[T]],
     *,
     request_id: str,
-    may_repeat: Callable[[], bool] = lambda: True,
+    has_begun: Callable[[], bool] = lambda: False,
 ) -> T:
     """What an attempt gives at the first server that does not fail for a reason of its own.
 
@@ -32,7 +32,7 @@ async def at_servers(
         timeout_s: Seconds that it may take with all tries.
         attempt: Makes the call through a channel, within seconds.
         request_id: Under which the logs have it.
-        may_repeat: Whether nothing of its answer has been passed on.
+        has_begun: Whether the server that fails had begun to answer: another one goes on then, if it was lost.
 
     Raises:
         grpc.aio.AioRpcError: It failed.
@@ -47,11 +47,12 @@ async def at_servers(
             try:
                 answer = await attempt(links.channel(member), left_s)
             except grpc.aio.AioRpcError as failure:
-                pause_s = course.failed(member, failure)
+                tell = course.interrupted if has_begun() else course.failed
+                pause_s = tell(member, failure)
                 left_s = end - time.monotonic()
                 if course.is_given_up:
                     raise HttpError(500, failover.given_up(request_id)) from None
-                if pause_s is None or pause_s >= left_s or not may_repeat():
+                if pause_s is None or pause_s >= left_s:
                     raise course.verdict(failure) from None
             else:
                 course.succeeded(member)
