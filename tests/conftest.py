@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -28,6 +29,11 @@ from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from waiting import PATIENCE_S, wait_until
 
 pytest_plugins = ["decode_processes", "full_size", "pytester", "run_ends"]
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would the programs that tests interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
