@@ -36,9 +36,8 @@ SIZE = (480, 640)
 KNOWN = [jpeg(photograph(index, SIZE)) for index in range(8)]
 BOX = boxes(1, SIZE)
 JSON_BOX = [{"xMin": 100, "yMin": 100, "xMax": 500, "yMax": 400}]
-PAUSE_S = (
-    0.3  # Of each kind between two rounds: memory is what is measured here, and not the most that can be answered.
-)
+# Of each kind between two rounds: memory is what is measured here, and not the most that can be answered.
+PAUSE_S = 0.3
 PATIENCE_S = 300.0
 GOOD, BAD = "good-0123456789abcdef", "bad-0123456789abcdef"
 KEYS = json.dumps([{"caller": "good", "key": GOOD}, {"caller": "bad", "key": BAD}])
