@@ -184,7 +184,7 @@ def test_examples_are_valid_requests(contract: Contract, described: dict[str, An
         for binding in Routes(contract).bindings
         if binding.method == "POST" and binding.takes_body and not binding.raw_body
     }
-    assert len(examples) == 10
+    assert len(examples) == 11
     for name, content in examples.items():
         schema, example = content["application/json"]["schema"], content["application/json"]["example"]
         jsonschema.Draft202012Validator(schema | {"components": described["components"]}).validate(example)

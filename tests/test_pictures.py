@@ -20,8 +20,10 @@ from cutout_server.images.pictures import Pictures
 from cutout_server.images.pixel_budget import PixelBudget
 from cutout_server.images.private_folder import PrivateFolder
 from cutout_server.images.store import ImageStore
+from cutout_server.images.videos import Videos
 from cutout_server.imaging import decode
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, key
+from cutout_server.imaging.video import VideoLimits
 from cutout_server.types import FileImage, ImageSource, Picture, TensorImage
 from PIL import Image
 from waiting import PATIENCE_S, until
@@ -96,13 +98,14 @@ def observer() -> Observer:
 @pytest.fixture
 async def pictures(executor: Counting, observer: Observer) -> AsyncIterator[Pictures]:
     """With room for one picture at a time."""
-    store = ImageStore(PrivateFolder(None), max_bytes=1 << 20, max_images=1, max_upload_bytes=1 << 20, ttl_s=60)
+    store = ImageStore(PrivateFolder(None), max_bytes=1 << 20, max_images=1, ttl_s=60)
     limits = {"inline": LIMITS, "uploaded": LIMITS}
     budget = PixelBudget(30 * 40, callers_share=1)
     arrivals = EarlyDecoding(budget, LIMITS)
     decoders = Decoders(1, 30, observer)
     decoder = PictureDecoder(executor, decoders)
-    yield Pictures(store, decoder, executor, budget, arrivals, fetching=None, observer=observer, **limits)
+    videos = Videos(store, decoders, decoders, VideoLimits(1, 1, 1.0), max_bytes=1)
+    yield Pictures(store, decoder, executor, budget, arrivals, videos, fetching=None, observer=observer, **limits)
     await arrivals.close()
     await decoders.close()
     store.close()

@@ -22,7 +22,7 @@ from test_keepalive import ACK, PING, RawClient
 from waiting import PATIENCE_S, wait_until
 
 BOX = (60, 20, 400, 290)
-STORED = routing.new_image_id("0123abcd", "f" * 32)
+STORED = routing.new_id("img", "0123abcd", "f" * 32)
 
 
 def key_of(content: bytes) -> str:
@@ -78,8 +78,8 @@ def test_pictures_too_large_to_travel_along_keep_their_key(scripted: ScriptedSer
     noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
     with Client(server.address) as client:
         uploaded = client.upload(noise)
-    assert routing.by_image_id(uploaded.image_id) == routing.Place(
-        uploaded.sha256[:32], routing.by_image_id(uploaded.image_id).server
+    assert routing.by_id(uploaded.image_id) == routing.Place(
+        uploaded.sha256[:32], routing.by_id(uploaded.image_id).server
     )
 
 
@@ -118,7 +118,7 @@ def test_an_id_says_which_server_holds_its_picture(server: RunningServer, photos
             there.segment_box(ImageId(held), BOX)
     assert elsewhere.value.code is forgotten.value.code is grpc.StatusCode.NOT_FOUND
     assert (elsewhere.value.reason, forgotten.value.reason) == ("IMAGE_ELSEWHERE", "IMAGE_NOT_FOUND")
-    name = routing.by_image_id(held).server
+    name = routing.by_id(held).server
     assert elsewhere.value.metadata["server"] not in {"", name}
     assert "127" not in f"{bytes.fromhex(name)!r}"
 

@@ -310,7 +310,7 @@ class AsyncClient:
         """As `Client.download`."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
-        call.place = routing.by_image_id(request.image_id)
+        call.place = routing.by_id(request.image_id)
 
         async def attempt(stubs: Stubs) -> bytes:
             pieces = stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
@@ -325,7 +325,7 @@ class AsyncClient:
         """As `Client.delete`."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
-        call.place = routing.by_image_id(request.image_id)
+        call.place = routing.by_id(request.image_id)
         await self._unary(lambda stubs: stubs.images.DeleteImage, request, call)
 
     async def overlay(
@@ -474,7 +474,7 @@ class AsyncClient:
         place = await asyncio.to_thread(fill, self._moved.current(picture), message)
         if place is None:
             message.image_id = (await self._upload(await asyncio.to_thread(picture.file), picture, call)).image_id
-            place = routing.by_image_id(message.image_id)
+            place = routing.by_id(message.image_id)
         call.place = place
 
     async def _about(self, picture: Picture, message: Any, call: Call, ask: Callable[[], Awaitable[T]]) -> T:
@@ -488,7 +488,7 @@ class AsyncClient:
         old, new = message.image_id, (await self._upload(content, picture, call)).image_id
         self._moved.note(old, new)
         message.image_id = new
-        call.place = routing.by_image_id(new)
+        call.place = routing.by_id(new)
         return await ask()
 
     async def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:

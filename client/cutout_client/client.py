@@ -432,7 +432,7 @@ class Client:
         """The stored file, byte for byte."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
-        call.place = routing.by_image_id(request.image_id)
+        call.place = routing.by_id(request.image_id)
 
         def attempt(stubs: Stubs) -> bytes:
             pieces = stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
@@ -447,7 +447,7 @@ class Client:
         """Forgets a stored picture."""
         call = self._connection.call(timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
-        call.place = routing.by_image_id(request.image_id)
+        call.place = routing.by_id(request.image_id)
         self._unary(lambda stubs: stubs.images.DeleteImage, request, call)
 
     def overlay(
@@ -601,7 +601,7 @@ class Client:
         place = fill(self._moved.current(picture), message)
         if place is None:
             message.image_id = self._upload(picture.file(), picture, call).image_id
-            place = routing.by_image_id(message.image_id)
+            place = routing.by_id(message.image_id)
         call.place = place
 
     def _about(self, picture: Picture, message: Any, call: Call, ask: Callable[[], T]) -> T:
@@ -614,7 +614,7 @@ class Client:
         old, new = message.image_id, self._upload(picture.file(), picture, call).image_id
         self._moved.note(old, new)
         message.image_id = new
-        call.place = routing.by_image_id(new)
+        call.place = routing.by_id(new)
         return ask()
 
     def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:

@@ -55,7 +55,9 @@ def fill(picture: Picture, message: image_pb2.Image) -> Place | None:
         return None
     match message.WhichOneof("source"):
         case "image_id":
-            return routing.by_image_id(message.image_id)
+            return routing.by_id(message.image_id)
+        case "video_frame":
+            return routing.by_id(message.video_frame.video_id)
         case "uri":
             return routing.by_content(message.uri.encode())
         case "tensor":
@@ -111,7 +113,7 @@ def overlay_request(
 
 def overlay_place(request: image_service_pb2.RenderOverlayRequest) -> Place:
     """Where it should go, once it has its picture."""
-    return routing.by_image_id(request.image_id) if request.image_id else routing.by_content(request.picture.data)
+    return routing.by_id(request.image_id) if request.image_id else routing.by_content(request.picture.data)
 
 
 def field_of(task: Task) -> str:

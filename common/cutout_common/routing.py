@@ -20,7 +20,9 @@ HOLDER = "server"
 _DIGITS = 32
 _SERVER = "[0-9a-f]{8}"
 _KEY = "[0-9a-f]{8,64}"
-_ID = re.compile(f"img_({_SERVER})_({_KEY})_.+", re.ASCII)
+IMAGE, VIDEO = "img", "vid"
+"""What ids of stored pictures and videos begin with."""
+_ID = re.compile(f"(?:{IMAGE}|{VIDEO})_({_SERVER})_({_KEY})_.+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ def by_digest(digest: str) -> Place:
     return Place(digest[:_DIGITS].lower())
 
 
-def by_image_id(image_id: str) -> Place:
-    """The place of a stored picture; anywhere for what is no id of ours."""
-    found = _ID.fullmatch(image_id)
+def by_id(file_id: str) -> Place:
+    """The place of a stored picture or video; anywhere for what is no id of ours."""
+    found = _ID.fullmatch(file_id)
     return Place(found[2], found[1]) if found else ANYWHERE
 
 
@@ -70,9 +72,9 @@ def new_server() -> str:
     return secrets.token_hex(4)
 
 
-def new_image_id(server: str, key: str) -> str:
-    """An id that nobody guesses, of a picture that a server stores under the key that it came with."""
-    return f"img_{server}_{key}_{secrets.token_urlsafe(16)}"
+def new_id(kind: str, server: str, key: str) -> str:
+    """An id that nobody guesses, of a picture or video that a server stores under the key that it came with."""
+    return f"{kind}_{server}_{key}_{secrets.token_urlsafe(16)}"
 
 
 def usable_key(key: str, digest: str) -> str:

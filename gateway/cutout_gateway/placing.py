@@ -26,7 +26,7 @@ def place_of(message: Message) -> Place:
         if isinstance(value, bytes):
             return routing.by_content(value)
         is_stored = _routed_by(path[-1]) == STORED
-        return routing.by_image_id(value) if is_stored else routing.by_content(value.encode())
+        return routing.by_id(value) if is_stored else routing.by_content(value.encode())
     return ANYWHERE
 
 

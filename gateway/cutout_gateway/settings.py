@@ -67,7 +67,7 @@ class GatewaySettings(Config):
     client_share: float = Field(
         0.5, gt=0, le=1, description="Share of these that one key may have, or one address without a key."
     )
-    max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on a body that is passed on in pieces.")
+    max_upload_bytes: int = Field(GIB, ge=1024, description="Bound on a body that is passed on in pieces.")
     cors_origins: tuple[str, ...] = Field((), description="Origins whose pages may call; '*' is every one. None: off.")
 
     compat: tuple[str, ...] = Field(

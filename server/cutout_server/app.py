@@ -18,6 +18,8 @@ from cutout.v1 import (
     segmentation_service_pb2_grpc,
     tracking_service_pb2,
     tracking_service_pb2_grpc,
+    video_service_pb2,
+    video_service_pb2_grpc,
 )
 from cutout_common.allowance import Allowance
 from cutout_common.config import ConfigError
@@ -34,6 +36,7 @@ from cutout_server.catalogue import Catalogue
 from cutout_server.certificates import credentials
 from cutout_server.convert.requests import RequestReader
 from cutout_server.convert.tracking import TrackingReader
+from cutout_server.convert.videos import VideoTrackReader
 from cutout_server.daemon import in_daemon_thread
 from cutout_server.drain import Drain
 from cutout_server.exchange import Bounds
@@ -46,7 +49,9 @@ from cutout_server.images.pixel_budget import PixelBudget
 from cutout_server.images.private_folder import PrivateFolder
 from cutout_server.images.store import ImageStore
 from cutout_server.images.uploads import Uploads
+from cutout_server.images.videos import Videos
 from cutout_server.imaging.decode import ImageLimits
+from cutout_server.imaging.video import VideoLimits
 from cutout_server.interceptors import CallInterceptor, CallLog
 from cutout_server.metrics import Metrics
 from cutout_server.models.devices import check_devices
@@ -55,6 +60,7 @@ from cutout_server.pipelines.response_cache import ResponseCache
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import TrackPipeline
+from cutout_server.pipelines.track_video import VideoTrackPipeline
 from cutout_server.places import Places
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.fair import FairThreads
@@ -67,6 +73,7 @@ from cutout_server.services.models import ModelServicer
 from cutout_server.services.segmentation import SegmentationServicer
 from cutout_server.services.session import Sessions
 from cutout_server.services.tracking import TrackingServicer
+from cutout_server.services.videos import VideoServicer
 from cutout_server.settings import Role, Settings
 from cutout_server.status import ServerStatus, State, StatusBoard
 from cutout_server.zoo import KNOWN, PROFILES
@@ -83,13 +90,18 @@ SERVICES = tuple(
     for module, name in (
         (segmentation_service_pb2, "SegmentationService"),
         (image_service_pb2, "ImageService"),
+        (video_service_pb2, "VideoService"),
         (generation_service_pb2, "GenerationService"),
         (tracking_service_pb2, "TrackingService"),
         (model_service_pb2, "ModelService"),
     )
 )
 
-IMAGES = image_service_pb2.DESCRIPTOR.services_by_name["ImageService"].full_name
+# They need the store.
+STORING = (
+    image_service_pb2.DESCRIPTOR.services_by_name["ImageService"].full_name,
+    video_service_pb2.DESCRIPTOR.services_by_name["VideoService"].full_name,
+)
 ServingStatus = health_pb2.HealthCheckResponse
 
 
@@ -125,12 +137,12 @@ class App:
         self._drain = Drain()
         self._decoding = FairThreads(settings.imaging_threads, "decode", self._metrics)
         self._decoders = Decoders(settings.decoding_processes, settings.max_decode_s, self._metrics)
+        self._video_decoders = Decoders(settings.video_processes, settings.max_decode_s, self._metrics, "video process")
         self._encoding = FairThreads(settings.imaging_threads, "encode", self._metrics)
         self._store = ImageStore(
             _image_folder(settings),
             max_bytes=settings.image_store_bytes,
             max_images=settings.image_store_images,
-            max_upload_bytes=settings.max_upload_bytes,
             ttl_s=settings.image_store_ttl_s,
         )
         self._pools = Pools({device: self._pool(device) for device in settings.devices}, self._catalogue)
@@ -243,7 +255,7 @@ class App:
         if self._board.state is not State.SERVING:
             return
         for service in (health.OVERALL_HEALTH, *SERVICES):
-            works = service != IMAGES or self._store.is_available
+            works = service not in STORING or self._store.is_available
             await self._health.set(service, ServingStatus.SERVING if works else ServingStatus.NOT_SERVING)
 
     async def stop(self) -> None:
@@ -268,6 +280,7 @@ class App:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._decoders.close()
+        await self._video_decoders.close()
         for threads in (self._decoding, self._encoding):
             threads.shutdown(cancel_futures=True)
         self._store.close()
@@ -339,12 +352,20 @@ class App:
         budget = PixelBudget(settings.max_pixels_in_hand)
         self._metrics.pixels_in_hand(lambda: budget.in_use)
         self._arrivals = EarlyDecoding(budget, uploaded)
+        videos = Videos(
+            self._store,
+            self._decoders,
+            self._video_decoders,
+            VideoLimits(settings.max_video_pixels, settings.max_video_frames, settings.max_video_s),
+            max_bytes=settings.max_video_bytes,
+        )
         pictures = Pictures(
             self._store,
             PictureDecoder(self._decoding, self._decoders),
             self._encoding,
             budget,
             self._arrivals,
+            videos,
             inline=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             uploaded=uploaded,
             fetching=self._fetch_policy(),
@@ -372,6 +393,7 @@ class App:
             server,
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(uploads, segmentation, reader), server)
+        video_service_pb2_grpc.add_VideoServiceServicer_to_server(VideoServicer(videos), server)
         generation = GeneratePipeline(self._catalogue, self._pools, self._encoding)
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationServicer(generation, segmentation, reader, max_message_bytes=settings.max_message_bytes), server
@@ -387,7 +409,8 @@ class App:
         tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(
             TrackingServicer(
                 tracking,
-                TrackingReader(settings.max_tracked_objects),
+                VideoTrackPipeline(tracking, segmentation, videos, max_objects=settings.max_tracked_objects),
+                VideoTrackReader(reader, TrackingReader(settings.max_tracked_objects)),
                 self._drain.begun,
                 idle_s=settings.session_idle_s,
                 frame_deadline_s=settings.default_deadline_s,

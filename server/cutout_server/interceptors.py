@@ -33,8 +33,8 @@ from cutout_server.places import Places
 log = structlog.get_logger()
 
 OURS = "/cutout.v1."
-# They live by their idle time instead of a deadline.
-SESSIONS = frozenset({"SegmentSession", "TrackObjects"})
+# They live by their idle time, or by each frame's, instead of a deadline.
+SESSIONS = frozenset({"SegmentSession", "TrackObjects", "TrackVideo"})
 # Codes that are the server's fault.
 FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS})
 # Why a call was cancelled by a caller who only asked whether it is let in.

@@ -195,12 +195,21 @@ class Settings(Config):
         3, ge=1, description="Processes for pictures that take long to decode; they begin when they are needed."
     )
     max_decode_s: int = Field(
-        30, ge=1, description="Time of a processor after which such a picture is given up for good."
+        30,
+        ge=1,
+        description="Time of a processor after which such a picture, or a video's frame, is given up for good.",
+    )
+    video_processes: int = Field(
+        4, ge=1, description="Videos that objects are followed through at once, each decoded in a process; others wait."
     )
 
     max_message_bytes: int = Field(64 * MIB, ge=2 * MIB, description="Bound on one gRPC message, both ways.")
     max_image_bytes: int = Field(32 * MIB, ge=1024, description="Bound on a picture's file inside a request.")
     max_upload_bytes: int = Field(256 * MIB, ge=1024, description="Bound on an uploaded picture's file.")
+    max_video_bytes: int = Field(GIB, ge=1024, description="Bound on an uploaded video's file.")
+    max_video_pixels: int = Field(9_000_000, ge=1, description="Bound on the pixels of a video's frame: 4K.")
+    max_video_frames: int = Field(108_000, ge=1, description="Bound on the frames of a video: an hour, 30 a second.")
+    max_video_s: float = Field(7200.0, gt=0, description="Bound on its duration.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Bound on a picture's pixels, read before decoding.")
     max_pixels_in_hand: int = Field(
         600_000_000, ge=1, description="Bound on the decoded pixels of all requests together."
@@ -256,7 +265,7 @@ class Settings(Config):
     )
     drain_s: float = Field(30.0, ge=0, description="Time that accepted work has to finish after SIGTERM.")
 
-    image_store_bytes: int = Field(2 * GIB, ge=0, description="Bound on the uploaded pictures' files.")
+    image_store_bytes: int = Field(2 * GIB, ge=0, description="Bound on the uploaded pictures' and videos' files.")
     image_store_images: int = Field(10_000, ge=0, description="Bound on their number.")
     image_store_dir: Path | None = Field(
         None, description="Where a folder for them is made. Default: the system's place for temporary files."

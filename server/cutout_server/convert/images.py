@@ -6,7 +6,7 @@ import numpy as np
 from cutout.v1 import image_pb2
 
 from cutout_server.convert.checks import Checker
-from cutout_server.types import FileImage, ImageSource, StoredImage, TensorImage, UriImage
+from cutout_server.types import FileImage, ImageSource, StoredFrame, StoredImage, TensorImage, UriImage
 
 DTYPES: dict[int, np.dtype[Any]] = {
     image_pb2.RawTensor.DATA_TYPE_UNSPECIFIED: np.dtype("u1"),
@@ -27,9 +27,11 @@ def read_image(check: Checker, message: image_pb2.Image, path: str = "image") ->
             return UriImage(message.uri)
         case "image_id":
             return StoredImage(message.image_id)
+        case "video_frame":
+            return StoredFrame(message.video_frame.video_id, message.video_frame.frame)
         case "tensor":
             return _tensor(check, message.tensor, f"{path}.tensor")
-    check.refuse(path, "expected one of content, uri, image_id, tensor, got none")
+    check.refuse(path, "expected one of content, uri, image_id, tensor, video_frame, got none")
     return FileImage(b"")
 
 

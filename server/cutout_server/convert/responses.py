@@ -15,7 +15,7 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 
 from cutout_server.call_context import Stages
 from cutout_server.catalogue import ModelSpec
-from cutout_server.images.store import StoredFile
+from cutout_server.images.store import StoredPicture
 from cutout_server.status import ServerStatus, State
 from cutout_server.types import (
     AnswerFacts,
@@ -161,10 +161,10 @@ def timings(stages: Stages) -> segmentation_pb2.Timings:
     )
 
 
-def upload(file: StoredFile) -> image_service_pb2.UploadImageResponse:
+def upload(file: StoredPicture) -> image_service_pb2.UploadImageResponse:
     """A stored picture."""
     response = image_service_pb2.UploadImageResponse(
-        image_id=file.image_id,
+        image_id=file.file_id,
         sha256=file.sha256,
         size_bytes=file.size_bytes,
         content_type=file.header.content_type,

@@ -43,25 +43,13 @@ class TrackingReader:
 
     def opening(self, message: tracking_service_pb2.TrackingOpen) -> TrackingRequest:
         """The beginning of a session."""
-        check, options = Checker(), message.options
+        check = Checker()
         held = message.held_frames or DEFAULT_HELD_FRAMES
         check.require(held <= MAX_HELD_FRAMES, "held_frames", f"expected 1 to {MAX_HELD_FRAMES}, got {held}")
-        formats = tuple(
-            check.choice(value, MASK_FORMATS, f"options.mask_formats[{index}]")
-            for index, value in enumerate(options.mask_formats[: len(MASK_FORMATS)])
-        )
-        once = len(options.mask_formats) == len(formats) == len(set(formats))
-        check.require(once, "options.mask_formats", "expected each format at most once")
-        threshold = check.optional(options, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.")
         request = TrackingRequest(
             tracker=message.tracker,
-            options=Options(
-                mask_formats=formats or (MaskFormat.RLE,),
-                mask_threshold=threshold or 0.0,
-                max_hole_area=options.max_hole_area,
-                min_part_area=options.min_part_area,
-            ),
-            non_overlapping=options.non_overlapping,
+            options=read_options(check, message.options),
+            non_overlapping=message.options.non_overlapping,
             drop_policy=check.choice(message.drop_policy, DROP_POLICIES, "drop_policy"),
             held_frames=held,
         )
@@ -75,7 +63,7 @@ class TrackingReader:
             index=message.frame_index,
             image=read_image(check, message.image),
             timestamp_s=message.timestamp_seconds if message.HasField("timestamp_seconds") else None,
-            prompts=self._prompts(check, message.prompts),
+            prompts=self.prompts(check, message.prompts),
         )
         check.done()
         return request
@@ -84,21 +72,43 @@ class TrackingReader:
         """Prompts on a frame that is held."""
         check = Checker()
         check.require(bool(message.prompts), "prompts", "expected at least 1, got 0")
-        request = CorrectionRequest(message.frame_index, self._prompts(check, message.prompts))
+        request = CorrectionRequest(message.frame_index, self.prompts(check, message.prompts))
         check.done()
         return request
 
-    def _prompts(self, check: Checker, messages: Sequence[tracking_service_pb2.TrackPrompt]) -> dict[int, FramePrompt]:
+    def prompts(
+        self, check: Checker, messages: Sequence[tracking_service_pb2.TrackPrompt], within: str = ""
+    ) -> dict[int, FramePrompt]:
+        """Prompts on one frame, in the field `prompts` of `within`."""
         count, prompts = len(messages), {}
-        check.require(count <= self.max_objects, "prompts", f"expected at most {self.max_objects}, got {count}")
+        check.require(
+            count <= self.max_objects, f"{within}prompts", f"expected at most {self.max_objects}, got {count}"
+        )
         for index, message in enumerate(messages[: self.max_objects]):
-            path = f"prompts[{index}]"
+            path = f"{within}prompts[{index}]"
             once = message.object_id not in prompts
             check.require(
                 once, f"{path}.object_id", f"expected one prompt for each object, got {message.object_id} twice"
             )
             prompts[message.object_id] = _prompt(check, message, path)
         return prompts
+
+
+def read_options(check: Checker, options: tracking_service_pb2.TrackingOptions) -> Options:
+    """What to make of the masks."""
+    formats = tuple(
+        check.choice(value, MASK_FORMATS, f"options.mask_formats[{index}]")
+        for index, value in enumerate(options.mask_formats[: len(MASK_FORMATS)])
+    )
+    once = len(options.mask_formats) == len(formats) == len(set(formats))
+    check.require(once, "options.mask_formats", "expected each format at most once")
+    threshold = check.optional(options, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.")
+    return Options(
+        mask_formats=formats or (MaskFormat.RLE,),
+        mask_threshold=threshold or 0.0,
+        max_hole_area=options.max_hole_area,
+        min_part_area=options.min_part_area,
+    )
 
 
 def _prompt(check: Checker, message: tracking_service_pb2.TrackPrompt, path: str) -> FramePrompt:

@@ -9,22 +9,27 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import structlog
 from cutout_common.status import FieldViolation
 
 from cutout_server import call_context
-from cutout_server.errors import CutoutError, InvalidRequestError, UnavailableError
+from cutout_server.errors import CutoutError, InvalidRequestError, NotFoundError, UnavailableError
 from cutout_server.imaging.decode import TOO_COSTLY, OpenedFile
+from cutout_server.imaging.video import VIDEO_TOO_COSTLY
 from cutout_server.pools.fair import WorkObserver
 from cutout_server.pools.fair_queue import FairQueue, Turn
-from cutout_server.types import Picture
+from cutout_server.types import Picture, RgbImage
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -74,16 +79,61 @@ class Worker:
             InvalidRequestError: It cannot be, or not in so many seconds of a processor.
             UnavailableError: The process died.
         """
+        job = file.job
+        with self.working(Work("picture", job.field, seconds, reason=TOO_COSTLY)):
+            limits = {"max_bytes": job.limits.max_bytes, "max_pixels": job.limits.max_pixels}
+            asked = {"bytes": len(job.content), "field": job.field, "key": known_key, "seconds": seconds, **limits}
+            answer = self.ask(asked, job.content)
+            pixels = np.empty((file.header.height, file.header.width, 3), np.uint8)
+            self.read(pixels)
+            return Picture.of(pixels, known_key or str(answer["key"]))
+
+    @contextmanager
+    def working(self, work: "Work") -> Iterator[None]:
+        """Around what is asked of it; whatever goes wrong in the block but a refusal is its end.
+
+        Raises:
+            InvalidRequestError: It refuses, or takes too long.
+            UnavailableError: It died.
+        """
         self.is_ready = False
         try:
-            picture = self._asked(file, known_key, seconds)
-        except InvalidRequestError:
+            yield
+        except (InvalidRequestError, NotFoundError):
             self.is_ready = True
             raise
         except Exception as error:  # It may have said anything.
-            raise self._end_of(file, seconds) from error
+            raise self._end_of(work) from error
         self.is_ready = True
-        return picture
+
+    def ask(self, job: Mapping[str, object], content: bytes = b"") -> dict[str, Any]:
+        """Sends a job and reads the first line of the answer.
+
+        Raises:
+            InvalidRequestError: It refuses.
+            EOFError: It is no more.
+        """
+        self._wire.write(json.dumps(job).encode() + b"\n")
+        self._wire.write(content)
+        self._wire.flush()
+        answer = self.line()
+        if "violations" in answer:
+            violations = (FieldViolation(str(where), str(what)) for where, what in answer["violations"])
+            raise InvalidRequestError(*violations, reason=str(answer["reason"]))
+        return answer
+
+    def line(self) -> dict[str, Any]:
+        """Reads a line of an answer; raises EOFError when there is none."""
+        line = self._wire.readline(_LINE_BYTES)
+        if not line:
+            raise EOFError
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def read(self, pixels: RgbImage) -> None:
+        """Fills pixels; raises EOFError when there are too few."""
+        if self._wire.readinto(pixels.data.cast("B")) != pixels.nbytes:
+            raise EOFError
 
     def kill(self) -> None:
         """Ends it, in the midst of its work if it has any."""
@@ -96,35 +146,35 @@ class Worker:
             self._wire.close()
         return self._process.wait()
 
-    def _end_of(self, file: OpenedFile, seconds: int) -> CutoutError:
-        """What the process's end means for its picture."""
+    def _end_of(self, work: "Work") -> CutoutError:
+        """What the process's end means for its work."""
         self._process.kill()  # If it has not ended, it does not do what it should.
         code = self.close()
         if code == -signal.SIGXCPU:
-            what = f"expected a picture that is decoded in {seconds} s of a processor, this one takes longer"
-            return InvalidRequestError.of(file.job.field, what, reason=TOO_COSTLY)
+            what = f"expected a {work.of} that is decoded in {work.seconds} s of a processor, this one takes longer"
+            return InvalidRequestError.of(work.field, what, reason=work.reason)
         if not self._is_killed:
-            log.warning("a process died while it decoded a picture", code=code)
-        return UnavailableError("the process that decoded the picture died", retry_after_s=1.0, reason="DECODER_DIED")
+            log.warning(f"a process died while it decoded a {work.of}", code=code)
+        return UnavailableError(
+            f"the process that decoded the {work.of} died", retry_after_s=1.0, reason="DECODER_DIED"
+        )
 
-    def _asked(self, file: OpenedFile, known_key: str, seconds: int) -> Picture:
-        job = file.job
-        limits = {"max_bytes": job.limits.max_bytes, "max_pixels": job.limits.max_pixels}
-        asked = {"bytes": len(job.content), "field": job.field, "key": known_key, "seconds": seconds, **limits}
-        self._wire.write(json.dumps(asked).encode() + b"\n")
-        self._wire.write(job.content)
-        self._wire.flush()
-        line = self._wire.readline(_LINE_BYTES)
-        if not line:
-            raise EOFError
-        answer = json.loads(line)
-        if "violations" in answer:
-            violations = (FieldViolation(str(where), str(what)) for where, what in answer["violations"])
-            raise InvalidRequestError(*violations, reason=str(answer["reason"]))
-        pixels = np.empty((file.header.height, file.header.width, 3), np.uint8)
-        if self._wire.readinto(pixels.data.cast("B")) != pixels.nbytes:
-            raise EOFError
-        return Picture.of(pixels, known_key or str(answer["key"]))
+
+@dataclass(frozen=True)
+class Work:
+    """What a process does.
+
+    Attributes:
+        of: What it decodes: a picture or a video.
+        field: The field that errors name.
+        seconds: Time of a processor that it may take.
+        reason: Of the error when it takes longer.
+    """
+
+    of: str
+    field: str
+    seconds: int
+    reason: str
 
 
 @dataclass(eq=False)
@@ -140,22 +190,27 @@ class Decoders:
 
     Args:
         processes: How many at most.
-        seconds: Time of a processor that one picture may take.
+        seconds: Time of a processor that one picture, or a frame, may take.
         observer: Hears of every picture.
+        where: What the observer calls them.
+
+    Attributes:
+        seconds: As above.
     """
 
-    def __init__(self, processes: int, seconds: int, observer: DecodeObserver) -> None:
+    def __init__(self, processes: int, seconds: int, observer: DecodeObserver, where: str = WHERE) -> None:
         self._free = processes
         self._share = max(1, processes - 1)
-        self._seconds = seconds
+        self.seconds = seconds
         self._observer = observer
+        self._where = where
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decode-process")
         self._workers: set[Worker] = set()
         self._idle: list[Worker] = []
         self._turns = FairQueue()
         self._working: Counter[str] = Counter()
         self._waiting: list[_Wish] = []
-        observer.queue(WHERE, lambda: len(self._waiting))
+        observer.queue(where, lambda: len(self._waiting))
 
     async def decode(self, file: OpenedFile, known_key: str = "") -> Picture:
         """The decoded picture. Whoever stops waiting stops the work.
@@ -164,28 +219,36 @@ class Decoders:
             InvalidRequestError: The file is damaged, or takes longer than a picture may.
             UnavailableError: The process died.
         """
+        async with self.worker() as worker:
+            return await self.run(worker.decode, file, known_key, self.seconds)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Does what waits for a process, in a thread; raises what that raises."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+        except asyncio.CancelledError:
+            self._observer.given_up("left")
+            raise
+        except UnavailableError:
+            self._observer.given_up("died")
+            raise
+        except InvalidRequestError as error:
+            if error.reason in {TOO_COSTLY, VIDEO_TOO_COSTLY}:
+                self._observer.given_up("time")
+            raise
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[Worker]:
+        """A process for the block, after the turns of others; one that is not done by its end is killed."""
         queued_s = time.monotonic()
         async with self._turn():
             began_s = time.monotonic()
             worker = self._take()
             try:
-                working = asyncio.get_running_loop().run_in_executor(
-                    self._threads, worker.decode, file, known_key, self._seconds
-                )
-                return await working
-            except asyncio.CancelledError:
-                self._observer.given_up("left")
-                raise
-            except UnavailableError:
-                self._observer.given_up("died")
-                raise
-            except InvalidRequestError as error:
-                if error.reason == TOO_COSTLY:
-                    self._observer.given_up("time")
-                raise
+                yield worker
             finally:
                 self._put_back(worker)
-                self._observer.worked(WHERE, began_s - queued_s, time.monotonic() - began_s)
+                self._observer.worked(self._where, began_s - queued_s, time.monotonic() - began_s)
 
     async def close(self) -> None:
         """Kills every process."""
@@ -248,11 +311,12 @@ class Decoders:
             self._end(worker)
 
     def _end(self, worker: Worker) -> None:
-        """The thread that waits for an answer sees to the rest; for an idle one there is none."""
+        """A thread that waits for an answer sees the end; one more looks after what is left where none waits."""
         self._workers.discard(worker)
         worker.kill()
         if worker in self._idle:
             self._idle.remove(worker)
+        with suppress(RuntimeError):  # The server has stopped.
             self._threads.submit(worker.close)
         if worker.retiring is not None:
             worker.retiring.cancel()

@@ -11,20 +11,22 @@ from typing import NamedTuple, Protocol, TypeVar
 from blake3 import blake3
 
 from cutout_server import call_context
-from cutout_server.errors import PermissionDeniedError
+from cutout_server.errors import InvalidRequestError, PermissionDeniedError
 from cutout_server.images.decoder import PictureDecoder, room
 from cutout_server.images.early_decoding import EarlyDecoding
 from cutout_server.images.fetch import FetchPolicy, fetch
 from cutout_server.images.pixel_budget import PixelBudget
-from cutout_server.images.store import ImageStore
-from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, from_tensor, open_file
-from cutout_server.types import FileImage, ImageSource, Picture, StoredImage, TensorImage, UriImage
+from cutout_server.images.store import ImageStore, StoredVideo
+from cutout_server.images.videos import Videos
+from cutout_server.imaging.decode import ImageLimits, OpenedFile, digest, from_tensor, key, open_file
+from cutout_server.types import FileImage, ImageSource, Picture, StoredFrame, StoredImage, TensorImage, UriImage
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 # Photographs take at most so many times as long as ordinary JPEGs; what takes longer counts for more pixels of a quota.
 _ORDINARY = 10
+_FRAME = "image.video_frame"
 _KNOWN = 1024  # Files whose keys, and pictures whose digests are remembered: about 2 MB.
 
 
@@ -45,6 +47,7 @@ class Pictures:
         encoding: Executor,
         budget: PixelBudget,
         arrivals: EarlyDecoding,
+        videos: Videos,
         *,
         inline: ImageLimits,
         uploaded: ImageLimits,
@@ -56,6 +59,7 @@ class Pictures:
         self._encoding = encoding
         self._budget = budget
         self._arrivals = arrivals
+        self._videos = videos
         self._inline = inline
         self._uploaded = uploaded
         self._fetching = fetching
@@ -78,7 +82,7 @@ class Pictures:
 
         Raises:
             InvalidRequestError: It cannot be read, or exceeds a limit.
-            NotFoundError: No such stored image.
+            NotFoundError: No such stored image or video.
             OverloadedError: Sessions hold as many pixels as they may.
             QuotaError: The caller has had so many pixels read of late.
             PermissionDeniedError: URIs are off, or the address is not one to fetch from.
@@ -88,6 +92,15 @@ class Pictures:
             pixels = decoding = weight = source.values.shape[0] * source.values.shape[1]
             reading = partial(from_tensor, source, self._inline, field="image.tensor")
             read: Callable[[], Awaitable[Picture]] = partial(self._run, reading)
+            known = False
+        elif isinstance(source, StoredFrame):
+            video = self._videos.find(source.video_id)
+            if source.number >= video.header.frames:
+                what = f"expected a frame below {video.header.frames}, got {source.number}"
+                raise InvalidRequestError.of(f"{_FRAME}.frame", what)
+            pixels = weight = video.header.width * video.header.height
+            decoding = 2 * pixels  # In its process, and here.
+            read = partial(self._frame, video, source.number)
             known = False
         else:
             with call_context.stage("decode"):
@@ -129,17 +142,19 @@ class Pictures:
             found = await self._file(source)
         return FileImage(found.content, found.field)
 
-    def identity(self, source: FileImage | StoredImage | TensorImage) -> tuple[object, ...]:
+    def identity(self, source: FileImage | StoredImage | StoredFrame | TensorImage) -> tuple[object, ...]:
         """What a picture is, before any of it is decoded: values of equal content for equal pictures alone.
 
         Raises:
-            NotFoundError: No such stored image.
+            NotFoundError: No such stored image or video.
         """
         match source:
             case FileImage(content, field):
                 return (field, content)
             case StoredImage(image_id):
                 return ("image.image_id", self._store.find(image_id, call_context.current().caller).sha256)
+            case StoredFrame(video_id, number):
+                return (_FRAME, self._videos.find(video_id).sha256, number)
             case TensorImage(values):
                 return ("image.tensor", values)
 
@@ -155,6 +170,10 @@ class Pictures:
         picture = await self._decoder.picture(file, key, stored)
         _remember(self._keys, (caller, name), picture.key)
         return picture
+
+    async def _frame(self, video: StoredVideo, number: int) -> Picture:
+        pixels = (await self._videos.frame(video, number, f"{_FRAME}.frame")).pixels
+        return await self._run(lambda: Picture.of(pixels, key(pixels)))
 
     def _at_hand(self, name: bytes, embedded: Callable[[str], bool] | None) -> str:
         """The key of a file's picture if its embedding is at hand and is all that is needed; empty otherwise."""

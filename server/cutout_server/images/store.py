@@ -1,4 +1,4 @@
-"""Uploaded pictures: files in a private folder, bounded in bytes, number and age."""
+"""Uploaded pictures and videos: files in a private folder, bounded in bytes, number and age."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar, cast
 
 import structlog
 from cutout_common import routing
@@ -21,8 +21,12 @@ from cutout_server.errors import NotFoundError, TooLargeError, UnavailableError
 from cutout_server.images.private_folder import PrivateFolder
 from cutout_server.images.sharing import Bound
 from cutout_server.imaging.decode import ImageHeader
+from cutout_server.imaging.video import VideoHeader
 
 log = structlog.get_logger()
+
+H = TypeVar("H", bound=ImageHeader | VideoHeader)
+H_co = TypeVar("H_co", bound=ImageHeader | VideoHeader, covariant=True)
 
 READ_BYTES = 512 * 1024
 # The folder is looked at so often; a caller is told to come back as soon.
@@ -53,12 +57,25 @@ class Follower(Protocol):
         """The file leaves."""
 
 
+class _Nobody:
+    """Hears of nothing."""
+
+    def grew(self, size_bytes: int) -> None:
+        pass
+
+    def ended(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
 @dataclass(frozen=True)
-class StoredFile:
-    """A stored picture.
+class StoredFile(Generic[H_co]):
+    """A stored picture or video.
 
     Attributes:
-        image_id: Unguessable; says which server has it, and under which key it came.
+        file_id: Unguessable; says what it is, which server has it, and under which key it came.
         owner: The caller that uploaded it; nobody else finds it.
         account: To which it counts.
         path: Where its bytes are.
@@ -69,19 +86,23 @@ class StoredFile:
         ttl_s: Unused for so long, it is forgotten.
     """
 
-    image_id: str
+    file_id: str
     owner: str
     account: Account
     path: Path
     size_bytes: int
     sha256: str
-    header: ImageHeader
+    header: H_co
     used_s: float
     ttl_s: float
 
     def expires_at_s(self) -> float:
         """When it is forgotten unless it is used before, in seconds since the epoch."""
         return time.time() + self.used_s + self.ttl_s - time.monotonic()
+
+
+StoredPicture = StoredFile[ImageHeader]
+StoredVideo = StoredFile[VideoHeader]
 
 
 class ImageStore:
@@ -97,17 +118,14 @@ class ImageStore:
         is_available: Whether files can be written, as far as is known.
     """
 
-    def __init__(
-        self, folder: PrivateFolder, *, max_bytes: int, max_images: int, max_upload_bytes: int, ttl_s: float
-    ) -> None:
+    def __init__(self, folder: PrivateFolder, *, max_bytes: int, max_images: int, ttl_s: float) -> None:
         self.server = routing.new_server()
         self.max_bytes = max_bytes
         self._bytes = Bound("stored_bytes", max_bytes, lambda account: account.stored_bytes + account.arriving_bytes)
         self._images = Bound("stored_images", max_images, lambda account: account.stored_images)
-        self._max_upload_bytes = max_upload_bytes
         self._ttl_s = ttl_s
         self._folder = folder
-        self._files: OrderedDict[str, StoredFile] = OrderedDict()
+        self._files: OrderedDict[str, StoredFile[ImageHeader | VideoHeader]] = OrderedDict()
         self._wake: Callable[[], object] = lambda: None
         self._missed_bytes = 0
         self.bytes = 0
@@ -118,13 +136,18 @@ class ImageStore:
         return len(self._files)
 
     async def receive(
-        self, chunks: AsyncIterator[bytes], account: Account, follow: Callable[[Path], Follower]
+        self,
+        chunks: AsyncIterator[bytes],
+        account: Account,
+        max_bytes: int,
+        follow: Callable[[Path], Follower] | None = None,
     ) -> Upload:
         """Writes a file as it arrives. Whoever calls either keeps it or discards it.
 
         Args:
             chunks: Its bytes.
             account: To which it counts.
+            max_bytes: How many there may be.
             follow: Gives whoever is to hear of what is written to a path.
 
         Raises:
@@ -137,13 +160,13 @@ class ImageStore:
         try:
             with self.disk():
                 path, file = await asyncio.to_thread(self._folder.create)
-            follower = follow(path)
+            follower = follow(path) if follow else _Nobody()
             digest = hashlib.sha256()
             with contextlib.ExitStack() as failed, file:
                 failed.callback(path.unlink, missing_ok=True)
                 failed.callback(follower.abandon)
                 async for chunk in chunks:
-                    limit = min(self._max_upload_bytes, self.max_bytes)
+                    limit = min(max_bytes, self.max_bytes)
                     if size + len(chunk) > limit:
                         raise TooLargeError(f"an upload may have at most {limit} bytes", reason="UPLOAD_TOO_LARGE")
                     account.grow_upload(size + len(chunk), len(chunk), self.max_bytes // 2)
@@ -160,7 +183,7 @@ class ImageStore:
         follower.ended()
         return Upload(path, size, digest.hexdigest(), account, began_s)
 
-    def keep(self, upload: Upload, owner: str, header: ImageHeader, key: str = "") -> StoredFile:
+    def keep(self, upload: Upload, owner: str, header: H, key: str = "") -> StoredFile[H]:
         """Makes an upload findable; older files leave if it would not fit.
 
         Args:
@@ -181,9 +204,10 @@ class ImageStore:
         ):
             self.forget(self._oldest_of(account))
         self._arrived(account, upload.size_bytes, upload.began_s)
-        image_id = routing.new_image_id(self.server, routing.usable_key(key, upload.sha256))
+        kind = routing.VIDEO if isinstance(header, VideoHeader) else routing.IMAGE
+        file_id = routing.new_id(kind, self.server, routing.usable_key(key, upload.sha256))
         file = StoredFile(
-            image_id,
+            file_id,
             owner,
             account,
             upload.path,
@@ -193,7 +217,7 @@ class ImageStore:
             time.monotonic(),
             self._ttl_s,
         )
-        self._files[image_id] = file
+        self._files[file_id] = file
         self._count(file, 1)
         return file
 
@@ -202,32 +226,38 @@ class ImageStore:
         upload.path.unlink(missing_ok=True)
         self._arrived(upload.account, upload.size_bytes, upload.began_s)
 
-    def find(self, image_id: str, owner: str) -> StoredFile:
-        """The file, used just now.
+    def find(self, image_id: str, owner: str) -> StoredPicture:
+        """A picture's file, used just now.
 
         Raises:
             NotFoundError: It never was, has expired, made room for others, is somebody else's, or is on another server.
         """
-        self._expire()
-        file = self._files.get(image_id)
-        if file is None or file.owner != owner:
-            raise self._absent(image_id)
-        file = self._files[image_id] = replace(file, used_s=time.monotonic())
-        self._files.move_to_end(image_id)
-        return file
+        return self._find(image_id, owner, ImageHeader, "image", reason="IMAGE_NOT_FOUND")
 
-    def _absent(self, image_id: str) -> NotFoundError:
-        if routing.by_image_id(image_id).server in {"", self.server}:
-            message = f"no image {image_id!r}; it may have expired: upload it again"
-            return NotFoundError(message, reason="IMAGE_NOT_FOUND")
+    def find_video(self, video_id: str, owner: str) -> StoredVideo:
+        """A video's file; see `find`."""
+        return self._find(video_id, owner, VideoHeader, "video", reason="VIDEO_NOT_FOUND")
+
+    def _find(self, file_id: str, owner: str, header: type[H], what: str, reason: str) -> StoredFile[H]:
+        self._expire()
+        file = self._files.get(file_id)
+        if file is None or file.owner != owner or not isinstance(file.header, header):
+            raise self._absent(file_id, what, reason)
+        file = self._files[file_id] = replace(file, used_s=time.monotonic())
+        self._files.move_to_end(file_id)
+        return cast("StoredFile[H]", file)
+
+    def _absent(self, file_id: str, what: str, reason: str) -> NotFoundError:
+        if routing.by_id(file_id).server in {"", self.server}:
+            return NotFoundError(f"no {what} {file_id!r}; it may have expired: upload it again", reason=reason)
         error = NotFoundError(
-            f"no image {image_id!r} on this server: another one stores it, or has been ended; upload it again",
+            f"no {what} {file_id!r} on this server: another one stores it, or has been ended; upload it again",
             reason=routing.ELSEWHERE,
         )
         error.metadata = {routing.HOLDER: self.server}
         return error
 
-    async def read(self, file: StoredFile) -> bytes:
+    async def read(self, file: StoredPicture) -> bytes:
         """All of a file's bytes.
 
         Raises:
@@ -237,7 +267,7 @@ class ImageStore:
         with self._there(file):
             return await asyncio.to_thread(file.path.read_bytes)
 
-    async def chunks(self, file: StoredFile) -> AsyncIterator[bytes]:
+    async def chunks(self, file: StoredPicture) -> AsyncIterator[bytes]:
         """A file's bytes in pieces, as `read` has them; an open file outlives its deletion."""
         with self._there(file):
             handle = await asyncio.to_thread(file.path.open, "rb")
@@ -255,7 +285,7 @@ class ImageStore:
         Raises:
             NotFoundError: See `find`.
         """
-        self.forget(self.find(image_id, owner).image_id)
+        self.forget(self.find(image_id, owner).file_id)
 
     @contextlib.contextmanager
     def disk(self, size_bytes: int = 0) -> Iterator[None]:
@@ -276,12 +306,12 @@ class ImageStore:
             raise UnavailableError(message, retry_after_s=LOOK_S, reason="IMAGE_STORE_UNAVAILABLE") from error
 
     @contextlib.contextmanager
-    def _there(self, file: StoredFile) -> Iterator[None]:
+    def _there(self, file: StoredPicture) -> Iterator[None]:
         with self.disk():
             try:
                 yield
             except FileNotFoundError:
-                message = f"no image {file.image_id!r}; upload it again"
+                message = f"no image {file.file_id!r}; upload it again"
                 raise NotFoundError(message, reason="IMAGE_NOT_FOUND") from None
 
     async def watch(self, changed: Callable[[], Awaitable[None]]) -> None:
@@ -330,9 +360,9 @@ class ImageStore:
         while self._files and next(iter(self._files.values())).used_s <= horizon:
             self.forget(next(iter(self._files)))
 
-    def forget(self, image_id: str) -> None:
+    def forget(self, file_id: str) -> None:
         """Removes a file if it is there still."""
-        file = self._files.pop(image_id, None)
+        file = self._files.pop(file_id, None)
         if file is not None:
             self._count(file, -1)
             file.path.unlink(missing_ok=True)
@@ -345,14 +375,14 @@ class ImageStore:
 
     def _oldest_of(self, account: Account) -> str:
         """The file of a caller that was not used for longest."""
-        return next(image_id for image_id, file in self._files.items() if file.account is account)
+        return next(file_id for file_id, file in self._files.items() if file.account is account)
 
     def _arrived(self, account: Account, size_bytes: int, began_s: float) -> None:
         """So much does not arrive any more."""
         account.end_upload(size_bytes, began_s)
         self.arriving_bytes -= size_bytes
 
-    def _count(self, file: StoredFile, sign: int) -> None:
+    def _count(self, file: StoredFile[ImageHeader | VideoHeader], sign: int) -> None:
         self.bytes += sign * file.size_bytes
         file.account.stored_bytes += sign * file.size_bytes
         file.account.stored_images += sign

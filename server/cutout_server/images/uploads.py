@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from cutout_server import call_context
 from cutout_server.errors import InvalidRequestError
 from cutout_server.images.early_decoding import EarlyDecoding
-from cutout_server.images.store import ImageStore, StoredFile, Upload
+from cutout_server.images.store import ImageStore, StoredPicture, Upload
 from cutout_server.imaging.decode import ImageHeader, ImageLimits, probe
 
 
@@ -22,7 +22,7 @@ class Uploads:
 
     async def receive(
         self, chunks: AsyncIterator[bytes], owner: str, *, field: str, expected_sha256: str = ""
-    ) -> StoredFile:
+    ) -> StoredPicture:
         """Stores a file as it arrives; nothing is left of one that is refused.
 
         Args:
@@ -37,7 +37,9 @@ class Uploads:
             QuotaError: It outgrew what is left of the caller's quotas.
             UnavailableError: It cannot be kept at the moment.
         """
-        upload = await self.store.receive(chunks, call_context.current().account, self._arrivals.expect)
+        upload = await self.store.receive(
+            chunks, call_context.current().account, self._limits.max_bytes, self._arrivals.expect
+        )
         try:
             if expected_sha256 and expected_sha256.lower() != upload.sha256:
                 raise InvalidRequestError.of(

@@ -1,4 +1,4 @@
-"""`python -m cutout_server.imaging.worker PID`: decodes pictures for the server of that number, which may kill it.
+"""`python -m cutout_server.imaging.worker PID`: decodes for the server of that number, which may kill it.
 
 Its end of a socket is its standard input. What goes through, both ways, is a line of JSON and then as many bytes as are
 known by then; nothing that comes back can make the server do anything but take pixels.
@@ -17,6 +17,7 @@ from contextlib import suppress
 from io import BufferedRWPair
 
 from cutout_server.errors import InvalidRequestError
+from cutout_server.imaging import video_jobs
 from cutout_server.imaging.decode import ImageLimits, open_file
 
 _PR_SET_PDEATHSIG = 1
@@ -33,7 +34,10 @@ def main(server: int) -> None:
         while line := wire.readline():
             job = json.loads(line)
             _allow(job["seconds"])
-            _answer(wire, job, wire.read(job["bytes"]))
+            if "video" in job:
+                video_jobs.answer(wire, job, _allow)
+            else:
+                _answer(wire, job, wire.read(job["bytes"]))
             wire.flush()
 
 

@@ -61,6 +61,10 @@ class TrackPipeline:
         self._remembered = remembered
         self._max_objects = max_objects
 
+    def choose(self, request: TrackingRequest) -> ModelSpec:
+        """The model that a session would have; raises as `open` does."""
+        return self._catalogue.choose(request.tracker, Task.TRACK, "tracker")
+
     @asynccontextmanager
     async def open(self, request: TrackingRequest) -> AsyncIterator["Tracking"]:
         """A session; when the block ends nothing is left of it.
@@ -69,7 +73,7 @@ class TrackPipeline:
             FailedPreconditionError: No model follows objects.
             InvalidRequestError: There is no model of that name, or it follows none.
         """
-        tracker = self._catalogue.choose(request.tracker, Task.TRACK, "tracker")
+        tracker = self.choose(request)
         with self._remembered.session() as memory:
             async with AsyncExitStack() as stack:
                 tracking = Tracking(
@@ -275,7 +279,7 @@ class Tracking:
             for patch in patches:
                 rle, box, area = clean_and_measure(patch, options)
                 encoded = tuple(masks.encode(rle, form, options) for form in options.mask_formats) if box else ()
-                made.append(_Measured(box, area, encoded))
+                made.append(_Measured(rle if box else None, box, area, encoded))
             return made
 
         with call_context.stage("masks"):
@@ -286,6 +290,7 @@ class Tracking:
 class _Measured:
     """A mask as it leaves; without a box when it is empty."""
 
+    mask: Rle | None = None
     box: Box | None = None
     area: int = 0
     encoded: tuple[EncodedMask, ...] = ()
@@ -293,7 +298,9 @@ class _Measured:
     def tracked(self, number: int, answer: Tracked) -> TrackedObject:
         """It, with what the tracker says."""
         present = self.box is not None
-        return TrackedObject(number, present, answer.presence, answer.predicted_iou, self.box, self.area, self.encoded)
+        return TrackedObject(
+            number, present, answer.presence, answer.predicted_iou, self.mask, self.box, self.area, self.encoded
+        )
 
 
 def _fitted(prompts: Mapping[int, FramePrompt], picture: Picture) -> dict[int, FramePrompt]:

@@ -93,8 +93,8 @@ class Sessions:
                 stored = await self._uploads.receive(
                     _chunks(messages, use), call_context.current().caller, field=_CHUNK
                 )
-                stack.callback(self._uploads.store.forget, stored.image_id)
-                image = StoredImage(stored.image_id)
+                stack.callback(self._uploads.store.forget, stored.file_id)
+                image = StoredImage(stored.file_id)
                 names["open.image.image_id"] = _CHUNK  # The caller knows of no stored picture.
             with renamed(names), within("open"):
                 embedded = await stack.enter_async_context(self._segmentation.embed(image, first.open.segmenter))

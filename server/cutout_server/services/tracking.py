@@ -12,8 +12,11 @@ from cutout.v1 import tracking_service_pb2_grpc as pb2_grpc
 from cutout_server import call_context
 from cutout_server.convert import tracking as convert
 from cutout_server.convert.checks import within
+from cutout_server.convert.videos import VideoTrackReader
 from cutout_server.errors import CutoutError, InvalidRequestError, to_status
 from cutout_server.pipelines.track import Tracking, TrackPipeline
+from cutout_server.pipelines.track_video import VideoTrackPipeline
+from cutout_server.services import following
 from cutout_server.services.listening import Use, attempted, draining_error, patiently
 from cutout_server.services.newest import Newest, Numbered
 from cutout_server.services.room import Room
@@ -29,7 +32,8 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
     def __init__(
         self,
         tracking: TrackPipeline,
-        reader: convert.TrackingReader,
+        stored: VideoTrackPipeline,
+        reader: VideoTrackReader,
         draining: asyncio.Event,
         *,
         idle_s: float,
@@ -37,7 +41,9 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
         max_message_bytes: int,
     ) -> None:
         self._tracking = tracking
-        self._reader = reader
+        self._stored = stored
+        self._stored_reader = reader
+        self._reader = reader.tracking
         self._draining = draining
         self._idle_s = idle_s
         self._frame_deadline_s = frame_deadline_s
@@ -73,6 +79,19 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                 yield answer
                 if self._draining.is_set():
                     raise draining_error()
+
+    async def TrackVideo(
+        self, request: pb2.TrackVideoRequest, context: Context
+    ) -> AsyncGenerator[pb2.TrackVideoResponse]:
+        answer = following.stream(
+            self._stored.open(self._stored_reader.read(request)),
+            self._draining,
+            frame_deadline_s=self._frame_deadline_s,
+            max_message_bytes=self._max_message_bytes,
+        )
+        async with aclosing(answer) as messages:
+            async for message in messages:
+                yield message
 
     async def _answer(
         self, tracking: Tracking, message: pb2.TrackObjectsRequest, use: Use, dropped: list[int]

@@ -46,6 +46,9 @@ from cutout_server.types.images import (
     RgbImage as RgbImage,
 )
 from cutout_server.types.images import (
+    StoredFrame as StoredFrame,
+)
+from cutout_server.types.images import (
     StoredImage as StoredImage,
 )
 from cutout_server.types.images import (
@@ -142,7 +145,16 @@ from cutout_server.types.tracking import (
     CorrectionRequest as CorrectionRequest,
 )
 from cutout_server.types.tracking import (
+    Direction as Direction,
+)
+from cutout_server.types.tracking import (
     DropPolicy as DropPolicy,
+)
+from cutout_server.types.tracking import (
+    FoundObject as FoundObject,
+)
+from cutout_server.types.tracking import (
+    FoundObjects as FoundObjects,
 )
 from cutout_server.types.tracking import (
     FramePrompt as FramePrompt,
@@ -158,4 +170,10 @@ from cutout_server.types.tracking import (
 )
 from cutout_server.types.tracking import (
     TrackingRequest as TrackingRequest,
+)
+from cutout_server.types.tracking import (
+    VideoPrompt as VideoPrompt,
+)
+from cutout_server.types.tracking import (
+    VideoTrackRequest as VideoTrackRequest,
 )

@@ -80,4 +80,16 @@ class TensorImage:
     values: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32] = field(repr=False)
 
 
-ImageSource = FileImage | UriImage | StoredImage | TensorImage
+@dataclass(frozen=True)
+class StoredFrame:
+    """A frame of a video that was uploaded before.
+
+    Attributes:
+        number: Which, from 0.
+    """
+
+    video_id: str
+    number: int
+
+
+ImageSource = FileImage | UriImage | StoredImage | StoredFrame | TensorImage

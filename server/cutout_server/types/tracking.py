@@ -6,7 +6,7 @@ from enum import Enum
 
 from cutout_server.types.images import ImageSource
 from cutout_server.types.masks import Box, EncodedMask, Rle
-from cutout_server.types.requests import ObjectPrompt, Options
+from cutout_server.types.requests import ObjectPrompt, Options, TextRequest
 
 FramePrompt = ObjectPrompt | Rle  # Points and a box, or the object's mask.
 
@@ -54,12 +54,17 @@ class CorrectionRequest:
 
 @dataclass(frozen=True)
 class TrackedObject:
-    """One object in a frame; see the contract's message of the same name."""
+    """One object in a frame; see the contract's message of the same name.
+
+    Attributes:
+        mask: What the server itself works with; None while it is not present.
+    """
 
     object_id: int
     present: bool
     presence: float
     predicted_iou: float
+    mask: Rle | None = field(default=None, repr=False)
     box: Box | None = None
     area: int = 0
     encoded: tuple[EncodedMask, ...] = ()
@@ -74,3 +79,62 @@ class TrackedFrame:
     objects: tuple[TrackedObject, ...]
     corrected: bool
     memory_bytes: int = field(default=0)
+
+
+class Direction(Enum):
+    """Which way objects are followed through a stored video."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class VideoPrompt:
+    """What is known of objects in one frame of a stored video.
+
+    Attributes:
+        frame: Its number.
+        prompts: As of FrameRequest.
+        phrases: What to look for there.
+    """
+
+    frame: int
+    prompts: Mapping[int, FramePrompt]
+    phrases: TextRequest | None
+
+
+@dataclass(frozen=True)
+class VideoTrackRequest:
+    """Objects to be followed through a stored video; see the contract's TrackVideoRequest.
+
+    Attributes:
+        end_frame: None for the video's end.
+    """
+
+    video_id: str
+    tracking: TrackingRequest
+    prompts: tuple[VideoPrompt, ...]
+    direction: Direction
+    start_frame: int
+    end_frame: int | None
+    every: int
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """An object that a phrase found; see the contract's message of the same name."""
+
+    object_id: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """What phrases found in a frame; see the contract's message of the same name."""
+
+    frame: int
+    objects: tuple[FoundObject, ...]
+    known: int
+    too_many: int

@@ -1,0 +1,163 @@
+"""Stored videos: taken in once a frame of them could be decoded, and read frame by frame, in processes of their own."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
+
+import numpy as np
+from cutout_common.distribution import install_hint
+
+from cutout_server import call_context
+from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
+from cutout_server.images.decoder_processes import Decoders, Work, Worker
+from cutout_server.images.store import ImageStore, StoredVideo, Upload
+from cutout_server.imaging.video import VIDEO_TOO_COSTLY, VideoFrame, VideoHeader, VideoLimits, is_readable
+
+
+class Videos:
+    """Belongs to the event loop.
+
+    Args:
+        store: Where they are.
+        decoders: For what is done at once: a look at a new file, one frame.
+        readers: For what lasts, so that it never keeps the other waiting.
+        limits: What a video may be at most.
+        max_bytes: Bound on a file.
+    """
+
+    def __init__(
+        self, store: ImageStore, decoders: Decoders, readers: Decoders, limits: VideoLimits, *, max_bytes: int
+    ) -> None:
+        self._store = store
+        self._decoders = decoders
+        self._readers = readers
+        self._limits = limits
+        self._max_bytes = max_bytes
+
+    async def receive(
+        self, chunks: AsyncIterator[bytes], owner: str, *, field: str, expected_sha256: str = ""
+    ) -> StoredVideo:
+        """Stores a file as it arrives; nothing is left of one that is refused.
+
+        Args:
+            chunks: Its bytes.
+            owner: Who may use it.
+            field: What violations call the bytes.
+            expected_sha256: Hexadecimal digest to be met; empty for none.
+
+        Raises:
+            FailedPreconditionError: The server cannot read videos.
+            InvalidRequestError: It is no video that can be read, beyond the limits, or not the one that was announced.
+            TooLargeError: It outgrew the bound.
+            QuotaError: It outgrew what is left of the caller's quotas.
+            UnavailableError: It cannot be kept, or looked at, at the moment.
+        """
+        _check_readable()
+        upload = await self._store.receive(chunks, call_context.current().account, self._max_bytes)
+        try:
+            if expected_sha256 and expected_sha256.lower() != upload.sha256:
+                raise InvalidRequestError.of(
+                    "expected_sha256",
+                    f"expected {expected_sha256.lower()}, the bytes that arrived have {upload.sha256}",
+                )
+            header = await self._describe(upload, field)
+            return self._store.keep(upload, owner, header, call_context.current().image_key)
+        except BaseException:
+            self._store.discard(upload)
+            raise
+
+    def find(self, video_id: str) -> StoredVideo:
+        """A video of the current caller's, used just now.
+
+        Raises:
+            NotFoundError: There is none of that id.
+        """
+        return self._store.find_video(video_id, call_context.current().caller)
+
+    def delete(self, video_id: str) -> None:
+        """Forgets a video of the current caller's; raises as `find` does."""
+        self._store.forget(self.find(video_id).file_id)
+
+    async def frame(self, video: StoredVideo, number: int, field: str) -> VideoFrame:
+        """One frame.
+
+        Raises:
+            InvalidRequestError: It cannot be decoded.
+            NotFoundError: The file is gone.
+            UnavailableError: The process that decoded it died.
+        """
+        async with self._frames(self._decoders, video, [number], field) as frames:
+            async for frame in frames:
+                return frame
+        raise InvalidRequestError.of(field, f"frame {number} cannot be decoded", reason="VIDEO_UNREADABLE")
+
+    @asynccontextmanager
+    async def read(self, video: StoredVideo, numbers: Sequence[int]) -> AsyncIterator[AsyncIterator[VideoFrame]]:
+        """Frames in the order of their numbers, ascending or descending, each decoded when the one before is taken.
+
+        Those that cannot be decoded are passed over. The file is open for the block: its deletion changes nothing.
+
+        Raises:
+            NotFoundError: The file is gone.
+            UnavailableError: The process that decoded it died.
+        """
+        async with self._frames(self._readers, video, numbers, "video_id") as frames:
+            yield frames
+
+    async def _describe(self, upload: Upload, field: str) -> VideoHeader:
+        job = {"video": str(upload.path), "field": field, "limits": asdict(self._limits)}
+
+        def describe(worker: Worker) -> VideoHeader:
+            with worker.working(Work("video", field, self._decoders.seconds, reason=VIDEO_TOO_COSTLY)):
+                return VideoHeader(**worker.ask({**job, "seconds": self._decoders.seconds}))
+
+        async with self._decoders.worker() as worker:
+            return await self._decoders.run(describe, worker)
+
+    @asynccontextmanager
+    async def _frames(
+        self, decoders: Decoders, video: StoredVideo, numbers: Sequence[int], field: str
+    ) -> AsyncIterator[AsyncIterator[VideoFrame]]:
+        _check_readable()
+        header = video.header
+        work = Work("video", field, decoders.seconds, reason=VIDEO_TOO_COSTLY)
+        job = {
+            "video": str(video.path),
+            "field": field,
+            "limits": asdict(self._limits),
+            "seconds": decoders.seconds,
+            "frames": list(numbers),
+            "size": [header.height, header.width],
+        }
+
+        def begin(worker: Worker) -> None:
+            with worker.working(work):
+                if worker.ask(job).get("gone"):
+                    raise NotFoundError(f"no video {video.file_id!r}; upload it again", reason="VIDEO_NOT_FOUND")
+            worker.is_ready = False  # Until it has said all.
+
+        def following(worker: Worker) -> VideoFrame | None:
+            with worker.working(work):
+                said = worker.line()
+                if not said:
+                    return None
+                pixels = np.empty((header.height, header.width, 3), np.uint8)
+                worker.read(pixels)
+            worker.is_ready = False
+            return VideoFrame(int(said["number"]), float(said["seconds"]), pixels)
+
+        async def frames(worker: Worker) -> AsyncGenerator[VideoFrame]:
+            while (frame := await decoders.run(following, worker)) is not None:
+                yield frame
+
+        async with decoders.worker() as worker:
+            await decoders.run(begin, worker)
+            async with aclosing(frames(worker)) as decoded:
+                yield decoded
+
+
+def _check_readable() -> None:
+    if not is_readable():
+        raise FailedPreconditionError(
+            f"this server reads no videos: they need PyAV ({install_hint('pyav')})", reason="PACKAGE_MISSING"
+        )

@@ -1,0 +1,51 @@
+"""TrackVideo: what is followed through a stored video, as messages."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from cutout.v1 import tracking_service_pb2 as pb2
+
+from cutout_server import call_context
+from cutout_server.convert import videos as convert
+from cutout_server.convert.tracking import tracked_frame
+from cutout_server.errors import DeadlineError
+from cutout_server.pipelines.track_video import FollowedFrame, Following
+from cutout_server.services.listening import draining_error
+from cutout_server.services.room import Room
+
+
+async def stream(
+    following: Following, draining: asyncio.Event, *, frame_deadline_s: float, max_message_bytes: int
+) -> AsyncGenerator[pb2.TrackVideoResponse]:
+    """Started, each frame with what was found in it, summary; nothing is made before the reader wants it.
+
+    Raises:
+        DeadlineError: A frame took too long.
+        UnavailableError: The server stops.
+    """
+    total = following.total
+    started = pb2.TrackVideoStarted(tracker=following.tracker, video=convert.video(following.video))
+    yield pb2.TrackVideoResponse(started=started, frames_total=total)
+    async with aclosing(following.frames()) as frames:
+        while (followed := await _next(frames, frame_deadline_s)) is not None:
+            way = convert.WAYS[followed.direction]
+            frame = await Room(max_message_bytes).take(tracked_frame(followed.frame, (), followed.stages))
+            message = pb2.TrackVideoResponse(frames_done=followed.done, frames_total=total, direction=way)
+            if followed.found is not None:
+                message.found.CopyFrom(convert.found_objects(followed.found))
+                yield message
+            message.frame.CopyFrom(frame)
+            yield message
+            if draining.is_set():
+                raise draining_error()
+    ended = convert.summary(following.worked, following.unreadable, call_context.current().stages)
+    yield pb2.TrackVideoResponse(summary=ended, frames_done=total, frames_total=total)
+
+
+async def _next(frames: AsyncGenerator[FollowedFrame], seconds: float) -> FollowedFrame | None:
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(frames, None)
+    except TimeoutError:
+        raise DeadlineError(f"the frame took longer than {seconds:g} s") from None

@@ -1,0 +1,380 @@
+"""Stored videos through the real stack: uploaded, described, followed through, shown, forgotten."""
+
+import json
+import random
+from collections.abc import Iterator
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from conftest import RunningServer, encode, run_server
+from cutout.v1 import mask_pb2, segmentation_service_pb2_grpc, tracking_service_pb2_grpc, video_service_pb2_grpc
+from cutout.v1 import segmentation_service_pb2 as segment_pb2
+from cutout.v1 import tracking_service_pb2 as pb2
+from cutout.v1 import video_service_pb2 as videos_pb2
+from cutout_common.status import unpack
+from cutout_server.images import videos as videos_module
+from cutout_server.imaging.video import VideoFile, VideoLimits
+from google.rpc.status_pb2 import Status
+from test_service_tracking import SIZE, Live, boxed, decoded, frame, iou, masked, picture, truth
+from videos import RATE, upload, video
+from waiting import PATIENCE_S, wait_until
+
+COUNT = 7
+DATA = video([picture(index) for index in range(COUNT)])
+FORWARD, BACKWARD, BOTH = 1, 2, 3
+KEYS = ({"caller": "one", "key": "key-of-one-12345"}, {"caller": "other", "key": "key-of-other-1234"})
+
+
+@pytest.fixture(scope="module")
+def channel(server: RunningServer) -> Iterator[grpc.Channel]:
+    with server.channel() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def stored(channel: grpc.Channel) -> videos_pb2.Video:
+    return upload(channel, DATA)
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
+    """The frames of the file."""
+    path = tmp_path_factory.mktemp("video") / "video.mp4"
+    path.write_bytes(DATA)
+    with VideoFile(path, VideoLimits(10**6, 100, 100.0), "x") as opened:
+        return [each.pixels for each in opened.frames(range(COUNT), SIZE)]
+
+
+def asked(video_id: str, *prompts: dict[str, object], **fields: object) -> pb2.TrackVideoRequest:
+    return pb2.TrackVideoRequest(video_id=video_id, prompts=prompts, **fields)
+
+
+def tracked(channel: grpc.Channel, request: pb2.TrackVideoRequest) -> list[pb2.TrackVideoResponse]:
+    """The whole answer, which begins, counts and ends as it should."""
+    stub = tracking_service_pb2_grpc.TrackingServiceStub(channel)
+    messages = list(stub.TrackVideo(request, timeout=PATIENCE_S))
+    kinds = [message.WhichOneof("message") for message in messages]
+    assert (kinds[0], kinds[-1]) == ("started", "summary")
+    assert messages[0].started.tracker == "builtin"
+    done = [message.frames_done for message in messages]
+    assert done == sorted(done)
+    assert done[-1] == messages[0].frames_total == messages[-1].frames_total
+    return messages
+
+
+def frames(messages: list[pb2.TrackVideoResponse]) -> list[pb2.TrackedFrame]:
+    return [message.frame for message in messages if message.HasField("frame")]
+
+
+def masks(found: list[pb2.TrackedFrame]) -> dict[int, dict[int, tuple[bytes, float]]]:
+    """Each object's mask and presence, by frame."""
+    return {
+        each.frame_index: {
+            o.object_id: (o.masks[0].rle.counts if o.masks else b"", o.presence, o.predicted_iou) for o in each.objects
+        }
+        for each in found
+    }
+
+
+def live_masks(
+    channel: grpc.Channel, pixels: list[np.ndarray], numbers: list[int], prompts: dict[int, list[pb2.TrackPrompt]]
+) -> dict[int, dict[int, tuple[bytes, float]]]:
+    """The same by TrackObjects, which gets the frames in this order."""
+    live = Live(channel, held_frames=1)
+    found = {}
+    for ordinal, number in enumerate(numbers):
+        answer = live.ask(frame(ordinal, *prompts.get(number, ()), pixels=pixels[number])).frame
+        found[number] = masks([answer])[ordinal]
+    live.end()
+    return found
+
+
+def refusal(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, list[str]]:
+    """Code, reason and the fields of the violations."""
+    status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+    details = unpack(status)
+    return error.code(), details.reason, [violation.field for violation in details.violations]
+
+
+def test_a_stored_video_is_described(channel: grpc.Channel, stored: videos_pb2.Video):
+    """By its upload and ever after."""
+    assert (stored.width, stored.height, stored.frame_count, stored.missing_frames) == (*SIZE[::-1], COUNT, 0)
+    assert (stored.codec, stored.content_type, stored.size_bytes) == ("h264", "video/mp4", len(DATA))
+    assert (stored.frame_rate, stored.duration_seconds) == pytest.approx((RATE, COUNT / RATE))
+    stub = video_service_pb2_grpc.VideoServiceStub(channel)
+    again = stub.GetVideo(videos_pb2.GetVideoRequest(video_id=stored.video_id)).video
+    assert again.expire_time.ToDatetime() >= stored.expire_time.ToDatetime()
+    again.expire_time.CopyFrom(stored.expire_time)
+    assert again == stored
+    for wrong in ({"expected_sha256": "0" * 64}, {"expected_sha256": stored.sha256.upper()}):
+        if wrong["expected_sha256"].lower() == stored.sha256:
+            assert upload(channel, DATA, **wrong).sha256 == stored.sha256
+        else:
+            with pytest.raises(grpc.RpcError) as refused:
+                upload(channel, DATA, **wrong)
+            assert refusal(refused.value)[2] == ["expected_sha256"]
+
+
+def test_forward_is_what_the_live_session_answers(
+    channel: grpc.Channel, stored: videos_pb2.Video, pixels: list[np.ndarray]
+):
+    """Mask for mask: every frame or every other one, objects that begin later, one that is said anew."""
+    prompts = {1: [boxed(7, 1)], 4: [boxed(7, 4), masked(2, ~truth(4))]}
+    said = [{"frame": number, "prompts": each} for number, each in prompts.items()]
+    whole = frames(tracked(channel, asked(stored.video_id, *said)))
+    assert [each.timestamp_seconds for each in whole] == pytest.approx([n / RATE for n in range(1, COUNT)])
+    assert masks(whole) == live_masks(channel, pixels, list(range(1, COUNT)), prompts)
+    assert all(iou(decoded(each.objects[-1]), truth(each.frame_index)) > 0.6 for each in whole)
+    some = frames(tracked(channel, asked(stored.video_id, *said, every=2, end_frame=6)))
+    assert masks(some) == live_masks(channel, pixels, [1, 2, 4], prompts)
+
+
+def test_backward_is_what_the_live_session_answers_to_frames_in_that_order(
+    channel: grpc.Channel, stored: videos_pb2.Video, pixels: list[np.ndarray]
+):
+    """From the last frame with prompts down to the start of the range."""
+    request = asked(stored.video_id, {"frame": 5, "prompts": [boxed(7, 5)]}, direction=BACKWARD, start_frame=1)
+    messages = tracked(channel, request)
+    found = frames(messages)
+    assert [each.frame_index for each in found] == [5, 4, 3, 2, 1]
+    assert {message.direction for message in messages if message.HasField("frame")} == {BACKWARD}
+    assert masks(found) == live_masks(channel, pixels, [5, 4, 3, 2, 1], {5: [boxed(7, 5)]})
+
+
+def test_both_ways_show_each_object_once_in_each_frame(
+    channel: grpc.Channel, stored: videos_pb2.Video, pixels: list[np.ndarray]
+):
+    """Forward from its first prompt, backward from there on."""
+    said = {3: [boxed(7, 3)], 5: [boxed(8, 5), boxed(7, 5)]}
+    request = asked(stored.video_id, *({"frame": n, "prompts": p} for n, p in said.items()), direction=BOTH)
+    shown = [
+        (message.direction, message.frame.frame_index, each.object_id)
+        for message in tracked(channel, request)
+        for each in message.frame.objects
+    ]
+    assert shown == [
+        *((FORWARD, number, each) for number in (3, 4, 5, 6) for each in ((7,) if number < 5 else (7, 8))),
+        *((BACKWARD, number, each) for number in (4, 3, 2, 1, 0) for each in ((8,) if number > 2 else (7, 8))),
+    ]
+
+
+def test_words_begin_objects_that_are_not_followed_yet(channel: grpc.Channel, stored: videos_pb2.Video):
+    """With ids that no prompt has, on any frame; what is followed already, and what is too much, is counted."""
+    looked = {"frame": 2, "phrases": ["object"]}
+    messages = tracked(channel, asked(stored.video_id, looked, end_frame=4))
+    (found,) = (message.found for message in messages if message.HasField("found"))
+    assert (found.frame, found.known, found.too_many) == (2, 0, 0)
+    assert [each.object_id for each in found.objects] == list(range(1, len(found.objects) + 1))
+    assert {each.label for each in found.objects} == {"object"}
+    first = frames(messages)[0]
+    assert [each.object_id for each in first.objects] == [each.object_id for each in found.objects]
+    known = masked(1, decoded(first.objects[0]))
+    messages = tracked(channel, asked(stored.video_id, looked | {"prompts": [known]}, end_frame=4, direction=BOTH))
+    (again,) = (message.found for message in messages if message.HasField("found"))
+    assert again.known == 1
+    assert [each.object_id for each in again.objects] == [each.object_id + 1 for each in found.objects[:-1]]
+    assert [each.frame_index for each in frames(messages)] == [2, 3, 1, 0]
+
+
+def test_a_frame_is_a_picture(channel: grpc.Channel, stored: videos_pb2.Video, pixels: list[np.ndarray]):
+    """For every request that takes one: the answer is the one to the same pixels in a file."""
+    stub = segmentation_service_pb2_grpc.SegmentationServiceStub(channel)
+    box = mask_pb2.Box(x_min=25, y_min=26, x_max=65, y_max=66)
+
+    def answer(**image: object) -> segment_pb2.SegmentByBoxResponse:
+        found = stub.SegmentByBox(segment_pb2.SegmentByBoxRequest(image=image, boxes=[box])).segmentation
+        found.ClearField("timings")
+        return found
+
+    shown = answer(video_frame={"video_id": stored.video_id, "frame": 3})
+    assert shown == answer(content=encode(pixels[3], ".png"))
+    assert shown.objects
+    for wrong, expected in (
+        ({"video_id": stored.video_id, "frame": COUNT}, ["image.video_frame.frame"]),
+        ({"video_id": "vid_that_is_not_there"}, []),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            answer(video_frame=wrong)
+        assert refusal(refused.value)[2] == expected
+
+
+def test_rest_follows_in_lines(gateway_url: str):
+    """Upload by a body, description as JSON, tracking as NDJSON, deletion."""
+    with httpx.Client(base_url=gateway_url, timeout=PATIENCE_S) as client:
+        video_id = client.post("/v1/videos", content=DATA).raise_for_status().json()["video"]["videoId"]
+        assert client.get(f"/v1/videos/{video_id}").json()["video"]["frameCount"] == COUNT
+        body = {
+            "prompts": [
+                {"frame": 4, "prompts": [{"objectId": 7, "box": {"xMin": 28, "yMin": 28, "xMax": 68, "yMax": 68}}]}
+            ]
+        }
+        answer = client.post(f"/v1/videos/{video_id}:track", json=body).raise_for_status()
+        assert answer.headers["content-type"].startswith("application/x-ndjson")
+        lines = [json.loads(line)["result"] for line in answer.text.splitlines()]
+        assert [next(iter(set(line) & {"started", "frame", "summary"})) for line in lines] == [
+            "started",
+            "frame",
+            "frame",
+            "frame",
+            "summary",
+        ]
+        assert [line["framesDone"] for line in lines[1:]] == [1, 2, 3, 3]
+        assert client.delete(f"/v1/videos/{video_id}").json() == {}
+        gone = client.get(f"/v1/videos/{video_id}")
+        assert (gone.status_code, gone.json()["details"][0]["reason"]) == (404, "VIDEO_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("request_of", "fields"),
+    [
+        ({"prompts": []}, ["prompts"]),
+        ({"prompts": [{"frame": 1}]}, ["prompts[0]"]),
+        ({"prompts": [{"frame": 1, "prompts": [boxed(1)]}] * 2}, ["prompts[1].frame"]),
+        ({"prompts": [{"frame": COUNT, "prompts": [boxed(1)]}]}, ["prompts[0].frame"]),
+        ({"prompts": [{"frame": 1, "prompts": [boxed(1), pb2.TrackPrompt(object_id=2)]}]}, ["prompts[0].prompts[1]"]),
+        (
+            {"prompts": [{"frame": 1, "prompts": [masked(1, np.ones((5, 5), np.bool_))]}]},
+            ["prompts[0].prompts[0].mask"],
+        ),
+        ({"prompts": [{"frame": 1, "phrases": [" "]}]}, ["prompts[0].phrases[0]"]),
+        ({"prompts": [{"frame": 1, "phrases": ["a wombat"]}]}, ["prompts[0].phrases[0]"]),
+        ({"start_frame": 5, "end_frame": 5}, ["end_frame"]),
+        ({"start_frame": COUNT}, ["start_frame", "prompts[0].frame"]),
+        ({"end_frame": COUNT + 1}, ["end_frame"]),
+        ({"direction": 9}, ["direction"]),
+        ({"detector": "builtin"}, ["detector"]),
+        ({"tracker": "nobody"}, ["tracker"]),
+        ({"options": {"mask_threshold": 99}}, ["options.mask_threshold"]),
+        ({"video_id": ""}, ["video_id"]),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(
+    channel: grpc.Channel, stored: videos_pb2.Video, request_of: dict[str, object], fields: list[str]
+):
+    """With every field, under the name that the caller knows."""
+    defaults = {"video_id": stored.video_id, "prompts": [{"frame": 2, "prompts": [boxed(1)]}]}
+    stub = tracking_service_pb2_grpc.TrackingServiceStub(channel)
+    with pytest.raises(grpc.RpcError) as refused:
+        list(stub.TrackVideo(pb2.TrackVideoRequest(**defaults | request_of)))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal(refused.value)[2] == fields
+
+
+def test_videos_are_their_owners_and_take_room(channel: grpc.Channel):
+    """Another key sees nothing of one; quotas, room, limits and expiry are those of pictures."""
+    limits = {"max_video_frames": COUNT, "max_video_bytes": len(DATA) + 1000, "image_store_ttl_s": 2.0}
+    keys = [KEYS[0], KEYS[1] | {"quotas": {"stored_bytes": len(DATA) - 1}}]
+    with run_server(api_keys=keys, **limits) as server, server.channel() as plain:
+        one, other = (grpc.intercept_channel(plain, WithKey(key["key"])) for key in KEYS)
+        mine = upload(one, DATA)
+        assert server.app.status().stored_bytes == len(DATA)
+        with pytest.raises(grpc.RpcError) as refused:
+            video_service_pb2_grpc.VideoServiceStub(other).GetVideo(videos_pb2.GetVideoRequest(video_id=mine.video_id))
+        assert refusal(refused.value)[:2] == (grpc.StatusCode.NOT_FOUND, "VIDEO_NOT_FOUND")
+        with pytest.raises(grpc.RpcError) as refused:
+            tracked(other, asked(mine.video_id, {"frame": 0, "prompts": [boxed(1)]}))
+        assert refusal(refused.value)[:2] == (grpc.StatusCode.NOT_FOUND, "VIDEO_NOT_FOUND")
+        with pytest.raises(grpc.RpcError) as refused:
+            upload(other, DATA)
+        assert refusal(refused.value)[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
+        with pytest.raises(grpc.RpcError) as refused:
+            upload(one, DATA + bytes(1001))
+        assert refusal(refused.value)[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE")
+        with pytest.raises(grpc.RpcError) as refused:
+            upload(one, video([picture(0)] * (COUNT + 1)))
+        assert refusal(refused.value) == (grpc.StatusCode.INVALID_ARGUMENT, "VIDEO_TOO_LARGE", ["chunk.data"])
+        wait_until(lambda: server.app.status().stored_bytes == 0)
+
+
+class WithKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):
+    """Sends an API key along."""
+
+    def __init__(self, key: str) -> None:
+        self._metadata = (("authorization", f"Bearer {key}"),)
+
+    def _call(self, go_on: object, details: grpc.ClientCallDetails, request: object) -> object:
+        return go_on(details._replace(metadata=self._metadata), request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = _call
+
+
+def test_deletion_and_leaving_in_the_middle(server: RunningServer, channel: grpc.Channel):
+    """What has begun reads a deleted video to its end; a caller that leaves takes its process along."""
+    stored = upload(channel, DATA)
+    stub = tracking_service_pb2_grpc.TrackingServiceStub(channel)
+    request = asked(stored.video_id, {"frame": 0, "prompts": [boxed(7)]})
+    whole = stub.TrackVideo(request)
+    left = stub.TrackVideo(request)
+    for call in (whole, left):
+        assert next(call).HasField("started")
+        assert next(call).HasField("frame")
+    video_service_pb2_grpc.VideoServiceStub(channel).DeleteVideo(
+        videos_pb2.DeleteVideoRequest(video_id=stored.video_id)
+    )
+    left.cancel()
+    assert [message.frame.frame_index for message in whole if message.HasField("frame")] == list(range(1, COUNT))
+    wait_until(lambda: server.app.status().tracking.sessions == 0)
+    assert server.app.status().tracking.memory_bytes == 0
+    wait_until(lambda: not server.app._video_decoders._working)
+
+
+def test_a_server_that_stops_says_so():
+    """With UNAVAILABLE; the last masks begin the rest elsewhere."""
+    with run_server(video_processes=1) as server, server.channel() as channel:
+        call = tracking_service_pb2_grpc.TrackingServiceStub(channel).TrackVideo(
+            asked(upload(channel, DATA).video_id, {"frame": 0, "prompts": [boxed(7)]})
+        )
+        next(call)
+        server.stop()
+        with pytest.raises(grpc.RpcError) as ended:
+            list(call)
+        assert refusal(ended.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+
+
+def test_a_server_without_pyav_says_what_to_install(channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch):
+    """Before it takes a file in."""
+    monkeypatch.setattr(videos_module, "is_readable", lambda: False)
+    with pytest.raises(grpc.RpcError) as refused:
+        upload(channel, DATA)
+    assert refusal(refused.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "PACKAGE_MISSING")
+    assert "[pyav]" in refused.value.details()
+
+
+def test_hostile_files_are_refused_or_read(channel: grpc.Channel):
+    """Cut, overwritten, with bytes put in or left out: no crash, no hang, nothing internal."""
+    chance = random.Random(7)  # noqa: S311 - no secret
+    small = [picture(0)[:48, :64], picture(1)[:48, :64], picture(2)[:48, :64]]
+    whole = [
+        video(small),
+        video(small, movflags="frag_keyframe+empty_moov"),
+        video(small, container="matroska", codec="libx265"),
+        video(small, container="webm", codec="libvpx-vp9"),
+        video(small, container="avi", codec="mpeg4"),
+        video(small, container="mp4", codec="libsvtav1"),
+    ]
+    kept = 0
+    for number in range(36):
+        data = bytearray(whole[number % len(whole)])
+        for _ in range(chance.randint(1, 6)):
+            at, size = chance.randrange(len(data)), chance.choice([1, 4, 40])
+            data[at : at + size] = chance.choice(
+                [b"", chance.randbytes(size), b"\xff" * size, bytes(size), bytes(data[:99])]
+            )
+        stored = _tried(lambda data=data: upload(channel, bytes(data)))
+        if stored is not None:
+            kept += 1
+            last = stored.frame_count - 1
+            request = asked(stored.video_id, {"frame": last, "phrases": ["red"]}, direction=BACKWARD)
+            _tried(lambda request=request: tracked(channel, request))
+    assert kept > 10
+
+
+def _tried(call: object) -> object:
+    """What a call answers; None when it refuses in a way that blames the file."""
+    try:
+        return call()
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error  # noqa: PT017
+        return None
