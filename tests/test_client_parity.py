@@ -28,7 +28,15 @@ PAIRS = [
     (ObjectStream, AsyncObjectStream),
     (GenerationStream, AsyncGenerationStream),
 ]
-LAZY = {"stream", "generate_stream", "session", "image", "live", "track"}  # give an object that waits when it is used
+LAZY = {
+    "stream",
+    "generate_stream",
+    "session",
+    "image",
+    "live",
+    "track",
+    "track_video",
+}  # give an object that waits when it is used
 
 
 def public(cls: type) -> dict[str, object]:

@@ -43,7 +43,7 @@ from cutout_client.generation import (
     GenerationProgress,
     GenerationStream,
 )
-from cutout_client.images import ImageId, ImageLike, UploadedImage
+from cutout_client.images import ImageId, ImageLike, UploadedImage, VideoFrame
 from cutout_client.live import AsyncLiveStream, LiveStream
 from cutout_client.objects import SegmentedObject
 from cutout_client.prompts import (
@@ -60,6 +60,7 @@ from cutout_client.prompts import (
 from cutout_client.results import Segmentation
 from cutout_client.sessions import AsyncSession, Session
 from cutout_client.status import CacheStatus, CallerStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
+from cutout_client.stored import AsyncVideoTrackStream, StoredVideo, VideoTrackStream
 from cutout_client.streams import AsyncObjectStream, ObjectStream
 from cutout_client.tracked import Frame, TrackedFrame, TrackedObject, TrackOptions, TrackPrompt
 
@@ -70,6 +71,7 @@ __all__ = [
     "AsyncLiveStream",
     "AsyncObjectStream",
     "AsyncSession",
+    "AsyncVideoTrackStream",
     "Box",
     "CacheStatus",
     "CallCancelledError",
@@ -113,6 +115,7 @@ __all__ = [
     "SegmentedObject",
     "ServerStatus",
     "Session",
+    "StoredVideo",
     "StreamOptions",
     "TextOptions",
     "Tiling",
@@ -126,5 +129,7 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
     "UploadedImage",
+    "VideoFrame",
+    "VideoTrackStream",
     "__version__",
 ]

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import PIL.Image
-from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2
+from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2, video_service_pb2
 from cutout_common import routing
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -46,6 +46,17 @@ from cutout_client.results import Segmentation
 from cutout_client.retrying import begun_async, flow_async, retried_async
 from cutout_client.sessions import AsyncSession
 from cutout_client.status import Model, ServerStatus
+from cutout_client.stored import (
+    AsyncVideoTrackStream,
+    Direction,
+    Following,
+    StoredVideo,
+    VideoLike,
+    VideoUpload,
+    read_video,
+    track_request,
+    video_id_of,
+)
 from cutout_client.streams import Assembly, AsyncObjectStream, whole_async
 from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
 from cutout_client.tracked import opening as tracking_opening
@@ -265,6 +276,83 @@ class AsyncClient:
             request_id=request_id,
             **options,
         )
+
+    async def upload_video(
+        self, video: VideoLike, *, timeout_s: float | None = None, request_id: str = ""
+    ) -> StoredVideo:
+        """As `Client.upload_video`."""
+        call = self._connection.call(timeout_s, request_id)
+        upload = await asyncio.to_thread(VideoUpload.of, video)
+        call.place = routing.by_digest(upload.digest)
+
+        def attempt(stubs: Stubs) -> Any:
+            return stubs.videos.UploadVideo(upload.requests(), timeout=call.remaining_s(), metadata=call.metadata)
+
+        async with self._turn(call):
+            return read_video((await retried_async(call, self._link, attempt)).video)
+
+    async def video(
+        self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = ""
+    ) -> StoredVideo:
+        """As `Client.video`."""
+        call = self._connection.call(timeout_s, request_id)
+        request = video_service_pb2.GetVideoRequest(video_id=video_id_of(video))
+        call.place = routing.by_id(request.video_id)
+        return read_video((await self._unary(lambda stubs: stubs.videos.GetVideo, request, call)).video)
+
+    async def delete_video(
+        self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = ""
+    ) -> None:
+        """As `Client.delete_video`."""
+        call = self._connection.call(timeout_s, request_id)
+        request = video_service_pb2.DeleteVideoRequest(video_id=video_id_of(video))
+        call.place = routing.by_id(request.video_id)
+        await self._unary(lambda stubs: stubs.videos.DeleteVideo, request, call)
+
+    def track_video(
+        self,
+        video: StoredVideo | str,
+        *,
+        prompts: Mapping[int, Mapping[int, TrackPrompt]] | None = None,
+        phrases: Mapping[int, str | Sequence[str]] | None = None,
+        direction: Direction = "forward",
+        start: int = 0,
+        end: int | None = None,
+        every: int = 1,
+        tracker: str = "",
+        detector: str = "",
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[TrackOptions],
+    ) -> AsyncVideoTrackStream:
+        """As `Client.track_video`: `async for frame in client.track_video(...)`."""
+        request = track_request(
+            video,
+            prompts=prompts,
+            phrases=phrases,
+            direction=direction,
+            start=start,
+            end=end,
+            every=every,
+            tracker=tracker,
+            detector=detector,
+            segmenter=segmenter,
+            options=options,
+        )
+        call = self._connection.call(timeout_s, request_id)
+        call.place = routing.by_id(request.video_id)
+
+        def begin(stubs: Stubs) -> Any:
+            limit_s = None if timeout_s is None else call.remaining_s()
+            return stubs.tracking.TrackVideo(request, timeout=limit_s, metadata=call.metadata)
+
+        async def start_at_a_server() -> tuple[Any, Any]:
+            async with self._turn(call):
+                return await begun_async(call, self._link, begin)
+
+        messages = flow_async(call, lambda: self._link, start_at_a_server)
+        return AsyncVideoTrackStream(messages, Following(request, call.request_id), call)
 
     async def generate(
         self,

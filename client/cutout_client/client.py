@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import PIL.Image
-from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2
+from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2, video_service_pb2
 from cutout_common import routing
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -43,6 +43,17 @@ from cutout_client.results import Segmentation
 from cutout_client.retrying import begun, flow, retried
 from cutout_client.sessions import Session
 from cutout_client.status import Model, ServerStatus
+from cutout_client.stored import (
+    Direction,
+    Following,
+    StoredVideo,
+    VideoLike,
+    VideoTrackStream,
+    VideoUpload,
+    read_video,
+    track_request,
+    video_id_of,
+)
 from cutout_client.streams import Assembly, ObjectStream, whole
 from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
 from cutout_client.tracked import opening as tracking_opening
@@ -369,6 +380,102 @@ class Client:
             request_id=request_id,
             **options,
         )
+
+    def upload_video(self, video: VideoLike, *, timeout_s: float | None = None, request_id: str = "") -> StoredVideo:
+        """Stores a video for `track_video`, and for its frames as pictures: `video.frame(12)`.
+
+        Args:
+            video: Path of an MP4, MOV, MKV, WebM or AVI, which is read in pieces, or its bytes.
+            timeout_s: See the class.
+            request_id: See the class.
+
+        Raises:
+            FileNotFoundError: The path names no file.
+        """
+        call = self._connection.call(timeout_s, request_id)
+        upload = VideoUpload.of(video)
+        call.place = routing.by_digest(upload.digest)
+
+        def attempt(stubs: Stubs) -> Any:
+            return stubs.videos.UploadVideo(upload.requests(), timeout=call.remaining_s(), metadata=call.metadata)
+
+        with self._turns.turn(call):
+            return read_video(retried(call, self._link, attempt).video)
+
+    def video(self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = "") -> StoredVideo:
+        """What is known of a stored video, by its id."""
+        call = self._connection.call(timeout_s, request_id)
+        request = video_service_pb2.GetVideoRequest(video_id=video_id_of(video))
+        call.place = routing.by_id(request.video_id)
+        return read_video(self._unary(lambda stubs: stubs.videos.GetVideo, request, call).video)
+
+    def delete_video(self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = "") -> None:
+        """Forgets a stored video."""
+        call = self._connection.call(timeout_s, request_id)
+        request = video_service_pb2.DeleteVideoRequest(video_id=video_id_of(video))
+        call.place = routing.by_id(request.video_id)
+        self._unary(lambda stubs: stubs.videos.DeleteVideo, request, call)
+
+    def track_video(
+        self,
+        video: StoredVideo | str,
+        *,
+        prompts: Mapping[int, Mapping[int, TrackPrompt]] | None = None,
+        phrases: Mapping[int, str | Sequence[str]] | None = None,
+        direction: Direction = "forward",
+        start: int = 0,
+        end: int | None = None,
+        every: int = 1,
+        tracker: str = "",
+        detector: str = "",
+        segmenter: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **options: Unpack[TrackOptions],
+    ) -> VideoTrackStream:
+        """Follows objects through a stored video, on the server: `for frame in client.track_video(video, ...)`.
+
+        Args:
+            video: What `upload_video` answered, or its id.
+            prompts: By frame and object: what is known of objects. An id that is new begins one.
+            phrases: By frame: what to look for there. What is found begins as objects; the answer's `names` say which.
+            direction: "forward" from the first frame with prompts, "backward" from the last one, or "both".
+            start: The first frame, from 0.
+            end: The one behind the last; None for all.
+            every: Each how many-th frame; those with prompts come in any case.
+            tracker: Name of the model. Default: the server's.
+            detector: Name of the model that finds. Default: the server's.
+            segmenter: Name of the model that cuts out what phrases find. Default: the server's.
+            timeout_s: Seconds for the whole answer. Default: as long as it takes.
+            request_id: See the class.
+            options: Those of `TrackOptions`.
+        """
+        request = track_request(
+            video,
+            prompts=prompts,
+            phrases=phrases,
+            direction=direction,
+            start=start,
+            end=end,
+            every=every,
+            tracker=tracker,
+            detector=detector,
+            segmenter=segmenter,
+            options=options,
+        )
+        call = self._connection.call(timeout_s, request_id)
+        call.place = routing.by_id(request.video_id)
+
+        def begin(stubs: Stubs) -> Any:
+            limit_s = None if timeout_s is None else call.remaining_s()
+            return stubs.tracking.TrackVideo(request, timeout=limit_s, metadata=call.metadata)
+
+        def start_at_a_server() -> tuple[Any, Any]:
+            with self._turns.turn(call):
+                return begun(call, self._link, begin)
+
+        messages = flow(call, self._link, start_at_a_server)
+        return VideoTrackStream(messages, Following(request, call.request_id), call)
 
     def generate(
         self,

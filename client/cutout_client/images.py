@@ -120,12 +120,16 @@ class RemotePicture:
 
     Attributes:
         uri: Where the server fetches it; or
-        image_id: the name under which it is stored.
+        image_id: the name under which it is stored; or
+        video_id: that of a video, of which it is
+        frame: this one.
         local: The same picture here, if it is.
     """
 
     uri: str = ""
     image_id: str = ""
+    video_id: str = ""
+    frame: int = 0
     local: "Picture | None" = None
 
     @property
@@ -156,6 +160,8 @@ class RemotePicture:
         """Names the picture in the message."""
         if self.uri:
             message.uri = self.uri
+        elif self.video_id:
+            message.video_frame.video_id, message.video_frame.frame = self.video_id, self.frame
         else:
             message.image_id = self.image_id
         return True
@@ -178,7 +184,8 @@ class RemotePicture:
 
     def _here(self) -> "Picture":
         if self.local is None:
-            raise ValueError(f"the picture {self.uri or self.image_id} is on the server's side; pass a local one")
+            which = self.uri or self.image_id or f"{self.frame} of {self.video_id}"
+            raise ValueError(f"the picture {which} is on the server's side; pass a local one")
         return self.local
 
 
@@ -210,8 +217,30 @@ class UploadedImage:
     local: Picture = field(repr=False)
 
 
+@dataclass(frozen=True)
+class VideoFrame:
+    """A frame of a video that the server stored, as `StoredVideo.frame` gives it.
+
+    Attributes:
+        video_id: Of the video.
+        number: Which, from 0 in the order in which they are shown.
+    """
+
+    video_id: str
+    number: int
+
+
 ImageLike = (
-    str | PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | NDArray[Any] | UploadedImage
+    str
+    | PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | PIL.Image.Image
+    | NDArray[Any]
+    | UploadedImage
+    | VideoFrame
 )
 
 
@@ -221,7 +250,7 @@ def read_picture(image: ImageLike) -> Picture:
     Args:
         image: A path; an http or https address, which the server fetches; the bytes of a file; an open binary file; a
             Pillow image, whose pixels are taken as they stand; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of
-            uint8, uint16, or floats in [0, 1]; what `upload` answered; an `ImageId`.
+            uint8, uint16, or floats in [0, 1]; what `upload` answered; an `ImageId`; a frame of a stored video.
 
     Raises:
         FileNotFoundError: The path names no file.
@@ -233,12 +262,12 @@ def read_picture(image: ImageLike) -> Picture:
             return RemotePicture(image_id=image.image_id, local=image.local)
         case ImageId():
             return RemotePicture(image_id=image)
+        case VideoFrame():
+            return RemotePicture(video_id=image.video_id, frame=image.number)
         case str() if image.startswith(("http://", "https://")):
             return RemotePicture(uri=image)
-        case PIL.Image.Image():
-            return PixelPicture(eight_bits(from_pillow(image)))
-        case np.ndarray():
-            return PixelPicture(eight_bits(image))
+        case PIL.Image.Image() | np.ndarray():
+            return PixelPicture(eight_bits(image if isinstance(image, np.ndarray) else from_pillow(image)))
         case _:
             return FilePicture(_read_file(image))
 

@@ -97,6 +97,8 @@ def overlay_request(
     """
     if isinstance(picture, RemotePicture) and picture.uri:
         raise ValueError("overlay() takes no address; use segment_...(address, ..., overlay='png').overlay()")
+    if isinstance(picture, RemotePicture) and picture.video_id:
+        raise ValueError("overlay() takes no frame of a video; use segment_...(frame, ..., overlay='png').overlay()")
     request = build(
         image_service_pb2.RenderOverlayRequest,
         phrases=None if phrases is None else words("phrases", phrases),

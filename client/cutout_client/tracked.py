@@ -159,9 +159,6 @@ def opening(
     tracker: str, held_frames: int, options: TrackOptions, *, newest: bool
 ) -> tracking_service_pb2.TrackObjectsRequest:
     """The first message of a session."""
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if "mask_formats" in given:
-        given["mask_formats"] = tasks.mask_formats(given["mask_formats"])
     policies = tracking_service_pb2.TrackingOpen
     return tracking_service_pb2.TrackObjectsRequest(
         open=build(
@@ -169,9 +166,17 @@ def opening(
             tracker=tracker,
             held_frames=held_frames,
             drop_policy=policies.DROP_POLICY_NEWEST if newest else policies.DROP_POLICY_WAIT,
-            options=build(tracking_service_pb2.TrackingOptions, **given),
+            options=tracking_options(options),
         )
     )
+
+
+def tracking_options(options: TrackOptions) -> tracking_service_pb2.TrackingOptions:
+    """What to make of the masks."""
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "mask_formats" in given:
+        given["mask_formats"] = tasks.mask_formats(given["mask_formats"])
+    return build(tracking_service_pb2.TrackingOptions, **given)
 
 
 def first_prompts(boxes: Boxes | None, prompts: Mapping[int, TrackPrompt] | None) -> dict[int, TrackPrompt]:
@@ -189,7 +194,7 @@ def first_prompts(boxes: Boxes | None, prompts: Mapping[int, TrackPrompt] | None
 
 def frame_request(frame: Frame, picture: Picture, index: int) -> tracking_service_pb2.TrackObjectsRequest:
     """A frame's message."""
-    message = tracking_service_pb2.Frame(frame_index=index, prompts=_prompts(frame.prompts))
+    message = tracking_service_pb2.Frame(frame_index=index, prompts=prompt_messages(frame.prompts))
     if frame.timestamp_s is not None:
         message.timestamp_seconds = frame.timestamp_s
     if isinstance(picture, PixelPicture) and picture.values.nbytes <= _RAW_BYTES:
@@ -201,7 +206,7 @@ def frame_request(frame: Frame, picture: Picture, index: int) -> tracking_servic
 
 def correction_request(index: int, prompts: Mapping[int, TrackPrompt]) -> tracking_service_pb2.TrackObjectsRequest:
     """A correction's message."""
-    correction = tracking_service_pb2.Correction(frame_index=index, prompts=_prompts(prompts))
+    correction = tracking_service_pb2.Correction(frame_index=index, prompts=prompt_messages(prompts))
     return tracking_service_pb2.TrackObjectsRequest(correct=correction)
 
 
@@ -237,7 +242,8 @@ def _object(message: tracking_service_pb2.TrackedObject) -> TrackedObject:
     )
 
 
-def _prompts(prompts: Mapping[int, TrackPrompt]) -> list[tracking_service_pb2.TrackPrompt]:
+def prompt_messages(prompts: Mapping[int, TrackPrompt]) -> list[tracking_service_pb2.TrackPrompt]:
+    """What is said of objects in a frame."""
     return [_prompt(object_id, prompt) for object_id, prompt in prompts.items()]
 
 

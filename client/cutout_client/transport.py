@@ -18,6 +18,7 @@ from cutout.v1 import (
     model_service_pb2_grpc,
     segmentation_service_pb2_grpc,
     tracking_service_pb2_grpc,
+    video_service_pb2_grpc,
 )
 from cutout_common import channels, reach, request_ids
 from cutout_common.address import check
@@ -216,13 +217,15 @@ class Stubs:
             generation_service_pb2_grpc,
             model_service_pb2_grpc,
             tracking_service_pb2_grpc,
+            video_service_pb2_grpc,
         )
-        segmentation, images, generation, models, tracking = generated  # grpc's generated code has no types
+        segmentation, images, generation, models, tracking, videos = generated  # grpc's generated code has no types
         self.segmentation = segmentation.SegmentationServiceStub(channel)
         self.images = images.ImageServiceStub(channel)
         self.generation = generation.GenerationServiceStub(channel)
         self.models = models.ModelServiceStub(channel)
         self.tracking = tracking.TrackingServiceStub(channel)
+        self.videos = videos.VideoServiceStub(channel)
         # grpc.health.v1's messages hold one string and one enum: on the wire they are these well-known wrappers.
         self.health: Any = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
