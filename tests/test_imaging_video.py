@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -150,6 +151,24 @@ def test_a_damaged_frame_is_passed_over(file: File):
     path = file(bytes(data))
     assert described(path).frames == COUNT
     assert list(read(path, list(range(COUNT)))) == [number for number in range(COUNT) if number != 5]
+
+
+@pytest.mark.parametrize(("container", "codec"), [("webm", "libvpx"), ("mp4", "libx264")])
+def test_a_damaged_keyframe_is_passed_over_once(file: File, container: str, codec: str):
+    """On the way to frames far behind it, with every frame decoded once at most."""
+    whole = video(
+        [np.full((*SIZE, 3), 3 * index, np.uint8) for index in range(70)], container=container, codec=codec, group=30
+    )
+    path = file(whole)
+    with av.open(path) as opened:
+        second = [packet for packet in opened.demux(video=0) if packet.size and packet.is_keyframe][1]
+        start, size = second.pos + 8, second.size - 8
+    path = file(whole[:start] + bytes(size) + whole[start + size :])
+    decoded: list[None] = []
+    with VideoFile(path, VideoLimits(64 * 64, 100, 10.0), "x", lambda: decoded.append(None)) as opened:
+        found = [each.number for each in opened.frames([0, 32, 33, 65], SIZE)]
+    assert {0, 65} <= set(found)
+    assert len(decoded) <= 70
 
 
 @pytest.mark.parametrize(

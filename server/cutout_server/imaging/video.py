@@ -251,13 +251,18 @@ class VideoFile:
     def _forward(self, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
         at = 0
         while at < len(wanted):
+            key = self._key_before(wanted[at])
             for number, frame in self._from(wanted[at]):
                 while at < len(wanted) and wanted[at] < number:
                     at += 1
                 if at < len(wanted) and wanted[at] == number:
                     yield number, frame
                     at += 1
-                if at == len(wanted) or self._keys[self._key_before(wanted[at])].number > number + _NEAR:
+                if at == len(wanted):
+                    return
+                # Once for each keyframe: where one cannot be decoded, the way leads through the frames before it.
+                ahead = self._key_before(wanted[at])
+                if ahead > key and self._keys[ahead].number > number + _NEAR:
                     break
             else:
                 return
