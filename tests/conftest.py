@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import inspect
 import os
 import signal
 import threading
@@ -19,7 +18,8 @@ import pytest
 import skimage.data
 import structlog
 from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
-from cutout_client import AsyncClient, Client, sessions
+from cutout_client import sessions
+from cutout_client.connection import Connection
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
@@ -69,8 +69,7 @@ def patience() -> Iterator[None]:
         patch.setenv("CUTOUT_DEFAULT_DEADLINE_S", str(PATIENCE_S))
         patch.setenv("CUTOUT_GATEWAY_DEFAULT_TIMEOUT_S", str(PATIENCE_S))
         patch.setattr(sessions, "_CLOSE_S", PATIENCE_S)
-        for client in (Client, AsyncClient):
-            patch.setitem(inspect.unwrap(client.__init__).__kwdefaults__, "timeout_s", PATIENCE_S)
+        patch.setitem(Connection.__init__.__kwdefaults__, "timeout_s", PATIENCE_S)
         yield
 
 

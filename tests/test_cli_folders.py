@@ -12,8 +12,8 @@ import pytest
 from conftest import RunningServer, run_server
 from cutout_client import Client, Segmentation
 from cutout_client.cli import connection, main, parser
+from cutout_client.connection import Connection
 from cutout_client.saving import FORMATS
-from cutout_client.transport import MAX_IN_FLIGHT
 
 DISC = "15,15,85,95"
 
@@ -109,7 +109,8 @@ def test_the_folder_of_the_answers_is_no_picture(server: RunningServer, shelf: S
 def test_as_many_pictures_at_once_as_wanted(tmp_path: Path) -> None:
     """--jobs is not bounded by what a client has in flight by default."""
     flags = ["segment", str(tmp_path), "--everything", "--server", "127.0.0.1:1"]
-    for jobs, expected in ((4, MAX_IN_FLIGHT), (3 * MAX_IN_FLIGHT, 3 * MAX_IN_FLIGHT)):
+    usual = Connection.max_in_flight
+    for jobs, expected in ((4, usual), (3 * usual, 3 * usual)):
         args = parser().parse_args([*flags, "--jobs", str(jobs)])
         with connection.connect(args) as client:
             assert client._connection.max_in_flight == expected

@@ -18,9 +18,10 @@ import pytest
 from client_fixtures import ScriptedServer
 from conftest import RunningServer, run_server
 from cutout_client import AsyncClient, Client
+from cutout_client.connection import Connection
 from cutout_client.images import PixelPicture
 from cutout_client.loops import Lines
-from cutout_client.transport import MAX_IN_FLIGHT, Connection
+from cutout_client.transport import Call
 from gateway_fixtures import wait_until
 from waiting import PATIENCE_S
 
@@ -173,7 +174,7 @@ def test_the_clients_timeout_counts_from_a_calls_turn(monkeypatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     connection = Connection(timeout_s=60)
-    by_default, own = connection.call(None, ""), connection.call(60, "")
+    by_default, own = Call.of(connection, None, ""), Call.of(connection, 60, "")
     assert (by_default.patience_s(), own.patience_s()) == (None, 60)
     now += 50
     by_default.begin()
@@ -205,14 +206,14 @@ def test_one_client_on_several_loops(small: RunningServer) -> None:
     async def work() -> int:
         with_stream = client.stream(PIXELS, boxes=BOX).result()
         results = await asyncio.gather(
-            with_stream, *(client.segment_box(PIXELS, BOX) for _ in range(MAX_IN_FLIGHT + 2))
+            with_stream, *(client.segment_box(PIXELS, BOX) for _ in range(Connection.max_in_flight + 2))
         )
         async with client.session(PIXELS) as session:
             return len(await session.box(BOX)) + sum(map(len, results))
 
-    assert asyncio.run(work()) == asyncio.run(work()) == MAX_IN_FLIGHT + 4
+    assert asyncio.run(work()) == asyncio.run(work()) == Connection.max_in_flight + 4
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(lambda _: asyncio.run(work()), range(2))) == [MAX_IN_FLIGHT + 4] * 2
+        assert list(pool.map(lambda _: asyncio.run(work()), range(2))) == [Connection.max_in_flight + 4] * 2
     asyncio.run(client.close())
     with pytest.raises(ValueError, match="closed"):
         asyncio.run(work())

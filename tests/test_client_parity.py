@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 
 import cutout_client
 import pytest
@@ -13,11 +14,13 @@ from cutout_client import (
     AsyncObjectStream,
     AsyncSession,
     Client,
+    ConnectionOptions,
     GenerationStream,
     LiveStream,
     ObjectStream,
     Session,
 )
+from cutout_client.connection import Connection
 from cutout_client.streams import AsyncMessageStream, MessageStream
 
 PAIRS = [
@@ -70,6 +73,10 @@ def test_same_signatures(sync: type, asynchronous: type) -> None:
 def test_same_construction() -> None:
     """Both clients are made with the same arguments."""
     assert inspect.signature(Client).parameters == inspect.signature(AsyncClient).parameters
+    ours = {field.name: field.type for field in fields(Connection)}
+    assert ours == {"address": str, **ConnectionOptions.__annotations__}
+    for name in ours:
+        assert f"        {name}: " in (Client.__doc__ or "")
 
 
 def test_everything_is_documented() -> None:

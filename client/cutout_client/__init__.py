@@ -18,6 +18,7 @@ from cutout_client.answer import ImageInfo, Omission, Timings
 from cutout_client.client import Client
 from cutout_client.coco import CocoDataset
 from cutout_client.concepts import Concepts, ConceptScore, Rewriting, RewrittenPhrase
+from cutout_client.connection import ConnectionOptions
 from cutout_client.encodings import Polygon
 from cutout_client.errors import (
     AbortedError,
@@ -80,6 +81,7 @@ __all__ = [
     "CocoDataset",
     "ConceptScore",
     "Concepts",
+    "ConnectionOptions",
     "CutoutError",
     "DeadlineError",
     "DeviceStatus",

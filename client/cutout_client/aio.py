@@ -15,6 +15,7 @@ from cutout_common import routing
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
+from cutout_client.connection import DEFAULT_ADDRESS, Connection, ConnectionOptions
 from cutout_client.errors import NotFoundError
 from cutout_client.generation import AsyncGenerationStream, Generation, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
@@ -60,17 +61,7 @@ from cutout_client.stored import (
 from cutout_client.streams import Assembly, AsyncObjectStream, whole_async
 from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
 from cutout_client.tracked import opening as tracking_opening
-from cutout_client.transport import (
-    DEFAULT_ADDRESS,
-    DEFAULT_TIMEOUT_S,
-    LOAD_TIMEOUT_S,
-    MAX_IN_FLIGHT,
-    Call,
-    ChannelOptions,
-    Connection,
-    Pem,
-    Stubs,
-)
+from cutout_client.transport import LOAD_TIMEOUT_S, Call, Stubs
 from cutout_client.video import frames_of
 
 T = TypeVar("T")
@@ -84,33 +75,9 @@ class AsyncClient:
     running event loop; each loop on which it is used gets a connection, and `max_in_flight` calls, of its own.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        api_key: str = "",
-        timeout_s: float | None = DEFAULT_TIMEOUT_S,
-        retries: int = 3,
-        tls: bool = False,
-        root_certificates: Pem | None = None,
-        client_certificate: Pem | None = None,
-        client_key: Pem | None = None,
-        channel_options: ChannelOptions = (),
-        max_in_flight: int = MAX_IN_FLIGHT,
-    ) -> None:
-        self._connection = Connection(
-            address=address,
-            api_key=api_key,
-            timeout_s=timeout_s,
-            retries=retries,
-            tls=tls,
-            root_certificates=root_certificates,
-            client_certificate=client_certificate,
-            client_key=client_key,
-            channel_options=channel_options,
-            max_in_flight=max_in_flight,
-        )
-        self._lines = Lines(partial(AsyncLink, self._connection, grpc.aio), max_in_flight)
+    def __init__(self, address: str = DEFAULT_ADDRESS, **how: Unpack[ConnectionOptions]) -> None:
+        self._connection = Connection(address, **how)
+        self._lines = Lines(partial(AsyncLink, self._connection, grpc.aio), self._connection.max_in_flight)
         self._moved = Moved()
 
     async def __aenter__(self) -> Self:
@@ -225,14 +192,14 @@ class AsyncClient:
             segmenter=segmenter,
             options=options,
         )
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         return self._stream(read_picture(image), task, call)
 
     def session(
         self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
     ) -> AsyncSession:
         """As `Client.session`: `async with client.session(picture) as session`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         return AsyncSession(lambda: self._link, self._moved.current(read_picture(image)), segmenter, call)
 
     def live(
@@ -249,7 +216,7 @@ class AsyncClient:
     ) -> AsyncLiveStream:
         """As `Client.live`: `async for frame in client.live(...)`; frames may come from an async iterator, too."""
         opening = tracking_opening(tracker, held_frames, options, newest=newest)
-        call = self._connection.call(None, request_id)
+        call = Call.of(self._connection, None, request_id)
         return AsyncLiveStream(lambda: self._link, frames, opening, first_prompts(boxes, prompts), call)
 
     def track(
@@ -281,7 +248,7 @@ class AsyncClient:
         self, video: VideoLike, *, timeout_s: float | None = None, request_id: str = ""
     ) -> StoredVideo:
         """As `Client.upload_video`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         upload = await asyncio.to_thread(VideoUpload.of, video)
         call.place = routing.by_digest(upload.digest)
 
@@ -295,7 +262,7 @@ class AsyncClient:
         self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = ""
     ) -> StoredVideo:
         """As `Client.video`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = video_service_pb2.GetVideoRequest(video_id=video_id_of(video))
         call.place = routing.by_id(request.video_id)
         return read_video((await self._unary(lambda stubs: stubs.videos.GetVideo, request, call)).video)
@@ -304,7 +271,7 @@ class AsyncClient:
         self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = ""
     ) -> None:
         """As `Client.delete_video`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = video_service_pb2.DeleteVideoRequest(video_id=video_id_of(video))
         call.place = routing.by_id(request.video_id)
         await self._unary(lambda stubs: stubs.videos.DeleteVideo, request, call)
@@ -340,7 +307,7 @@ class AsyncClient:
             segmenter=segmenter,
             options=options,
         )
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         call.place = routing.by_id(request.video_id)
 
         def begin(stubs: Stubs) -> Any:
@@ -364,7 +331,7 @@ class AsyncClient:
     ) -> Generation:
         """As `Client.generate`."""
         request = generation_request(prompts, options)
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
 
         async def attempt(stubs: Stubs) -> Generation:
             rpc, parts = self._begin_generation(stubs, request, call), PictureAssembly(request, call.request_id)
@@ -383,11 +350,11 @@ class AsyncClient:
         **options: Unpack[GenerateOptions],
     ) -> AsyncGenerationStream:
         """As `Client.generate_stream`: `async for each in client.generate_stream(...)`."""
-        return self._generate(generation_request(prompts, options), self._connection.call(timeout_s, request_id))
+        return self._generate(generation_request(prompts, options), Call.of(self._connection, timeout_s, request_id))
 
     async def upload(self, image: ImageLike, *, timeout_s: float | None = None, request_id: str = "") -> UploadedImage:
         """As `Client.upload`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         picture = read_picture(image)
         async with self._turn(call):
             return await self._upload(await asyncio.to_thread(picture.file), picture, call)
@@ -396,7 +363,7 @@ class AsyncClient:
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
     ) -> bytes:
         """As `Client.download`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
         call.place = routing.by_id(request.image_id)
 
@@ -411,7 +378,7 @@ class AsyncClient:
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
     ) -> None:
         """As `Client.delete`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
         call.place = routing.by_id(request.image_id)
         await self._unary(lambda stubs: stubs.images.DeleteImage, request, call)
@@ -430,7 +397,7 @@ class AsyncClient:
         request_id: str = "",
     ) -> PIL.Image.Image:
         """As `Client.overlay`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         picture = self._moved.current(read_picture(image))
         request = overlay_request(
             picture,
@@ -456,14 +423,14 @@ class AsyncClient:
 
     async def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
         """As `Client.models`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = model_service_pb2.ListModelsRequest()
         answer = await self._unary(lambda stubs: stubs.models.ListModels, request, call)
         return tuple(read_model(model) for model in answer.models)
 
     async def model(self, name: str, *, timeout_s: float | None = None, request_id: str = "") -> Model:
         """As `Client.model`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = model_service_pb2.GetModelRequest(name=name)
         return read_model((await self._unary(lambda stubs: stubs.models.GetModel, request, call)).model)
 
@@ -471,7 +438,7 @@ class AsyncClient:
         self, name: str, device: str = "", *, timeout_s: float | None = LOAD_TIMEOUT_S, request_id: str = ""
     ) -> Model:
         """As `Client.load_model`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = model_service_pb2.LoadModelRequest(name=name, device=device)
         return read_model((await self._unary(lambda stubs: stubs.models.LoadModel, request, call)).model)
 
@@ -479,26 +446,26 @@ class AsyncClient:
         self, name: str, device: str = "", *, timeout_s: float | None = None, request_id: str = ""
     ) -> Model:
         """As `Client.unload_model`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = model_service_pb2.UnloadModelRequest(name=name, device=device)
         return read_model((await self._unary(lambda stubs: stubs.models.UnloadModel, request, call)).model)
 
     async def status(self, *, timeout_s: float | None = None, request_id: str = "") -> ServerStatus:
         """As `Client.status`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         return read_status(
             await self._unary(lambda stubs: stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call)
         )
 
     async def health(self, service: str = "", *, timeout_s: float | None = None, request_id: str = "") -> str:
         """As `Client.health`."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         return read_health(await self._unary(lambda stubs: stubs.health, StringValue(value=service), call))
 
     async def _segment(
         self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str
     ) -> Segmentation:
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         picture = read_picture(image)
 
         async def in_pieces() -> Segmentation:

@@ -13,6 +13,7 @@ from cutout_common import routing
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cutout_client import tasks
+from cutout_client.connection import DEFAULT_ADDRESS, Connection, ConnectionOptions
 from cutout_client.errors import NotFoundError
 from cutout_client.generation import Generation, GenerationStream, PictureAssembly, generation_request
 from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
@@ -57,17 +58,7 @@ from cutout_client.stored import (
 from cutout_client.streams import Assembly, ObjectStream, whole
 from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
 from cutout_client.tracked import opening as tracking_opening
-from cutout_client.transport import (
-    DEFAULT_ADDRESS,
-    DEFAULT_TIMEOUT_S,
-    LOAD_TIMEOUT_S,
-    MAX_IN_FLIGHT,
-    Call,
-    ChannelOptions,
-    Connection,
-    Pem,
-    Stubs,
-)
+from cutout_client.transport import LOAD_TIMEOUT_S, Call, Stubs
 from cutout_client.turns import Turns
 from cutout_client.video import frames_of
 
@@ -87,48 +78,24 @@ class Client:
         address: "host:port", several of them with commas between, "dns:///name:port" for all servers that a name has,
             or another of gRPC's forms, such as "unix:/run/cutout.sock". A web address is none. Of several servers each
             call goes to the one that knows its picture, and to another one when that fails.
-        api_key: Sent with every call; empty for none.
-        timeout_s: Seconds that a call may take; None leaves it to the server.
+        api_key: Sent with every call. Default: none.
+        timeout_s: Seconds that a call may take; None leaves it to the server. Default: 60.
         retries: How often a call is tried again while the server is unavailable, or all of several are, with growing
             pauses, in [0, 4]. A full server is asked again after each pause that it asks for, until the deadline; with
-            0 it is not, and sessions are not. With 0 no call is tried at a second server, either.
-        tls: Talk TLS.
+            0 it is not, and sessions are not. With 0 no call is tried at a second server, either. Default: 3.
+        tls: Talk TLS. Default: do not.
         root_certificates: PEM of the authorities to trust (bytes), or its path. Default: gRPC's own list.
         client_certificate: PEM of the chain to show to the server (bytes), or its path.
         client_key: PEM of its private key (bytes), or its path.
         channel_options: More gRPC channel arguments; they win over ours.
         max_in_flight: How many calls about pictures are under way at once; more wait for their turn. A stream counts
             until its first part is there; sessions, models, status and health do not. A call's own `timeout_s` holds
-            for waiting, too; the client's counts from the call's turn.
+            for waiting, too; the client's counts from the call's turn. Default: 16.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        api_key: str = "",
-        timeout_s: float | None = DEFAULT_TIMEOUT_S,
-        retries: int = 3,
-        tls: bool = False,
-        root_certificates: Pem | None = None,
-        client_certificate: Pem | None = None,
-        client_key: Pem | None = None,
-        channel_options: ChannelOptions = (),
-        max_in_flight: int = MAX_IN_FLIGHT,
-    ) -> None:
-        self._connection = Connection(
-            address=address,
-            api_key=api_key,
-            timeout_s=timeout_s,
-            retries=retries,
-            tls=tls,
-            root_certificates=root_certificates,
-            client_certificate=client_certificate,
-            client_key=client_key,
-            channel_options=channel_options,
-            max_in_flight=max_in_flight,
-        )
-        self._turns = Turns(max_in_flight)
+    def __init__(self, address: str = DEFAULT_ADDRESS, **how: Unpack[ConnectionOptions]) -> None:
+        self._connection = Connection(address, **how)
+        self._turns = Turns(self._connection.max_in_flight)
         self._link = Link(self._connection, grpc)
         self._moved = Moved()
 
@@ -300,7 +267,7 @@ class Client:
             segmenter=segmenter,
             options=options,
         )
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         return self._stream(read_picture(image), task, call)
 
     def session(
@@ -310,7 +277,7 @@ class Client:
 
         `timeout_s` bounds the opening, and each prompt that brings no other.
         """
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         return Session(self._link, self._moved.current(read_picture(image)), segmenter, call)
 
     def live(
@@ -338,7 +305,7 @@ class Client:
             options: Those of `TrackOptions`.
         """
         opening = tracking_opening(tracker, held_frames, options, newest=newest)
-        call = self._connection.call(None, request_id)
+        call = Call.of(self._connection, None, request_id)
         return LiveStream(self._link, frames, opening, first_prompts(boxes, prompts), call)
 
     def track(
@@ -392,7 +359,7 @@ class Client:
         Raises:
             FileNotFoundError: The path names no file.
         """
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         upload = VideoUpload.of(video)
         call.place = routing.by_digest(upload.digest)
 
@@ -404,14 +371,14 @@ class Client:
 
     def video(self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = "") -> StoredVideo:
         """What is known of a stored video, by its id."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = video_service_pb2.GetVideoRequest(video_id=video_id_of(video))
         call.place = routing.by_id(request.video_id)
         return read_video(self._unary(lambda stubs: stubs.videos.GetVideo, request, call).video)
 
     def delete_video(self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = "") -> None:
         """Forgets a stored video."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = video_service_pb2.DeleteVideoRequest(video_id=video_id_of(video))
         call.place = routing.by_id(request.video_id)
         self._unary(lambda stubs: stubs.videos.DeleteVideo, request, call)
@@ -463,7 +430,7 @@ class Client:
             segmenter=segmenter,
             options=options,
         )
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         call.place = routing.by_id(request.video_id)
 
         def begin(stubs: Stubs) -> Any:
@@ -494,7 +461,7 @@ class Client:
             options: Those of `GenerateOptions`.
         """
         request = generation_request(prompts, options)
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
 
         def attempt(stubs: Stubs) -> Generation:
             rpc, parts = self._begin_generation(stubs, request, call), PictureAssembly(request, call.request_id)
@@ -520,7 +487,7 @@ class Client:
             request_id: See the class.
             options: Those of `GenerateOptions`.
         """
-        return self._generate(generation_request(prompts, options), self._connection.call(timeout_s, request_id))
+        return self._generate(generation_request(prompts, options), Call.of(self._connection, timeout_s, request_id))
 
     def upload(self, image: ImageLike, *, timeout_s: float | None = None, request_id: str = "") -> UploadedImage:
         """Stores a picture for several requests; pixels are stored as a PNG.
@@ -528,7 +495,7 @@ class Client:
         Raises:
             ValueError: The picture is an address or an id.
         """
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         picture = read_picture(image)
         with self._turns.turn(call):
             return self._upload(picture.file(), picture, call)
@@ -537,7 +504,7 @@ class Client:
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
     ) -> bytes:
         """The stored file, byte for byte."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
         call.place = routing.by_id(request.image_id)
 
@@ -552,7 +519,7 @@ class Client:
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
     ) -> None:
         """Forgets a stored picture."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
         call.place = routing.by_id(request.image_id)
         self._unary(lambda stubs: stubs.images.DeleteImage, request, call)
@@ -583,7 +550,7 @@ class Client:
             timeout_s: See the class.
             request_id: See the class.
         """
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         picture = self._moved.current(read_picture(image))
         request = overlay_request(
             picture,
@@ -609,14 +576,14 @@ class Client:
 
     def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
         """The models that requests may name, sorted by name."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = model_service_pb2.ListModelsRequest()
         answer = self._unary(lambda stubs: stubs.models.ListModels, request, call)
         return tuple(read_model(model) for model in answer.models)
 
     def model(self, name: str, *, timeout_s: float | None = None, request_id: str = "") -> Model:
         """One model."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = model_service_pb2.GetModelRequest(name=name)
         return read_model(self._unary(lambda stubs: stubs.models.GetModel, request, call).model)
 
@@ -624,7 +591,7 @@ class Client:
         self, name: str, device: str = "", *, timeout_s: float | None = LOAD_TIMEOUT_S, request_id: str = ""
     ) -> Model:
         """Loads a model before the first request needs it, onto one device ("cpu", "cuda:0" ...) or onto all."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = model_service_pb2.LoadModelRequest(name=name, device=device)
         return read_model(self._unary(lambda stubs: stubs.models.LoadModel, request, call).model)
 
@@ -632,13 +599,13 @@ class Client:
         self, name: str, device: str = "", *, timeout_s: float | None = None, request_id: str = ""
     ) -> Model:
         """Gives a model's memory back, on one device or on all."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         request = model_service_pb2.UnloadModelRequest(name=name, device=device)
         return read_model(self._unary(lambda stubs: stubs.models.UnloadModel, request, call).model)
 
     def status(self, *, timeout_s: float | None = None, request_id: str = "") -> ServerStatus:
         """Devices, queues, caches and stored pictures at this moment."""
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         return read_status(
             self._unary(lambda stubs: stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call)
         )
@@ -654,11 +621,11 @@ class Client:
         Raises:
             NotFoundError: There is no such service.
         """
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         return read_health(self._unary(lambda stubs: stubs.health, StringValue(value=service), call))
 
     def _segment(self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str) -> Segmentation:
-        call = self._connection.call(timeout_s, request_id)
+        call = Call.of(self._connection, timeout_s, request_id)
         picture = read_picture(image)
 
         def in_pieces() -> Segmentation:

@@ -11,7 +11,8 @@ from cutout_common.addresses import Addresses
 from cutout_common.failover import Course
 from cutout_common.fleet import Fleet, Member
 
-from cutout_client.transport import Call, Connection, Stubs
+from cutout_client.connection import Connection
+from cutout_client.transport import Call, Stubs
 
 
 @dataclass

@@ -1,17 +1,11 @@
-"""How calls are made: channel settings, credentials, deadlines and retries, shared by both clients."""
+"""What belongs to a call, and the RPCs of a server."""
 
-import json
 import random
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import cutout_common
-import grpc
 from cutout.v1 import (
     generation_service_pb2_grpc,
     image_service_pb2_grpc,
@@ -20,127 +14,19 @@ from cutout.v1 import (
     tracking_service_pb2_grpc,
     video_service_pb2_grpc,
 )
-from cutout_common import channels, reach, request_ids
-from cutout_common.address import check
+from cutout_common import request_ids
 from cutout_common.failover import Losses
 from cutout_common.fleet import Member
 from cutout_common.routing import ANYWHERE, Place
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from cutout_client.connection import Connection
 from cutout_client.errors import OverloadedError
 
-DEFAULT_ADDRESS = "localhost:50051"
-DEFAULT_TIMEOUT_S = 60.0
 LOAD_TIMEOUT_S = 600.0  # reading gigabytes of weights takes a while
-MAX_RETRIES = 4  # gRPC makes five attempts at most, whatever it is told
-MAX_IN_FLIGHT = 16  # enough to keep a device busy, and a quarter of the seats that a server has by default
 # Of callers who were told the same delay: a seat is held for them for longer than this makes them late.
 SPREAD = 0.25
 MIN_PAUSE_S = 0.05
-
-Pem = bytes | str | PathLike[str]
-ChannelOptions = Sequence[tuple[str, Any]]
-
-
-def _trace() -> tuple[tuple[str, str], ...]:
-    """The application's own span, for the server's to be below it; nothing is imported for it."""
-    opentelemetry: Any = sys.modules.get("opentelemetry.trace")
-    span = opentelemetry and opentelemetry.get_current_span().get_span_context()
-    if not span or not span.is_valid:
-        return ()
-    return (("traceparent", f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"),)
-
-
-@dataclass(frozen=True)
-class Connection:
-    """How to talk to a server; the fields are the arguments of `Client`."""
-
-    address: str = DEFAULT_ADDRESS
-    api_key: str = ""
-    timeout_s: float | None = DEFAULT_TIMEOUT_S
-    retries: int = 3
-    tls: bool = False
-    root_certificates: Pem | None = None
-    client_certificate: Pem | None = None
-    client_key: Pem | None = None
-    channel_options: ChannelOptions = ()
-    max_in_flight: int = MAX_IN_FLIGHT
-
-    def __post_init__(self) -> None:
-        check(self.address)
-        if self.max_in_flight < 1:
-            raise ValueError(f"max_in_flight must be at least 1, not {self.max_in_flight}")
-        if not 0 <= self.retries <= MAX_RETRIES:
-            raise ValueError(f"retries must be in [0, {MAX_RETRIES}], not {self.retries}")
-        if (self.client_certificate is None) != (self.client_key is None):
-            raise ValueError("client_certificate and client_key belong together")
-        if not self.tls and (self.root_certificates or self.client_certificate):
-            raise ValueError("certificates need tls=True")
-
-    def channel(self, library: Any, address: str, *, host: str, are_many: bool) -> Any:
-        """A new channel of `grpc` or `grpc.aio`.
-
-        Args:
-            library: Either.
-            address: Of the server.
-            host: By which name it is known, if not by its address.
-            are_many: Whether it is one of several, of which the next one is tried instead of the same one again.
-        """
-        credentials, arguments = self._credentials(), self._arguments(host, are_many=are_many)
-        if credentials:
-            return library.secure_channel(address, credentials, arguments)
-        return library.insecure_channel(address, arguments)
-
-    def identity(self) -> reach.Tls | None:
-        """How the server is known; None without TLS."""
-        if not self.tls:
-            return None
-        return reach.Tls(read_pem(self.root_certificates), self.client_certificate is not None)
-
-    def _credentials(self) -> grpc.ChannelCredentials | None:
-        """For a TLS channel; None for a plain one."""
-        if not self.tls:
-            return None
-        return grpc.ssl_channel_credentials(
-            read_pem(self.root_certificates), read_pem(self.client_key), read_pem(self.client_certificate)
-        )
-
-    def _arguments(self, host: str, *, are_many: bool) -> list[tuple[str, Any]]:
-        """The channel's arguments."""
-        return [
-            *self.channel_options,  # Of two values for one argument gRPC takes the first.
-            ("grpc.primary_user_agent", f"cutout-python/{cutout_common.__version__}"),
-            *([("grpc.default_authority", host)] if host else []),
-            *(channels.OF_MANY if are_many else channels.OPTIONS),
-            ("grpc.enable_retries", int(self.retries > 0 and not are_many)),
-            # A call is only tried again while all that was sent is still at hand; 256 KiB, the default, is no picture.
-            ("grpc.per_rpc_retry_buffer_size", 64 * 2**20),
-            ("grpc.service_config", json.dumps({"methodConfig": [self._method_config()]})),
-        ]
-
-    def call(self, timeout_s: float | None, request_id: str) -> "Call":
-        """Begins a call, with everything that belongs to it: uploads and further tries."""
-        limit = self.timeout_s if timeout_s is None else timeout_s
-        if request_id and not request_ids.is_usable(request_id):
-            raise ValueError(f"request_id must be {request_ids.EXPECTED}, not {request_id!r}")
-        request_id = request_id or request_ids.new()
-        key = (("x-api-key", self.api_key),) if self.api_key else ()
-        metadata = ((request_ids.HEADER, request_id), *key, *_trace())
-        call = Call(self, request_id, metadata, limit, is_own=timeout_s is not None)
-        call.expires = time.monotonic() + (limit or 0)
-        return call
-
-    def _method_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = {"name": [{}]}  # every method
-        if self.retries:
-            config["retryPolicy"] = {
-                "maxAttempts": self.retries + 1,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "5s",
-                "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            }
-        return config
 
 
 @dataclass
@@ -169,6 +55,28 @@ class Call:
     losses: Losses = field(default_factory=Losses)
     member: Member | None = None
     had_its_turn: bool = False
+
+    @classmethod
+    def of(cls, connection: Connection, timeout_s: float | None, request_id: str) -> "Call":
+        """Begins a call.
+
+        Args:
+            connection: What it goes through.
+            timeout_s: Seconds that it may take; None for the connection's.
+            request_id: Its id; empty for a new one.
+
+        Raises:
+            ValueError: The id cannot be sent.
+        """
+        limit = connection.timeout_s if timeout_s is None else timeout_s
+        if request_id and not request_ids.is_usable(request_id):
+            raise ValueError(f"request_id must be {request_ids.EXPECTED}, not {request_id!r}")
+        request_id = request_id or request_ids.new()
+        key = (("x-api-key", connection.api_key),) if connection.api_key else ()
+        metadata = ((request_ids.HEADER, request_id), *key, *_trace())
+        call = cls(connection, request_id, metadata, limit, is_own=timeout_s is not None)
+        call.expires = time.monotonic() + (limit or 0)
+        return call
 
     @property
     def address(self) -> str:
@@ -234,6 +142,10 @@ class Stubs:
         )
 
 
-def read_pem(pem: Pem | None) -> bytes | None:
-    """The PEM itself."""
-    return pem if pem is None or isinstance(pem, bytes) else Path(pem).read_bytes()
+def _trace() -> tuple[tuple[str, str], ...]:
+    """The application's own span, for the server's to be below it; nothing is imported for it."""
+    opentelemetry: Any = sys.modules.get("opentelemetry.trace")
+    span = opentelemetry and opentelemetry.get_current_span().get_span_context()
+    if not span or not span.is_valid:
+        return ()
+    return (("traceparent", f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"),)

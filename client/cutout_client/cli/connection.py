@@ -6,7 +6,7 @@ import os
 from cutout_common.address import check
 
 from cutout_client.client import Client
-from cutout_client.transport import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, MAX_IN_FLIGHT
+from cutout_client.connection import MAX_RETRIES, Connection, ConnectionOptions
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--server",
         metavar="HOST:PORT",
         type=_address,
-        default=os.environ.get("CUTOUT_CLIENT_SERVER", DEFAULT_ADDRESS),
+        default=os.environ.get("CUTOUT_CLIENT_SERVER", Connection.address),
         help="where it is; several with commas between, or dns:///NAME:PORT for all that a name has "
-        f"(default: $CUTOUT_CLIENT_SERVER, or {DEFAULT_ADDRESS})",
+        f"(default: $CUTOUT_CLIENT_SERVER, or {Connection.address})",
     )
     group.add_argument(
         "--api-key",
@@ -34,15 +34,15 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="SECONDS",
         type=float,
-        default=DEFAULT_TIMEOUT_S,
+        default=Connection.timeout_s,
         help="of each call (default: %(default)g)",
     )
     group.add_argument(
         "--retries",
         metavar="N",
         type=int,
-        default=3,
-        help="while the server is unavailable, 0 to 4; 0: nor when it is full (default: %(default)s)",
+        default=Connection.retries,
+        help=f"while the server is unavailable, 0 to {MAX_RETRIES}; 0: nor when it is full (default: %(default)s)",
     )
 
 
@@ -55,14 +55,14 @@ def _address(text: str) -> str:
 
 def connect(args: argparse.Namespace) -> Client:
     """The client that the flags describe."""
-    return Client(
-        args.server,
-        api_key=args.api_key,
-        timeout_s=args.timeout,
-        retries=args.retries,
-        tls=args.tls,
-        root_certificates=args.ca,
-        client_certificate=args.cert,
-        client_key=args.key,
-        max_in_flight=max(MAX_IN_FLIGHT, getattr(args, "jobs", 1)),  # --jobs says how many
-    )
+    how: ConnectionOptions = {
+        "api_key": args.api_key,
+        "timeout_s": args.timeout,
+        "retries": args.retries,
+        "tls": args.tls,
+        "root_certificates": args.ca,
+        "client_certificate": args.cert,
+        "client_key": args.key,
+        "max_in_flight": max(Connection.max_in_flight, getattr(args, "jobs", 1)),  # --jobs says how many
+    }
+    return Client(args.server, **how)
