@@ -19,6 +19,8 @@ from cutout_client.cli import main
 from cutout_client.cli.folders import Job
 from cutout_client.cli.outcomes import Outcome
 from cutout_client.cli.progress import ProgressLine
+from cutout_client.cli.stopping import Stop
+from cutout_client.cli.tally import Tally
 from cutout_server.images import pictures
 from cutout_server.services.segmentation import SegmentationServicer
 from rich.console import Console
@@ -149,6 +151,25 @@ def test_two_signals_end_a_run_at_once(door: Door, folder: Path, tmp_path: Path)
     done = [name for name in new if name in in_coco(out)]  # of those that were under way, whichever came first
     assert len(done) == 3
     assert in_coco(out) == [*done, *before]
+
+
+def test_a_late_signal_costs_no_list(
+    door: Door, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C that comes when all is written still leaves the list of what failed, and how much was done."""
+    (folder / "no.png").write_bytes(b"no picture")
+    tell = Tally.print_failures
+
+    def interrupted(tally: Tally, stop: Stop) -> None:
+        signal.raise_signal(signal.SIGINT)
+        tell(tally, stop)
+
+    monkeypatch.setattr(Tally, "print_failures", interrupted)
+    command = ["segment", str(folder), "--box", BOX, "--out", str(tmp_path / "out"), "--server", door.address]
+    assert main(command) == 130
+    printed, errors = capsys.readouterr()
+    assert "cutout: error: no.png: image.content: unknown format" in errors
+    assert f"{PICTURES} of {PICTURES + 1} pictures done" in printed
 
 
 @dataclass(frozen=True)

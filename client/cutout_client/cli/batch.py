@@ -78,20 +78,21 @@ def run(args: argparse.Namespace, question: Question, verb: str, report: Report)
     with connection.connect(args) as client:
         serves(client)  # or fails once, instead of once for every picture
         keeper.drop_datasets()
-        with Stop(terminal, hurry=client.close) as stop, line:
-            work = Work(client, question, formats, keeper, stop, line, _most(args, len(jobs)))
-            for outcome in on_all(work, jobs, args.jobs):
-                tally.add(outcome)
-                if args.json:
-                    console.write_json(describe(outcome))
-                report.add(outcome)
-            tally.write_datasets(keeper, coco="coco" in formats)
-    told = not (args.json or args.quiet)
-    if told:
-        report.print()
-    tally.print_failures(stop)
-    if told:
-        tally.print_end(args.out)
+        with Stop(terminal, hurry=client.close) as stop:  # a second Ctrl-C does not cost the list of failures
+            with line:
+                work = Work(client, question, formats, keeper, stop, line, _most(args, len(jobs)))
+                for outcome in on_all(work, jobs, args.jobs):
+                    tally.add(outcome)
+                    if args.json:
+                        console.write_json(describe(outcome))
+                    report.add(outcome)
+                tally.write_datasets(keeper, coco="coco" in formats)
+            told = not (args.json or args.quiet)
+            if told:
+                report.print()
+            tally.print_failures(stop)
+            if told:
+                tally.print_end(args.out)
     return INTERRUPTED if stop.signals else int(tally.done < len(jobs))
 
 
