@@ -12,8 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from conftest import Photo, run_server
+from cutout.v1 import segmentation_pb2, segmentation_service_pb2
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import GatewayThread
+from language_model import KEY as LANGUAGE_KEY
+from language_model import MODEL, run_language_model
 from page_fixtures import PAGE, PATIENCE_MS, PHONE, ROOT, Visit, ask, browser, pixels, visiting  # noqa: F401
 from PIL import Image
 from playwright.sync_api import Browser, expect
@@ -30,6 +33,23 @@ DROP = """([name, data]) => {
   dataTransfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
   document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
 }"""
+
+
+def pinch(visit: Visit, place: dict[str, float], times: float) -> None:
+    """Two fingers around a place of the canvas, drawn apart to so many times their distance."""
+    canvas = visit.page.locator("#canvas").bounding_box()
+    x, y = canvas["x"] + place["x"], canvas["y"] + place["y"]
+    session = visit.page.context.new_cdp_session(visit.page)
+
+    def touch(kind: str, *offsets: float) -> None:
+        points = [{"x": x + offset, "y": y, "id": index} for index, offset in enumerate(offsets)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", -20)
+    for step in range(11):
+        far = 20 * (1 + (times - 1) * step / 10)
+        touch("touchMove" if step else "touchStart", -far, far)
+    touch("touchEnd")
 
 
 @pytest.fixture
@@ -223,6 +243,71 @@ def test_a_refusal_names_its_field(visit: Visit):
     assert len(visit.objects) == 1  # the click that was refused is taken back
 
 
+def test_every_setting_of_the_api_is_on_the_page(visit: Visit):
+    """What a request may say beside its prompts can be set, but for the form of its answer, which is the page's own."""
+    visit.open_sample()
+    names = set(visit.page.locator("#settings [name]").evaluate_all("(fields) => fields.map(({ name }) => name)"))
+    names = {name.removeprefix("words").removeprefix("grid") for name in names}
+    messages = segmentation_pb2.SegmentationOptions, segmentation_pb2.Tiling
+    messages += segmentation_service_pb2.SegmentByTextRequest, segmentation_service_pb2.SegmentEverythingRequest
+    fields = {field.json_name for message in messages for field in message.DESCRIPTOR.fields}
+    own = {"image", "phrases", "exemplars", "detector", "options", "tiling", "maskFormats", "overlay", "returnLogits"}
+    own |= {"polygonTolerance", "polygonMaxVertices", "boxNmsIou"}
+    assert fields - names == own
+    assert "BoxNmsIou" in names
+
+    visit.page.locator("#more summary").click()
+    masks = {"maskThreshold": 0.5, "minArea": 2, "maxHoleArea": 3, "minPartArea": 4, "nmsIou": 0.9, "maxObjects": 5}
+    tiling = {"tileSize": 256, "overlap": 0.3}
+    words = {"boxThreshold": 0.1, "textThreshold": 0.2, "wordsBoxNmsIou": 0.6}
+    grid = {"pointsPerSide": 8, "predictedIouThreshold": 0.4, "stabilityThreshold": 0.3, "stabilityOffset": 2}
+    grid |= {"gridBoxNmsIou": 0.5, "cropLayers": 1, "cropOverlap": 0.2, "cropPointsDownscale": 2, "cropNmsIou": 0.8}
+    for name, value in (masks | tiling | words | grid).items():
+        visit.page.locator(f"[name={name}]").fill(str(value))
+    options = masks | {"tiling": tiling}
+    visit.click(200, 120)
+    sent = visit.asked[-1].post_data_json["options"]
+    del sent["maskFormats"]
+    assert sent == options
+    prompts = [{"points": [{"x": 200, "y": 120, "label": 1}]}]
+    assert [area for _, area in visit.objects] == [
+        each["area"] for each in ask(visit.url, "points", CAT, prompts=prompts, options=options)
+    ]
+    visit.find("cat face")
+    sent = visit.asked[-1].post_data_json
+    words["boxNmsIou"] = words.pop("wordsBoxNmsIou")
+    assert {name: sent[name] for name in words} == words
+    visit.page.get_by_role("button", name="Everything").click()
+    problem = visit.page.locator("#problem")  # of a model that finds objects in a way of its own
+    expect(problem.locator("li code", has_text="crop_layers")).to_be_visible()
+    sent = visit.asked[-1].post_data_json
+    grid["boxNmsIou"] = grid.pop("gridBoxNmsIou")
+    assert {name: sent[name] for name in grid} == grid
+
+
+def test_a_sentence_is_told_what_became_of_it(browser: Browser):
+    """A language model's words are said, and why it could not help; finds replace those of the same sentence."""
+    with (
+        run_language_model() as model,
+        run_server(rewrite_url=model.url, rewrite_model=MODEL, rewrite_api_key=LANGUAGE_KEY) as server,
+        GatewayThread(GatewaySettings(server_address=server.address)) as gateway,
+        visiting(browser, gateway.url) as visit,
+    ):
+        visit.open_sample()
+        visit.page.locator("#more summary").click()
+        visit.page.locator("[name=rewrite]").check()
+        status = visit.page.locator("#status")
+        model.says((0, "cat face"))
+        for _ in range(2):
+            visit.find("who, of all, looks at me?")
+            expect(status).to_have_text("Looked for cat face. Found 1.")
+            assert [label for label, _ in visit.objects] == ["cat face"]
+        assert visit.asked[-1].post_data_json["phrases"] == ["who, of all, looks at me?"]
+        model.status = 500
+        visit.find("cat face")
+        expect(status).to_contain_text("Looked for cat face. The language model could not help:")
+
+
 def test_a_key_is_kept_in_its_tab_alone(browser: Browser):
     """A server that wants a key gets one after it was asked for; another tab knows nothing of it."""
     keys = [{"caller": "somebody", "key": KEY}]
@@ -261,6 +346,18 @@ def test_on_a_phone(browser: Browser, gateway_url: str):
         canvas.tap(position=visit.at(60, 60))
         visit.settle()
         assert [each["label"] for each in visit.asked[-1].post_data_json["prompts"][0]["points"]] == [1, 0]
+        before = len(visit.asked)
+        pinch(visit, visit.at(200, 120), times=4)
+        assert len(visit.asked) == before
+        visit.page.get_by_text("Add", exact=True).first.tap()
+        for offset in (0, 40):
+            place = visit.at(200, 120)
+            canvas.tap(position=place | {"x": place["x"] + offset})
+            visit.settle()
+        *_, middle, beside = visit.asked[-1].post_data_json["prompts"][0]["points"]
+        assert (middle["x"], middle["y"]) == (pytest.approx(200, abs=1), pytest.approx(120, abs=1))
+        near = 40 / 4 * 100 / (visit.at(300, 120)["x"] - visit.at(200, 120)["x"])
+        assert beside["x"] - middle["x"] == pytest.approx(near, abs=1)
         visit.page.locator("#code summary").tap()
         visit.page.locator("#more summary").tap()
         assert visit.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]

@@ -35,7 +35,10 @@ def keyed() -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module", params=["a sample", "a file of one's own"])
 def scene(request: pytest.FixtureRequest, browser: Browser, keyed: RunningServer) -> Iterator[Visit]:
-    """Words, a box that was refined, a click with another setting, and a server that wants a key."""
+    """Words, a box that was refined, clicks with other settings, everything, and a server that wants a key.
+
+    Merged and counted for each click alone, as the page asks, not for all that share a request.
+    """
     with (
         GatewayThread(GatewaySettings(server_address=keyed.address)) as gateway,
         visiting(browser, gateway.url) as visit,
@@ -56,7 +59,17 @@ def scene(request: pytest.FixtureRequest, browser: Browser, keyed: RunningServer
         visit.page.locator("[name=strategy]").select_option("STRATEGY_BEST")
         visit.page.locator("#new-object").click()
         visit.click(430, 20)
+        visit.page.locator("[name=strategy]").select_option("STRATEGY_MERGE")
+        visit.page.locator("[name=maxObjects]").fill("2")
+        visit.page.locator("[name=tileSize]").fill("256")
+        for place in ((100, 200), (300, 60)):
+            visit.page.locator("#new-object").click()
+            visit.click(*place)
+        visit.page.locator("[name=strategy]").select_option("")
+        visit.page.get_by_role("button", name="Everything").click()
+        visit.settle()
         visit.page.locator("#code summary").click()
+        assert len(visit.objects) > 6
         yield visit
 
 

@@ -3,15 +3,19 @@
 const METHODS = { text: "SegmentByText", points: "SegmentByPoints", everything: "SegmentEverything" };
 const GRPC_PORT = 50051;
 
+/** Whether options count or compare the masks of all prompts of a request. On the page each prompt was asked alone. */
+const areAcrossPrompts = ({ strategy, nmsIou, maxObjects } = {}) => strategy === "STRATEGY_MERGE" || nmsIou !== undefined || maxObjects !== undefined;
+
 /**
- * The requests, without the picture, that give some objects. Clicks and boxes asked with the same settings share one.
+ * The requests, without the picture, that give some objects. Clicks and boxes asked with the same settings share one,
+ * unless their answers would be others then.
  * @returns {{kind: string, body: object}[]}
  */
 export function questions(objects) {
   const asked = new Map();
-  for (const { cut } of objects) {
+  for (const { id, cut } of objects) {
     const { prompts, ...rest } = cut.body;
-    const key = JSON.stringify([cut.kind, rest]);
+    const key = JSON.stringify([cut.kind, rest, prompts && areAcrossPrompts(rest.options) && id]);
     if (!asked.has(key)) asked.set(key, { kind: cut.kind, body: prompts ? { prompts: [], ...rest } : rest });
     if (prompts) asked.get(key).body.prompts.push(...prompts);
   }

@@ -1,7 +1,7 @@
 /** "Find": objects by words, and everything. */
 
 import { isAbort } from "./errors.js";
-import { omitted } from "./omissions.js";
+import { omitted, rewritten } from "./omissions.js";
 import { $ } from "./page.js";
 
 export class FindPanel {
@@ -41,11 +41,14 @@ export class FindPanel {
   }
 
   #words(text) {
-    const phrases = text.split(/[,;\n]/).map((each) => each.trim()).filter(Boolean);
+    const { settings } = this.#page;
+    const parts = settings.rewrites ? [text] : text.split(/[,;\n]/); // commas are a part of sentences
+    const phrases = parts.map((each) => each.trim()).filter(Boolean);
     if (!phrases.length) return $("phrases").focus();
     const labels = new Set(phrases.map((each) => each.toLowerCase()));
-    const isOutdated = ({ kind, shapes }) => kind === "text" && labels.has(shapes[0].label.toLowerCase());
-    const body = { phrases, ...this.#page.settings.forText() };
+    const isSame = (before) => String(before) === String(phrases); // though a language model found other words for them
+    const isOutdated = ({ kind, body, shapes }) => kind === "text" && (labels.has(shapes[0].label.toLowerCase()) || isSame(body.phrases));
+    const body = { phrases, ...settings.forText() };
     return this.#find("text", body, `Looking for ${phrases.join(", ")}`, isOutdated);
   }
 
@@ -63,11 +66,11 @@ export class FindPanel {
     notices.clear();
     const done = notices.busy(text, () => search.abort());
     try {
-      const { shapes, omissions } = await picture.segment(kind, body, signal);
+      const { shapes, omissions, rewriting } = await picture.segment(kind, body, signal);
       signal.throwIfAborted();
       board.addFound(shapes.map((shape) => ({ kind, body, shapes: [shape] })), isOutdated);
       const found = shapes.length ? `Found ${shapes.length}.` : "Nothing was found.";
-      done([found, ...omitted(omissions)].join(" "));
+      done([...rewritten(rewriting), found, ...omitted(omissions)].join(" "));
     } catch (error) {
       done(isAbort(error) && search === this.#search ? "Stopped." : "");
       if (!isAbort(error)) notices.fail(error);

@@ -1,4 +1,4 @@
-/** What was made and left out, in words: nothing that the server says is lost. */
+/** What was left out, and what became of sentences, in words: nothing that the server says is lost. */
 
 const REASONS = {
   REASON_EMPTY: "without a pixel above the threshold",
@@ -19,6 +19,14 @@ export function omitted(omissions) {
     return `${count} ${REASONS[reason] ?? reason}${limits}`;
   });
   return [`Left out: ${told.join(", ")}.`];
+}
+
+/** @param {object} [rewriting] Of a Segmentation. */
+export function rewritten(rewriting) {
+  if (!rewriting) return [];
+  const words = rewriting.phrases.map(({ phrase }) => phrase).join(", ");
+  const why = rewriting.failure ? ` The language model could not help: ${rewriting.failure}.` : "";
+  return [`Looked for ${words}.${why}`];
 }
 
 const round = (value) => Number(value.toFixed(3));

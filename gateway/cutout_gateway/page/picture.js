@@ -68,12 +68,13 @@ export class Picture {
 
   /**
    * Segments it.
-   * @returns {Promise<{shapes: Shape[], omissions: object[]}>} As the API sorts them.
+   * @returns {Promise<{shapes: Shape[], omissions: object[], rewriting?: object}>} As the API sorts them.
    */
   async segment(kind, body, signal, patient = true) {
     const asked = { ...body, options: { ...body.options, maskFormats: FORMATS } };
     const answer = await this.#ask(kind, asked, signal, patient);
-    return { shapes: answer.objects.map((found) => new Shape(found)), omissions: answer.omissions };
+    const { omissions, rewriting } = answer;
+    return { shapes: answer.objects.map((found) => new Shape(found)), omissions, rewriting };
   }
 
   /** A server that has forgotten the picture, because it was restarted or an hour went by, gets it once more. */

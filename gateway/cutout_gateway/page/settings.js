@@ -6,7 +6,7 @@ const EVERYTHING = "TASK_EVERYTHING";
 const SEGMENT_TEXT = "TASK_SEGMENT_TEXT";
 
 export class Settings {
-  /** @param {HTMLFormElement} form Its elements are named as the fields of the API. */
+  /** @param {HTMLFormElement} form Its elements are named as the fields of the API, behind what they belong to where two share a name. */
   constructor(form) {
     this.form = form;
     this.models = [];
@@ -46,6 +46,11 @@ export class Settings {
     return this.models.find(name ? (model) => model.name === name : isDefault)?.vocabulary ?? [];
   }
 
+  /** Whether a language model makes noun phrases of sentences first. */
+  get rewrites() {
+    return this.form.rewrite.checked;
+  }
+
   /** "auto", "always" or "never". */
   get preview() {
     return this.form.preview.value;
@@ -65,6 +70,8 @@ export class Settings {
       segmenter: alone ? model.name : this.form.segmenter.value,
       boxThreshold: this.#number("boxThreshold"),
       textThreshold: this.#number("textThreshold"),
+      boxNmsIou: this.#number("wordsBoxNmsIou"),
+      rewrite: this.rewrites,
       options: this.#options(),
     });
   }
@@ -77,6 +84,12 @@ export class Settings {
       pointsPerSide: this.#number("pointsPerSide"),
       predictedIouThreshold: this.#number("predictedIouThreshold"),
       stabilityThreshold: this.#number("stabilityThreshold"),
+      stabilityOffset: this.#number("stabilityOffset"),
+      boxNmsIou: this.#number("gridBoxNmsIou"),
+      cropLayers: this.#number("cropLayers"),
+      cropOverlap: this.#number("cropOverlap"),
+      cropPointsDownscale: this.#number("cropPointsDownscale"),
+      cropNmsIou: this.#number("cropNmsIou"),
       options: this.#options(),
     });
   }
@@ -88,8 +101,10 @@ export class Settings {
       maskThreshold: this.#number("maskThreshold"),
       minArea: this.#number("minArea"),
       maxHoleArea: this.#number("maxHoleArea"),
+      minPartArea: this.#number("minPartArea"),
       nmsIou: this.#number("nmsIou"),
       maxObjects: this.#number("maxObjects"),
+      tiling: this.form.tileSize.value && compact({ tileSize: this.#number("tileSize"), overlap: this.#number("overlap") }),
     });
   }
 
