@@ -11,7 +11,7 @@ import pytest
 import structlog
 from cutout_common.config import ConfigError
 from cutout_server import call_context
-from cutout_server.app import rewriter_of
+from cutout_server.parts import rewriter_of
 from cutout_server.pipelines import rewrite as rewrite_module
 from cutout_server.pipelines.phrases import MAX_FALSE_STARTS, read_phrases
 from cutout_server.pipelines.rewrite import MAX_ANSWER_BYTES, Rewriter

@@ -129,7 +129,7 @@ def test_protobuf_stays_at_the_edge_and_torch_in_the_models():
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             packages = {name.split(".")[0] for name in names}
             assert "torch" not in packages or room == "models", file
-            assert "cutout" not in packages or room in {"app.py", "convert", "services"}, file
+            assert "cutout" not in packages or room in {"convert", "services"}, file
 
 
 def test_the_architecture_names_files_that_exist():

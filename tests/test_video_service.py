@@ -317,7 +317,7 @@ def test_deletion_and_leaving_in_the_middle(server: RunningServer, channel: grpc
     assert [message.frame.frame_index for message in whole if message.HasField("frame")] == list(range(1, COUNT))
     wait_until(lambda: server.app.status().tracking.sessions == 0)
     assert server.app.status().tracking.memory_bytes == 0
-    wait_until(lambda: not server.app._video_decoders._working)
+    wait_until(lambda: not server.app.parts.video_decoders._working)
 
 
 def test_a_server_that_stops_says_so():

@@ -29,7 +29,7 @@ def by_box(content: bytes) -> pb2.SegmentByBoxRequest:
 
 
 def given_up(server: RunningServer, why: str) -> float:
-    return server.app._metrics.registry.get_sample_value("cutout_decodes_given_up_total", {"why": why}) or 0.0
+    return server.app.parts.metrics.registry.get_sample_value("cutout_decodes_given_up_total", {"why": why}) or 0.0
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,11 @@ from cutout_server.types import SegmentRequest
 SegmentationCache = ResponseCache[segmentation_pb2.Segmentation]
 
 
+def segmentation_cache(max_bytes: int, ttl_s: float) -> SegmentationCache:
+    """An empty cache of answers; `max_bytes` bounds them as they are sent."""
+    return ResponseCache(max_bytes, ttl_s, segmentation_pb2.Segmentation.ByteSize)
+
+
 async def whole(
     segmentation: SegmentPipeline, request: SegmentRequest, room: Room, embedded: EmbeddedImage | None = None
 ) -> segmentation_pb2.Segmentation:
