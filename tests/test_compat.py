@@ -20,7 +20,7 @@ from cutout_common.config import ConfigError
 from cutout_common.masks import polygons_decode
 from cutout_gateway.app import create_app
 from cutout_gateway.settings import GatewaySettings
-from cutout_server.app import App
+from cutout_server import parts
 from cutout_server.images.fetch import FetchPolicy
 from gateway_fixtures import GatewayThread
 from paligemma_checkpoints import PaliGemmaFiles, paligemma_files  # noqa: F401 - a fixture
@@ -70,7 +70,7 @@ def equipped(files: str, sd1: Path, clip_folder: Path, paligemma_files: PaliGemm
     policy = FetchPolicy(ports=(int(files.rpartition(":")[2]),), allow_private=True)
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:  # Other servers, which start later, fetch nothing.
-            patch.setattr(App, "_fetch_policy", lambda _: policy)
+            patch.setattr(parts, "_fetch_policy", lambda _: policy)
             server = stack.enter_context(run_server(models=models, preload=False))
         yield server
 

@@ -16,7 +16,7 @@ from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, model_service_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import Client
-from cutout_server.app import App
+from cutout_server import parts
 from cutout_server.errors import DeadlineError, InvalidRequestError
 from cutout_server.images.fetch import FetchPolicy
 from cutout_server.pipelines import response_cache
@@ -251,7 +251,7 @@ def test_what_is_at_an_address_now_decides(photos: dict[str, Photo], monkeypatch
     probe.gate.set()
     with HTTPServer(("127.0.0.1", 0), Handler) as there:
         policy = FetchPolicy(ports=(there.server_port,), allow_private=True)
-        monkeypatch.setattr(App, "_fetch_policy", lambda self: policy)
+        monkeypatch.setattr(parts, "_fetch_policy", lambda _: policy)
         thread = threading.Thread(target=there.serve_forever, args=(0.01,))
         thread.start()
         request = boxed(b"")
