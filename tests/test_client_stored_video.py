@@ -55,6 +55,19 @@ def test_a_video_is_stored_followed_shown_and_forgotten(server: RunningServer, f
         assert gone.value.reason == "VIDEO_NOT_FOUND"
 
 
+def test_a_frame_without_objects_has_an_empty_map(server: RunningServer):
+    """Of the frame's size, though its pixels are on the server alone."""
+    data = video([picture(0), *[np.full((*SIZE, 3), 128, np.uint8)] * 2], group=1)
+    with (
+        Client(server.address) as client,
+        client.track_video(client.upload_video(data), prompts={0: {7: boxed(0)}}) as stream,
+    ):
+        frames = list(stream)
+    assert [frame[0].present for frame in frames] == [True, False, False]
+    assert frames[-1].labels().shape == SIZE
+    assert not frames[-1].labels().any()
+
+
 @pytest.fixture(scope="module")
 def content(file: Path) -> bytes:
     return file.read_bytes()

@@ -1,6 +1,8 @@
 """Videos: files decoded and written by the client, and `cutout track`."""
 
+import itertools
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,12 @@ import PIL.Image
 import pytest
 from conftest import RunningServer
 from cutout_client import AsyncClient, Client
-from cutout_client.cli import main
+from cutout_client.cli import console, main
 from cutout_client.video import Video, VideoWriter
+from cutout_server.images import videos
 from pycocotools import mask as coco
 from test_service_tracking import SIDE, SIZE, iou, picture, place, truth
+from waiting import wait_until
 
 FRAMES = 6
 BOX = (place(0)[1], place(0)[0], place(0)[1] + SIDE, place(0)[0] + SIDE)
@@ -70,13 +74,14 @@ async def test_a_file_is_followed_by_the_async_client(server: RunningServer, fil
         assert [answer.index async for answer in client.track(file, boxes=BOX, start=0, every=3)] == [0, 3]
 
 
+@pytest.mark.parametrize("where", [[], ["--on-server"]])
 def test_the_command_follows_a_file(
-    server: RunningServer, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: RunningServer, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: list[str]
 ):
-    """And writes label maps, run lengths and a video with the objects drawn on it."""
+    """And writes label maps, run lengths and a video with the objects drawn on it, wherever it is decoded."""
     out, overlay = tmp_path / "tracked", tmp_path / "tracked.mp4"
     flags = ["--box", ",".join(map(str, BOX)), "--out", str(out), "--overlay", str(overlay), "--server", server.address]
-    assert main(["track", str(file), *flags]) == 0
+    assert main(["track", str(file), *flags, *where]) == 0
     assert capsys.readouterr().out.startswith(f"objects: 1, frames: {FRAMES}")
     tracks = json.loads((out / "tracks.json").read_text())
     assert tracks["videos"][0]["length"] == FRAMES
@@ -89,7 +94,59 @@ def test_the_command_follows_a_file(
         assert np.array_equal(np.asarray(PIL.Image.open(out / "labels" / name)) == 1, mask)
         assert iou(mask, truth(index)) > 0.6
     with Video(overlay) as drawn:
-        assert [frame.image.shape for frame in drawn] == [(*SIZE, 3)] * FRAMES
+        for index, frame in enumerate(drawn):
+            changed = np.abs(frame.image.astype(int) - picture(index)).mean(axis=2)
+            assert changed[truth(index)].mean() > 20
+            assert np.median(changed[~truth(index)]) < 8
+        assert index == FRAMES - 1
+
+
+def test_the_server_finds_what_words_say_and_ranges_of_frames(
+    server: RunningServer, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """In the first frame that is asked for; what cannot be followed is said."""
+    out, where = tmp_path / "tracked", ["--on-server", "--server", server.address]
+    flags = ["--text", "object", "--start", "1", "--end", "99", "--every", "2", "--out", str(out)]
+    assert main(["track", str(file), *flags, *where]) == 0
+    assert ", frames: 3, files: " in capsys.readouterr().out
+    tracks = json.loads((out / "tracks.json").read_text())
+    assert tracks["videos"][0]["file_names"] == ["00001.png", "00003.png", "00005.png"]
+    assert {each["name"] for each in tracks["categories"]} == {"object"}
+    assert main(["track", str(file), "--text", "license plate", "--json", *where]) == 1
+    assert "nothing in the first frame is license plate" in capsys.readouterr().err
+    assert main(["track", str(file), "--text", "object", "--json", "--start", "9", *where]) == 1
+    assert "start_frame: expected less than 6, got 9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [[], ["--on-server"]])
+def test_what_was_written_stays_when_the_command_is_stopped(
+    server: RunningServer, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: list[str]
+):
+    """By Ctrl-C: label maps, run lengths and the overlay end with the last frame that was written."""
+    out, overlay, written = tmp_path / "tracked", tmp_path / "tracked.mp4", itertools.count(1)
+
+    def interrupted(content: object) -> None:
+        if next(written) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(console, "write_json", interrupted)
+    flags = ["--box", ",".join(map(str, BOX)), "--out", str(out), "--overlay", str(overlay), "--json"]
+    assert main(["track", str(file), *flags, *where, "--server", server.address]) == 130
+    assert json.loads((out / "tracks.json").read_text())["videos"][0]["length"] == 3
+    with Video(overlay) as drawn:
+        assert len(list(drawn)) == 3
+    wait_until(lambda: server.app.status().tracking.sessions == 0)
+
+
+def test_a_server_that_reads_no_videos_is_named(
+    server: RunningServer, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """With what would bring that, and the way without it."""
+    monkeypatch.setattr(videos, "is_readable", lambda: False)
+    assert main(["track", str(file), "--text", "x", "--json", "--on-server", "--server", server.address]) == 1
+    said = capsys.readouterr().err
+    assert "[pyav]" in said
+    assert "without --on-server frames are decoded here" in said
 
 
 @pytest.mark.parametrize(
@@ -98,6 +155,8 @@ def test_the_command_follows_a_file(
         (["--box", "1,2,3,4", "--json"], "either a video or --camera"),
         (["video.mp4", "--json"], "say what to follow"),
         (["video.mp4", "--box", "1,2,3,4"], "say what to write"),
+        (["--camera", "0", "--box", "1,2,3,4", "--json", "--on-server"], "--on-server goes with a video"),
+        (["video.mp4", "--box", "1,2,3,4", "--json", "--every", "0"], "--every of at least 1"),
     ],
 )
 def test_flags_of_no_use_are_refused(flags: list[str], said: str, capsys: pytest.CaptureFixture[str]):

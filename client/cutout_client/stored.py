@@ -189,6 +189,7 @@ class Following:
         self.unreadable_frames: tuple[int, ...] = ()
         self._video_id = request.video_id
         self._request_id = request_id
+        self._size: tuple[int, int] | None = None
         self._is_whole = False
 
     def add(self, message: tracking_service_pb2.TrackVideoResponse) -> TrackedFrame | None:
@@ -197,12 +198,12 @@ class Following:
         match message.WhichOneof("message"):
             case "started":
                 self.tracker = message.started.tracker
+                self._size = (message.started.video.height, message.started.video.width)
             case "found":
                 self.names |= {each.object_id: each.label for each in message.found.objects}
             case "frame":
-                return read_frame(
-                    message.frame, RemotePicture(video_id=self._video_id, frame=message.frame.frame_index)
-                )
+                picture = RemotePicture(video_id=self._video_id, frame=message.frame.frame_index)
+                return read_frame(message.frame, picture, self._size)
             case "summary":
                 self.unreadable_frames = tuple(message.summary.unreadable_frames)
                 self._is_whole = True

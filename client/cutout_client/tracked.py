@@ -115,6 +115,7 @@ class TrackedFrame:
         timings: Where the time went.
         memory_bytes: What the server remembers of the objects by now.
         picture: The frame as it was sent.
+        size: (height, width) of it if it is not here.
     """
 
     index: int
@@ -125,6 +126,7 @@ class TrackedFrame:
     timings: Timings
     memory_bytes: int
     picture: Picture = field(repr=False)
+    size: tuple[int, int] | None = None
 
     def __iter__(self) -> Any:
         return iter(self.objects)
@@ -148,7 +150,10 @@ class TrackedFrame:
     def labels(self) -> NDArray[np.uint16]:
         """(H, W): the id of the object that each pixel is of, 0 for none; of two the smaller one."""
         found = [each for each in self.objects if each.mask is not None]
-        height, width = found[0].mask.shape if found and found[0].mask is not None else self.picture.rgb().shape[:2]
+        if found and found[0].mask is not None:
+            height, width = found[0].mask.shape
+        else:
+            height, width = self.size or self.picture.rgb().shape[:2]
         labels = np.zeros((height, width), np.uint16)
         for each in sorted(found, key=lambda each: -each.area):
             labels[each.mask] = each.object_id
@@ -215,7 +220,9 @@ def removal_request(object_ids: Sequence[int]) -> tracking_service_pb2.TrackObje
     return tracking_service_pb2.TrackObjectsRequest(remove=build(tracking_service_pb2.Removal, object_ids=object_ids))
 
 
-def read_frame(message: tracking_service_pb2.TrackedFrame, picture: Picture) -> TrackedFrame:
+def read_frame(
+    message: tracking_service_pb2.TrackedFrame, picture: Picture, size: tuple[int, int] | None = None
+) -> TrackedFrame:
     """Reads the objects of a frame."""
     return TrackedFrame(
         index=message.frame_index,
@@ -226,6 +233,7 @@ def read_frame(message: tracking_service_pb2.TrackedFrame, picture: Picture) -> 
         timings=read_timings(message.timings),
         memory_bytes=message.memory_bytes,
         picture=picture,
+        size=size,
     )
 
 

@@ -20,12 +20,12 @@ class Tracks:
         folder: Gets `labels/00000.png` and so on, palette PNGs whose values are ids, as DAVIS has them, and
             `tracks.json` in the layout of YouTube-VOS: for each object a list with COCO run lengths, boxes and areas of
             each frame, null where it is not present.
-        names: Of objects, for the file.
+        names: Of objects, for the file; looked at when it is saved.
     """
 
     def __init__(self, folder: Path, names: Mapping[int, str] | None = None) -> None:
         self._folder = folder
-        self._names = dict(names or {})
+        self._names = {} if names is None else names
         self._files: list[str] = []
         self._size: list[int] = []
         self._objects: dict[int, dict[int, tuple[Any, list[float], int]]] = {}

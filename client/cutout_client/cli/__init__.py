@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.others = others
     try:
         return int(args.run(args))
-    except (CutoutError, OSError, TypeError, ValueError) as error:
+    except (CutoutError, ImportError, OSError, TypeError, ValueError) as error:
         console.write_error(str(error))
         return FAILED
     except KeyboardInterrupt:

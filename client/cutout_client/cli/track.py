@@ -1,8 +1,7 @@
 """`cutout track`: a video in, what becomes of its objects out."""
 
 import argparse
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cutout_client.cli import connection, console, prompts
-from cutout_client.client import Client
-from cutout_client.tracked import Frame, TrackedFrame, TrackPrompt
+from cutout_client.cli import connection, console, following, prompts
+from cutout_client.cli.stopping import INTERRUPTED
+from cutout_client.tracked import TrackedFrame
 from cutout_client.tracks import Tracks
-from cutout_client.video import Video, VideoWriter
+from cutout_client.video import VideoWriter
 
 
 def add_to(commands: Any) -> None:
@@ -32,6 +31,9 @@ def add_to(commands: Any) -> None:
     how.add_argument("--start", type=int, default=0, metavar="FRAME", help="the first one (default: %(default)s)")
     how.add_argument("--end", type=int, metavar="FRAME", help="the one behind the last (default: all)")
     how.add_argument("--every", type=int, default=1, metavar="N", help="each N-th frame (default: all)")
+    how.add_argument(
+        "--on-server", action="store_true", help="send the file and decode it there, instead of its frames from here"
+    )
     how.add_argument("--newest", action="store_true", help="drop frames that come too fast, of a camera")
     how.add_argument("--non-overlapping", action="store_true", help="each pixel is one object's at most")
     files = parser.add_argument_group("output")
@@ -46,74 +48,56 @@ def add_to(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Follows the objects and writes each frame as soon as it is there."""
+    """Follows the objects and writes each frame as soon as it is there; what is written stays, whatever ends it."""
+    _check(args)
+    way = following.on_server if args.on_server else following.here
+    with ExitStack() as stack:
+        client = stack.enter_context(connection.connect(args))
+        progress = stack.enter_context(_progress(args))
+        task = progress.add_task("sending" if args.on_server else "looking", total=None)
+        followed = stack.enter_context(way(client, args))
+        progress.update(task, description="following", total=followed.total or None)
+        tracks = Tracks(args.out, followed.names) if args.out else None
+        writer = stack.enter_context(VideoWriter(args.overlay, followed.rate)) if args.overlay else None
+        objects, count, is_whole = set[int](), 0, False
+        try:
+            for found in followed.frames:
+                if not (count or len(found)):
+                    raise following.nothing_found(args.text)
+                objects |= {each.object_id for each in found}
+                count += 1
+                _write(found, tracks, writer, followed.names, args)
+                progress.update(task, completed=count)
+            is_whole = True
+        except KeyboardInterrupt:
+            console.write_warning("stopped; what was written is there", progress.console)
+        finally:
+            wrote = [str(path) for path in (tracks and tracks.save(), args.overlay) if path and count]
+    if not (args.json or args.quiet):
+        where = f", files: {', '.join(wrote)}" if wrote else ""
+        console.stdout().print(f"objects: {len(objects)}, frames: {count}{where}", soft_wrap=True)
+    return 0 if is_whole else INTERRUPTED
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Ends the program if flags do not go together."""
     if (args.video is None) == (args.camera is None):
         args.parser.error("expected either a video or --camera")
+    if args.on_server and (args.video is None or args.newest):
+        args.parser.error("--on-server goes with a video, and without --newest")
     if not (args.text or args.box or args.point):
         args.parser.error("say what to follow: --text, --box or --point")
     if not (args.out or args.overlay or args.json):
         args.parser.error("say what to write: --out, --overlay or --json")
-    source = args.video if args.camera is None else args.camera
-    with ExitStack() as stack:
-        client = stack.enter_context(connection.connect(args))
-        video = stack.enter_context(Video(source, start=args.start, end=args.end, every=args.every))
-        frames = iter(video)
-        first = next(frames, None)
-        if first is None:
-            console.write_error(f"{source}: there is no frame that can be read")
-            return 1
-        said, names = _prompts(client, first, args)
-        if not said:
-            console.write_error(f"nothing in the first frame is {' or '.join(args.text)}")
-            return 1
-        progress = stack.enter_context(_progress(args))
-        task = progress.add_task("following", total=len(video) or None)
-        tracks = Tracks(args.out, names) if args.out else None
-        writer = stack.enter_context(VideoWriter(args.overlay, video.info.rate / args.every)) if args.overlay else None
-        count = 0
-        for found in _followed(client, itertools.chain([first], frames), said, args):
-            count += 1
-            _write(found, tracks, writer, names, args)
-            progress.update(task, completed=count)
-        wrote = [str(path) for path in (tracks and tracks.save(), args.overlay) if path]
-    if not (args.json or args.quiet):
-        where = f", files: {', '.join(wrote)}" if wrote else ""
-        console.stdout().print(f"objects: {len(said)}, frames: {count}{where}", soft_wrap=True)
-    return 0
-
-
-def _prompts(client: Client, first: Frame, args: argparse.Namespace) -> tuple[dict[int, TrackPrompt], dict[int, str]]:
-    """What is said in the first frame, and what its objects are called."""
-    said = [TrackPrompt(box=box) for box in args.box or ()]
-    names = [f"box {number}" for number in range(1, len(said) + 1)]
-    if args.point:
-        said.append(TrackPrompt(points=args.point))
-        names.append("clicks")
-    if args.text:
-        for each in client.segment_text(first.image, args.text):
-            said.append(TrackPrompt(mask=np.array(each.mask)))
-            names.append(each.label)
-    return dict(enumerate(said, 1)), dict(enumerate(names, 1))
-
-
-def _followed(
-    client: Client, frames: Iterable[Frame], said: dict[int, TrackPrompt], args: argparse.Namespace
-) -> Iterator[TrackedFrame]:
-    with client.live(
-        frames,
-        prompts=said,
-        tracker=args.tracker,
-        newest=args.newest,
-        non_overlapping=args.non_overlapping,
-    ) as live:
-        yield from live
+    if args.start < 0 or args.every < 1 or (args.end is not None and args.end <= args.start):
+        args.parser.error("expected 0 <= --start < --end, and --every of at least 1")
 
 
 def _write(
     found: TrackedFrame,
     tracks: Tracks | None,
     writer: VideoWriter | None,
-    names: dict[int, str],
+    names: Mapping[int, str],
     args: argparse.Namespace,
 ) -> None:
     if tracks is not None:

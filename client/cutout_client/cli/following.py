@@ -1,0 +1,132 @@
+"""The two ways in which `cutout track` follows: frames decoded here and sent, or the file sent and decoded there."""
+
+import argparse
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+import grpc
+import numpy as np
+
+from cutout_client.client import Client
+from cutout_client.errors import CutoutError
+from cutout_client.images import read_picture
+from cutout_client.stored import VideoTrackStream
+from cutout_client.tracked import TrackedFrame, TrackPrompt
+from cutout_client.video import Video
+
+_LEAST_BYTES_A_SECOND = 1_000_000  # A large file is given so much more time than other calls.
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Objects on their way through a video.
+
+    Attributes:
+        frames: With their objects, as they come.
+        names: What objects are called. Those that words find on the server are there with the first frame.
+        rate: Frames a second.
+        total: How many frames there should be; 0 when nobody knows.
+    """
+
+    frames: Iterator[TrackedFrame]
+    names: Mapping[int, str]
+    rate: float
+    total: int
+
+
+@contextmanager
+def here(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
+    """Decodes a file or a camera's frames here.
+
+    Raises:
+        ValueError: Nothing can be read, or nothing is what the words say.
+    """
+    source = args.video if args.camera is None else args.camera
+    with Video(source, start=args.start, end=args.end, every=args.every) as video:
+        frames = iter(video)
+        first = next(frames, None)
+        if first is None:
+            raise ValueError(f"{source}: there is no frame that can be read")
+        said, names = _said(args)
+        if args.text:
+            for number, each in enumerate(client.segment_text(first.image, args.text), len(said) + 1):
+                said[number], names[number] = TrackPrompt(mask=np.array(each.mask)), each.label
+        if not said:
+            raise nothing_found(args.text)
+        with client.live(
+            itertools.chain([first], frames),
+            prompts=said,
+            tracker=args.tracker,
+            newest=args.newest,
+            non_overlapping=args.non_overlapping,
+        ) as live:
+            yield Followed(live, names, video.info.rate / args.every, len(video))
+
+
+@contextmanager
+def on_server(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
+    """Sends the file, which the server forgets at the end.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The server stores no videos, or reads none.
+    """
+    limit_s = args.timeout + args.video.stat().st_size / _LEAST_BYTES_A_SECOND
+    try:
+        video = client.upload_video(args.video, timeout_s=limit_s)
+    except CutoutError as error:
+        if error.reason == "PACKAGE_MISSING" or error.code is grpc.StatusCode.UNIMPLEMENTED:
+            raise ValueError(f"{error}; without --on-server frames are decoded here") from error
+        raise
+    end = min(args.end or video.frame_count, video.frame_count)
+    said, names = _said(args)
+    try:
+        with client.track_video(
+            video,
+            prompts={args.start: said} if said else None,
+            phrases={args.start: args.text} if args.text else None,
+            start=args.start,
+            end=max(end, args.start + 1),  # A start behind the last frame is refused there, by its name.
+            every=args.every,
+            tracker=args.tracker,
+            non_overlapping=args.non_overlapping,
+        ) as stream:
+            total = len(range(args.start, end, args.every))
+            yield Followed(_received(stream, names, args), names, video.frame_rate / args.every, total)
+    finally:
+        with suppress(CutoutError):  # Unused for a while it is forgotten anyway.
+            client.delete_video(video)
+
+
+def _received(stream: VideoTrackStream, names: dict[int, str], args: argparse.Namespace) -> Iterator[TrackedFrame]:
+    """Frames as they come; what is drawn on is decoded here, beside it."""
+    if not args.overlay:
+        for found in stream:
+            names.update(stream.names)
+            yield found
+        return
+    with Video(args.video, start=args.start, end=args.end, every=args.every) as video:
+        frames = iter(video)
+        for found in stream:
+            names.update(stream.names)
+            frame = next((each for each in frames if each.index == found.index), None)
+            if frame is None:
+                raise ValueError(f"{args.video}: frame {found.index} cannot be read here, so nothing is drawn on it")
+            yield replace(found, picture=read_picture(frame.image))
+
+
+def nothing_found(phrases: Sequence[str]) -> ValueError:
+    """What is said when words find nothing."""
+    return ValueError(f"nothing in the first frame is {' or '.join(phrases)}")
+
+
+def _said(args: argparse.Namespace) -> tuple[dict[int, TrackPrompt], dict[int, str]]:
+    """What is said in the first frame without words, and what its objects are called."""
+    said = [TrackPrompt(box=box) for box in args.box or ()]
+    names = [f"box {number}" for number in range(1, len(said) + 1)]
+    if args.point:
+        said.append(TrackPrompt(points=args.point))
+        names.append("clicks")
+    return dict(enumerate(said, 1)), dict(enumerate(names, 1))
