@@ -16,6 +16,7 @@ from cutout.v1 import (
     image_service_pb2_grpc,
     segmentation_service_pb2,
     segmentation_service_pb2_grpc,
+    tracking_service_pb2_grpc,
 )
 from cutout_common.status import ErrorDetails, pack
 from grpc_status import rpc_status
@@ -54,7 +55,7 @@ class ScriptedServer:
     metadata: dict[str, str] = field(default_factory=dict)
     digests: list[str] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
-    events: list[segmentation_service_pb2.StreamSegmentationResponse] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
     lost_after: int | None = None
     answer: segmentation_service_pb2.SegmentByBoxResponse = field(
         default_factory=segmentation_service_pb2.SegmentByBoxResponse
@@ -118,6 +119,18 @@ class _Images(image_service_pb2_grpc.ImageServiceServicer):
         return image_service_pb2.UploadImageResponse(image_id="stored", size_bytes=size)
 
 
+class _Tracking(tracking_service_pb2_grpc.TrackingServiceServicer):
+    def __init__(self, script: ScriptedServer) -> None:
+        self.script = script
+
+    def TrackVideo(self, _request, context):  # noqa: N802
+        self.script.arrive("TrackVideo", context)
+        lost_after = self.script.lost_after
+        yield from self.script.events[:lost_after]
+        if lost_after is not None:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
 @contextmanager
 def scripted_server() -> Iterator[ScriptedServer]:
     """Runs one on a free loopback port."""
@@ -125,6 +138,7 @@ def scripted_server() -> Iterator[ScriptedServer]:
     server = grpc.server(futures.ThreadPoolExecutor(8))
     segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(_Segmentation(script), server)
     image_service_pb2_grpc.add_ImageServiceServicer_to_server(_Images(script), server)
+    tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(_Tracking(script), server)
     script.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

@@ -113,7 +113,7 @@ def test_as_many_pictures_at_once_as_wanted(tmp_path: Path) -> None:
     for jobs, expected in ((4, usual), (3 * usual, 3 * usual)):
         args = parser().parse_args([*flags, "--jobs", str(jobs)])
         with connection.connect(args) as client:
-            assert client._connection.max_in_flight == expected
+            assert client._calls.connection.max_in_flight == expected
 
 
 def test_no_server_is_said_once(shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from copy import deepcopy
 import httpx
 import pytest
 from client_fixtures import ScriptedServer, scripted_server
-from cutout.v1 import mask_pb2
+from cutout.v1 import mask_pb2, tracking_service_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import AsyncClient, Client, CutoutError
 from cutout_common.delivered import AnswerChangedError, Delivered
@@ -19,6 +19,7 @@ from test_fleet import BOX, PIXELS
 from waiting import PATIENCE_S
 
 Event = pb2.StreamSegmentationResponse
+VideoEvent = tracking_service_pb2.TrackVideoResponse
 OBJECTS = 4
 
 
@@ -152,6 +153,18 @@ def test_a_stream_goes_on_behind_one_address_too(scripts: list[ScriptedServer]):
     assert found == [0, 1]
     assert "SERVERS_LOST" in error
     assert script.calls == ["StreamSegmentation"] * 3
+
+
+def test_a_videos_answer_goes_on_however_long_it_took(scripts: list[ScriptedServer]):
+    """Its limit is the caller's own for the call, if any: the client's, which is over by then, is for other calls."""
+    script = scripts[0]
+    frames = [VideoEvent(frame={"frame_index": number}) for number in range(3)]
+    script.events, script.lost_after = [VideoEvent(started={"tracker": "one"}), *frames, VideoEvent(summary={})], 2
+    with Client(script.address, timeout_s=1e-3) as client, client.track_video("vid", prompts={}) as stream:
+        first = next(stream)
+        script.lost_after = None
+        assert [first.index, *(frame.index for frame in stream)] == [0, 1, 2]
+    assert script.calls == ["TrackVideo"] * 2
 
 
 def repeat(delivered: Delivered, events: list[Event]) -> None:

@@ -1,26 +1,18 @@
 """The client for synchronous programs."""
 
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, Unpack
 
-import grpc
 import PIL.Image
-from cutout.v1 import generation_service_pb2, image_pb2, image_service_pb2, model_service_pb2, video_service_pb2
-from cutout_common import routing
-from google.protobuf.wrappers_pb2 import StringValue
 
-from cutout_client import tasks
+from cutout_client import administration, image_rpcs, stored, tasks
+from cutout_client.calls import Calls
 from cutout_client.connection import DEFAULT_ADDRESS, Connection, ConnectionOptions
-from cutout_client.errors import NotFoundError
-from cutout_client.generation import Generation, GenerationStream, PictureAssembly, generation_request
-from cutout_client.images import INLINE_BYTES, ImageId, ImageLike, Picture, UploadedImage, image_id_of, read_picture
+from cutout_client.generation import Generation, GenerationStream, generation
+from cutout_client.images import ImageId, ImageLike, UploadedImage, image_id_of, read_picture
 from cutout_client.keywords import lists_arguments
-from cutout_client.link import Link
 from cutout_client.live import LiveStream
-from cutout_client.moved import Moved
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
@@ -32,37 +24,24 @@ from cutout_client.prompts import (
     StreamOptions,
     TextOptions,
 )
-from cutout_client.requests import digest_of, fill, overlay_place, overlay_request, stream_request, upload_requests
-from cutout_client.responses import (
-    read_health,
-    read_model,
-    read_segmentation,
-    read_status,
-    read_upload,
-)
+from cutout_client.requests import overlay_request
 from cutout_client.results import Segmentation
-from cutout_client.retrying import begun, flow, retried
 from cutout_client.sessions import Session
 from cutout_client.status import Model, ServerStatus
 from cutout_client.stored import (
     Direction,
-    Following,
     StoredVideo,
     VideoLike,
     VideoTrackStream,
     VideoUpload,
-    read_video,
     track_request,
     video_id_of,
 )
-from cutout_client.streams import Assembly, ObjectStream, whole
+from cutout_client.streams import ObjectStream
 from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
 from cutout_client.tracked import opening as tracking_opening
-from cutout_client.transport import LOAD_TIMEOUT_S, Call, Stubs
-from cutout_client.turns import Turns
+from cutout_client.transport import LOAD_TIMEOUT_S
 from cutout_client.video import frames_of
-
-T = TypeVar("T")
 
 
 @lists_arguments
@@ -94,10 +73,7 @@ class Client:
     """
 
     def __init__(self, address: str = DEFAULT_ADDRESS, **how: Unpack[ConnectionOptions]) -> None:
-        self._connection = Connection(address, **how)
-        self._turns = Turns(self._connection.max_in_flight)
-        self._link = Link(self._connection, grpc)
-        self._moved = Moved()
+        self._calls = Calls(Connection(address, **how))
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +83,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection; calls that are under way are cancelled."""
-        self._link.close()
+        self._calls.close()
 
     def segment_text(
         self,
@@ -267,8 +243,7 @@ class Client:
             segmenter=segmenter,
             options=options,
         )
-        call = Call.of(self._connection, timeout_s, request_id)
-        return self._stream(read_picture(image), task, call)
+        return ObjectStream(*self._calls.stream(image_rpcs.stream(read_picture(image), task), timeout_s, request_id))
 
     def session(
         self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
@@ -277,8 +252,8 @@ class Client:
 
         `timeout_s` bounds the opening, and each prompt that brings no other.
         """
-        call = Call.of(self._connection, timeout_s, request_id)
-        return Session(self._link, self._moved.current(read_picture(image)), segmenter, call)
+        call = self._calls.begin(timeout_s, request_id)
+        return Session(self._calls.link, self._calls.current(read_picture(image)), segmenter, call)
 
     def live(
         self,
@@ -305,8 +280,8 @@ class Client:
             options: Those of `TrackOptions`.
         """
         opening = tracking_opening(tracker, held_frames, options, newest=newest)
-        call = Call.of(self._connection, None, request_id)
-        return LiveStream(self._link, frames, opening, first_prompts(boxes, prompts), call)
+        call = self._calls.begin(None, request_id)
+        return LiveStream(self._calls.link, frames, opening, first_prompts(boxes, prompts), call)
 
     def track(
         self,
@@ -359,29 +334,16 @@ class Client:
         Raises:
             FileNotFoundError: The path names no file.
         """
-        call = Call.of(self._connection, timeout_s, request_id)
-        upload = VideoUpload.of(video)
-        call.place = routing.by_digest(upload.digest)
-
-        def attempt(stubs: Stubs) -> Any:
-            return stubs.videos.UploadVideo(upload.requests(), timeout=call.remaining_s(), metadata=call.metadata)
-
-        with self._turns.turn(call):
-            return read_video(retried(call, self._link, attempt).video)
+        file = VideoUpload.of(video)
+        return self._calls.ask(stored.upload(file), timeout_s, request_id)
 
     def video(self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = "") -> StoredVideo:
         """What is known of a stored video, by its id."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        request = video_service_pb2.GetVideoRequest(video_id=video_id_of(video))
-        call.place = routing.by_id(request.video_id)
-        return read_video(self._unary(lambda stubs: stubs.videos.GetVideo, request, call).video)
+        return self._calls.ask(administration.GET_VIDEO(video_id=video_id_of(video)), timeout_s, request_id)
 
     def delete_video(self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = "") -> None:
         """Forgets a stored video."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        request = video_service_pb2.DeleteVideoRequest(video_id=video_id_of(video))
-        call.place = routing.by_id(request.video_id)
-        self._unary(lambda stubs: stubs.videos.DeleteVideo, request, call)
+        return self._calls.ask(administration.DELETE_VIDEO(video_id=video_id_of(video)), timeout_s, request_id)
 
     def track_video(
         self,
@@ -430,19 +392,7 @@ class Client:
             segmenter=segmenter,
             options=options,
         )
-        call = Call.of(self._connection, timeout_s, request_id)
-        call.place = routing.by_id(request.video_id)
-
-        def begin(stubs: Stubs) -> Any:
-            limit_s = None if timeout_s is None else call.remaining_s()
-            return stubs.tracking.TrackVideo(request, timeout=limit_s, metadata=call.metadata)
-
-        def start_at_a_server() -> tuple[Any, Any]:
-            with self._turns.turn(call):
-                return begun(call, self._link, begin)
-
-        messages = flow(call, self._link, start_at_a_server)
-        return VideoTrackStream(messages, Following(request, call.request_id), call)
+        return VideoTrackStream(*self._calls.stream(stored.follow(request), timeout_s, request_id))
 
     def generate(
         self,
@@ -460,16 +410,7 @@ class Client:
             request_id: See the class.
             options: Those of `GenerateOptions`.
         """
-        request = generation_request(prompts, options)
-        call = Call.of(self._connection, timeout_s, request_id)
-
-        def attempt(stubs: Stubs) -> Generation:
-            rpc, parts = self._begin_generation(stubs, request, call), PictureAssembly(request, call.request_id)
-            answer: Generation = whole(rpc, parts)
-            return answer
-
-        with self._turns.turn(call):
-            return retried(call, self._link, attempt)
+        return self._calls.ask(generation(prompts, options), timeout_s, request_id)
 
     def generate_stream(
         self,
@@ -487,7 +428,7 @@ class Client:
             request_id: See the class.
             options: Those of `GenerateOptions`.
         """
-        return self._generate(generation_request(prompts, options), Call.of(self._connection, timeout_s, request_id))
+        return GenerationStream(*self._calls.stream(generation(prompts, options), timeout_s, request_id))
 
     def upload(self, image: ImageLike, *, timeout_s: float | None = None, request_id: str = "") -> UploadedImage:
         """Stores a picture for several requests; pixels are stored as a PNG.
@@ -495,34 +436,19 @@ class Client:
         Raises:
             ValueError: The picture is an address or an id.
         """
-        call = Call.of(self._connection, timeout_s, request_id)
-        picture = read_picture(image)
-        with self._turns.turn(call):
-            return self._upload(picture.file(), picture, call)
+        return self._calls.upload(read_picture(image), timeout_s, request_id)
 
     def download(
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
     ) -> bytes:
         """The stored file, byte for byte."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        request = image_service_pb2.GetImageRequest(image_id=image_id_of(image))
-        call.place = routing.by_id(request.image_id)
-
-        def attempt(stubs: Stubs) -> bytes:
-            pieces = stubs.images.GetImage(request, timeout=call.remaining_s(), metadata=call.metadata)
-            return b"".join([piece.data for piece in pieces])
-
-        with self._turns.turn(call):
-            return retried(call, self._link, attempt)
+        return self._calls.ask(image_rpcs.download(image), timeout_s, request_id)
 
     def delete(
         self, image: UploadedImage | ImageId | str, *, timeout_s: float | None = None, request_id: str = ""
     ) -> None:
         """Forgets a stored picture."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        request = image_service_pb2.DeleteImageRequest(image_id=image_id_of(image))
-        call.place = routing.by_id(request.image_id)
-        self._unary(lambda stubs: stubs.images.DeleteImage, request, call)
+        return self._calls.ask(administration.DELETE_IMAGE(image_id=image_id_of(image)), timeout_s, request_id)
 
     def overlay(
         self,
@@ -550,8 +476,7 @@ class Client:
             timeout_s: See the class.
             request_id: See the class.
         """
-        call = Call.of(self._connection, timeout_s, request_id)
-        picture = self._moved.current(read_picture(image))
+        picture = read_picture(image)
         request = overlay_request(
             picture,
             phrases=phrases,
@@ -561,54 +486,31 @@ class Client:
             segmenter=segmenter,
             mask_only=mask_only,
         )
-        with self._turns.turn(call):
-            if not request.image_id:
-                content = picture.file()
-                if len(content) <= INLINE_BYTES:
-                    request.picture.data = content
-                else:
-                    request.image_id = self._upload(content, picture, call).image_id
-            call.place = overlay_place(request)
-            answer = self._about(
-                picture, request, call, lambda: self._unary(lambda stubs: stubs.images.RenderOverlay, request, call)
-            )
-        return PIL.Image.open(io.BytesIO(answer.data))
+        return self._calls.ask(image_rpcs.overlay(picture, request), timeout_s, request_id)
 
     def models(self, *, timeout_s: float | None = None, request_id: str = "") -> tuple[Model, ...]:
         """The models that requests may name, sorted by name."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        request = model_service_pb2.ListModelsRequest()
-        answer = self._unary(lambda stubs: stubs.models.ListModels, request, call)
-        return tuple(read_model(model) for model in answer.models)
+        return self._calls.ask(administration.LIST_MODELS(), timeout_s, request_id)
 
     def model(self, name: str, *, timeout_s: float | None = None, request_id: str = "") -> Model:
         """One model."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        request = model_service_pb2.GetModelRequest(name=name)
-        return read_model(self._unary(lambda stubs: stubs.models.GetModel, request, call).model)
+        return self._calls.ask(administration.GET_MODEL(name=name), timeout_s, request_id)
 
     def load_model(
         self, name: str, device: str = "", *, timeout_s: float | None = LOAD_TIMEOUT_S, request_id: str = ""
     ) -> Model:
         """Loads a model before the first request needs it, onto one device ("cpu", "cuda:0" ...) or onto all."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        request = model_service_pb2.LoadModelRequest(name=name, device=device)
-        return read_model(self._unary(lambda stubs: stubs.models.LoadModel, request, call).model)
+        return self._calls.ask(administration.LOAD_MODEL(name=name, device=device), timeout_s, request_id)
 
     def unload_model(
         self, name: str, device: str = "", *, timeout_s: float | None = None, request_id: str = ""
     ) -> Model:
         """Gives a model's memory back, on one device or on all."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        request = model_service_pb2.UnloadModelRequest(name=name, device=device)
-        return read_model(self._unary(lambda stubs: stubs.models.UnloadModel, request, call).model)
+        return self._calls.ask(administration.UNLOAD_MODEL(name=name, device=device), timeout_s, request_id)
 
     def status(self, *, timeout_s: float | None = None, request_id: str = "") -> ServerStatus:
         """Devices, queues, caches and stored pictures at this moment."""
-        call = Call.of(self._connection, timeout_s, request_id)
-        return read_status(
-            self._unary(lambda stubs: stubs.models.GetStatus, model_service_pb2.GetStatusRequest(), call)
-        )
+        return self._calls.ask(administration.GET_STATUS(), timeout_s, request_id)
 
     def health(self, service: str = "", *, timeout_s: float | None = None, request_id: str = "") -> str:
         """What the standard health check says: "serving", "not_serving" or "unknown".
@@ -621,88 +523,7 @@ class Client:
         Raises:
             NotFoundError: There is no such service.
         """
-        call = Call.of(self._connection, timeout_s, request_id)
-        return read_health(self._unary(lambda stubs: stubs.health, StringValue(value=service), call))
+        return self._calls.ask(administration.CHECK_HEALTH(value=service), timeout_s, request_id)
 
     def _segment(self, image: ImageLike, task: tasks.Task, timeout_s: float | None, request_id: str) -> Segmentation:
-        call = Call.of(self._connection, timeout_s, request_id)
-        picture = read_picture(image)
-
-        def in_pieces() -> Segmentation:
-            def attempt(stubs: Stubs) -> Segmentation:
-                answer: Segmentation = whole(self._begin(stubs, task, call), Assembly(picture, call.request_id))
-                return answer
-
-            return retried(call, self._link, attempt)
-
-        def in_one() -> Segmentation:
-            answer = self._unary(lambda stubs: getattr(stubs.segmentation, tasks.method(task)), task, call)
-            return read_segmentation(answer.segmentation, picture, call.request_id)
-
-        with self._turns.turn(call):
-            self._place(picture, task.image, call)
-            ask = in_pieces if tasks.may_outgrow_a_message(task) else in_one
-            return self._about(picture, task.image, call, ask)
-
-    def _stream(self, picture: Picture, task: tasks.Task, call: Call) -> ObjectStream:
-        def start() -> tuple[Any, Any]:
-            with self._turns.turn(call):
-                self._place(picture, task.image, call)
-                attempt = partial(self._begin, task=task, call=call)
-                return self._about(picture, task.image, call, lambda: begun(call, self._link, attempt))
-
-        return ObjectStream(flow(call, self._link, start), Assembly(picture, call.request_id), call)
-
-    @staticmethod
-    def _begin(stubs: Stubs, task: tasks.Task, call: Call) -> Any:
-        request, limit_s = stream_request(task), call.remaining_s()
-        return stubs.segmentation.StreamSegmentation(request, timeout=limit_s, metadata=call.metadata)
-
-    def _generate(self, request: generation_service_pb2.GenerateImageRequest, call: Call) -> GenerationStream:
-        def start() -> tuple[Any, Any]:
-            with self._turns.turn(call):
-                return begun(call, self._link, partial(self._begin_generation, request=request, call=call))
-
-        return GenerationStream(flow(call, self._link, start), PictureAssembly(request, call.request_id), call)
-
-    @staticmethod
-    def _begin_generation(stubs: Stubs, request: generation_service_pb2.GenerateImageRequest, call: Call) -> Any:
-        message, limit_s = generation_service_pb2.StreamGenerationRequest(request=request), call.remaining_s()
-        return stubs.generation.StreamGeneration(message, timeout=limit_s, metadata=call.metadata)
-
-    def _place(self, picture: Picture, message: image_pb2.Image, call: Call) -> None:
-        """Puts the picture into a request, by its id when it is too large."""
-        place = fill(self._moved.current(picture), message)
-        if place is None:
-            message.image_id = self._upload(picture.file(), picture, call).image_id
-            place = routing.by_id(message.image_id)
-        call.place = place
-
-    def _about(self, picture: Picture, message: Any, call: Call, ask: Callable[[], T]) -> T:
-        """What is asked about a picture; it is uploaded anew when the server is gone that stored it."""
-        try:
-            return ask()
-        except NotFoundError as gone:
-            if gone.reason != routing.ELSEWHERE or not picture.is_here:
-                raise
-        old, new = message.image_id, self._upload(picture.file(), picture, call).image_id
-        self._moved.note(old, new)
-        message.image_id = new
-        call.place = routing.by_id(new)
-        return ask()
-
-    def _upload(self, content: bytes, picture: Picture, call: Call) -> UploadedImage:
-        digest = digest_of(content)
-        call.place = routing.by_digest(digest)
-
-        def attempt(stubs: Stubs) -> Any:
-            requests, limit_s = upload_requests(content, digest), call.remaining_s()
-            return stubs.images.UploadImage(requests, timeout=limit_s, metadata=call.metadata)
-
-        return read_upload(retried(call, self._link, attempt), picture)
-
-    def _unary(self, method: Callable[[Stubs], Any], request: Any, call: Call) -> Any:
-        def attempt(stubs: Stubs) -> Any:
-            return method(stubs)(request, timeout=call.remaining_s(), metadata=call.metadata)
-
-        return retried(call, self._link, attempt)
+        return self._calls.ask(image_rpcs.segment(read_picture(image), task), timeout_s, request_id)

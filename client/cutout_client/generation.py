@@ -24,6 +24,7 @@ from cutout_client.prompts import GenerateOptions, StreamOptions
 from cutout_client.requests import field_of
 from cutout_client.responses import read_timings
 from cutout_client.results import Segmentation
+from cutout_client.rpcs import Streamed
 from cutout_client.streams import Assembly, AsyncMessageStream, MessageStream
 from cutout_client.tasks import any_task
 from cutout_client.transport import Call
@@ -205,6 +206,16 @@ class PictureAssembly:
             data=b"".join(self._pieces),
             segmentation=segmentation,
         )
+
+
+def generation(prompts: str | Sequence[str], options: GenerateOptions) -> Streamed[Generation, PictureAssembly]:
+    """Makes pictures, step by step; raises as `generation_request` does."""
+    request = generation_request(prompts, options)
+    return Streamed(
+        lambda stubs: stubs.generation.StreamGeneration,
+        lambda: generation_service_pb2.StreamGenerationRequest(request=request),
+        lambda request_id: PictureAssembly(request, request_id),
+    )
 
 
 class GenerationStream(MessageStream[Event]):

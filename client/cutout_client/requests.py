@@ -7,7 +7,7 @@ from cutout.v1 import image_pb2, image_service_pb2, segmentation_service_pb2
 from cutout_common import routing
 from cutout_common.routing import Place
 
-from cutout_client.images import Picture, RemotePicture, chunks
+from cutout_client.images import INLINE_BYTES, FilePicture, Picture, RemotePicture, chunks
 from cutout_client.messages import build, words
 from cutout_client.prompts import Boxes, Point
 from cutout_client.tasks import Task, rows
@@ -90,7 +90,7 @@ def overlay_request(
     segmenter: str,
     mask_only: bool,
 ) -> image_service_pb2.RenderOverlayRequest:
-    """A picture to be drawn upon; it still lacks the file when the picture is not stored on the server.
+    """A picture to be drawn upon, without the picture: see `fill_overlay`.
 
     Raises:
         ValueError: The picture is an address, which this RPC does not take.
@@ -99,7 +99,7 @@ def overlay_request(
         raise ValueError("overlay() takes no address; use segment_...(address, ..., overlay='png').overlay()")
     if isinstance(picture, RemotePicture) and picture.video_id:
         raise ValueError("overlay() takes no frame of a video; use segment_...(frame, ..., overlay='png').overlay()")
-    request = build(
+    return build(
         image_service_pb2.RenderOverlayRequest,
         phrases=None if phrases is None else words("phrases", phrases),
         boxes=[number for box in rows(boxes, (4,), "boxes are x_min, y_min, x_max, y_max") for number in box],
@@ -108,14 +108,18 @@ def overlay_request(
         detector=detector,
         mask_only=mask_only,
     )
+
+
+def fill_overlay(picture: Picture, request: image_service_pb2.RenderOverlayRequest) -> Place | Picture:
+    """Puts a picture into the request; gives where that should go, or its file when that is too large to go along."""
     if isinstance(picture, RemotePicture):
         request.image_id = picture.image_id
-    return request
-
-
-def overlay_place(request: image_service_pb2.RenderOverlayRequest) -> Place:
-    """Where it should go, once it has its picture."""
-    return routing.by_id(request.image_id) if request.image_id else routing.by_content(request.picture.data)
+        return routing.by_id(request.image_id)
+    content = picture.file()
+    if len(content) > INLINE_BYTES:
+        return FilePicture(content)
+    request.picture.data = content
+    return routing.by_content(content)
 
 
 def field_of(task: Task) -> str:

@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 import grpc
 from cutout.v1 import tracking_service_pb2, video_service_pb2
+from cutout_common import routing
 from cutout_common.status import ErrorDetails
 
 from cutout_client.errors import InternalError
 from cutout_client.images import CHUNK_BYTES, RemotePicture, VideoFrame
 from cutout_client.keywords import choose
 from cutout_client.messages import build, words
+from cutout_client.rpcs import Streamed, Unary
 from cutout_client.streams import AsyncMessageStream, MessageStream
 from cutout_client.tracked import TrackedFrame, TrackOptions, TrackPrompt, prompt_messages, read_frame, tracking_options
 from cutout_client.transport import Call
@@ -221,6 +223,27 @@ class Following:
                 grpc.StatusCode.DATA_LOSS, "the stream ended before the whole answer was there", details
             )
         return tuple(frames)
+
+
+def upload(file: VideoUpload) -> Unary[StoredVideo]:
+    """Stores a video."""
+    return Unary(
+        lambda stubs: stubs.videos.UploadVideo,
+        file.requests,
+        lambda answer, _: read_video(answer.video),
+        place=routing.by_digest(file.digest),
+    )
+
+
+def follow(request: Request) -> Streamed[tuple[TrackedFrame, ...], Following]:
+    """Follows objects through a stored video."""
+    return Streamed(
+        lambda stubs: stubs.tracking.TrackVideo,
+        lambda: request,
+        lambda request_id: Following(request, request_id),
+        place=routing.by_id(request.video_id),
+        is_endless=True,
+    )
 
 
 class _Told:
