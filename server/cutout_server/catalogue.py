@@ -199,6 +199,10 @@ class Catalogue:
             )
         return spec
 
+    def able(self, task: Task) -> list[str]:
+        """Names of the models that can do the task."""
+        return [spec.name for spec in self.specs.values() if task in spec.family.tasks]
+
     def find(self, name: str, task: Task) -> ModelSpec | None:
         """The model of that name if it can do the task; without a name, the default for the task if there is one."""
         for spec in self.specs.values():
@@ -213,7 +217,7 @@ class Catalogue:
             FailedPreconditionError: No model can do it.
             InvalidRequestError: The name is unknown, or that model cannot do it.
         """
-        able = [spec.name for spec in self.specs.values() if task in spec.family.tasks]
+        able = self.able(task)
         if not able:
             raise no_model(task, field)
         if not name:

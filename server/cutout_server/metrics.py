@@ -24,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cutout_server.interceptors import CallRecord, Rpc
-from cutout_server.status import DeviceStatus, State, StatusBoard
+from cutout_server.status import DeviceStatus, ServerStatus, State, StatusBoard
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
@@ -210,14 +210,7 @@ class _StatusCollector(Collector):
             for use in status.callers:
                 gauge.add_metric([use.name], getattr(use, name))
             yield gauge
-        tracking = status.tracking
-        yield _gauge("cutout_tracking_sessions", "Open sessions that follow objects.", tracking.sessions)
-        yield _gauge("cutout_tracked_objects", "Objects that they follow.", tracking.objects)
-        yield _gauge("cutout_tracking_memory_bytes", "What is remembered of these.", tracking.memory_bytes)
-        yield CounterMetricFamily("cutout_tracked_frames", "Frames answered.", tracking.frames)
-        yield CounterMetricFamily(
-            "cutout_tracked_frames_dropped", "Frames dropped, as newer ones had come.", tracking.dropped_frames
-        )
+        yield from _tracking(status)
         yield _gauge("cutout_answers_cache_bytes", "Answers held.", status.answers.bytes)
         yield CounterMetricFamily("cutout_answers_cache_hits", "Answers found.", status.answers.hits)
         yield CounterMetricFamily("cutout_answers_cache_misses", "Answers that had to be made.", status.answers.misses)
@@ -240,3 +233,17 @@ class _StatusCollector(Collector):
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _tracking(status: ServerStatus) -> Iterator[Any]:
+    tracking = status.tracking
+    yield _gauge("cutout_tracking_sessions", "Open sessions that follow objects.", tracking.sessions)
+    yield _gauge("cutout_tracked_objects", "Objects that they follow.", tracking.objects)
+    yield _gauge("cutout_tracking_memory_bytes", "What is remembered of these.", tracking.memory_bytes)
+    frames = CounterMetricFamily("cutout_tracked_frames", "Frames in which a model followed.", labels=["model"])
+    for model, count in status.tracked_frames.items():
+        frames.add_metric([model], count)
+    yield frames
+    yield CounterMetricFamily(
+        "cutout_tracked_frames_dropped", "Frames dropped, as newer ones had come.", tracking.dropped_frames
+    )

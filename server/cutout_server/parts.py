@@ -42,6 +42,7 @@ from cutout_server.services.tracking import TrackingServicer
 from cutout_server.services.videos import VideoServicer
 from cutout_server.settings import Settings
 from cutout_server.status import StatusBoard
+from cutout_server.types import Task
 
 
 class Parts:
@@ -72,7 +73,11 @@ class Parts:
         self._rewriter = rewriter_of(settings)
         self._answers = segmentation_cache(settings.answers_cache_bytes, settings.answers_cache_ttl_s)
         self.pools.on_unload(self._answers.forget)
-        self._remembered = Remembered(settings.max_tracking_bytes, share_of_one(settings, settings.max_tracking_bytes))
+        self._remembered = Remembered(
+            settings.max_tracking_bytes,
+            share_of_one(settings, settings.max_tracking_bytes),
+            self.catalogue.able(Task.TRACK),
+        )
         self._budget = PixelBudget(settings.max_pixels_in_hand)
         self._uploaded = ImageLimits(settings.max_upload_bytes, settings.max_image_pixels)
         self._arrivals = EarlyDecoding(self._budget, self._uploaded)

@@ -101,6 +101,7 @@ class ServerStatus:
     store_available: bool
     callers: tuple[Use, ...]
     tracking: TrackingStatus
+    tracked_frames: dict[str, int]
 
 
 class StatusBoard:
@@ -132,6 +133,7 @@ class StatusBoard:
             store_available=self._store.is_available,
             callers=tuple(self._accounts.uses()),
             tracking=self._tracking(),
+            tracked_frames=dict(self._remembered.frames),
         )
 
     def _tracking(self) -> TrackingStatus:
@@ -141,7 +143,7 @@ class StatusBoard:
             objects=remembered.objects,
             memory_bytes=remembered.bytes,
             capacity_bytes=remembered.capacity_bytes,
-            frames=remembered.frames,
+            frames=sum(remembered.frames.values()),
             dropped_frames=remembered.dropped,
         )
 

@@ -74,7 +74,7 @@ class TrackPipeline:
             InvalidRequestError: There is no model of that name, or it follows none.
         """
         tracker = self.choose(request)
-        with self._remembered.session() as memory:
+        with self._remembered.session(tracker.name) as memory:
             async with AsyncExitStack() as stack:
                 tracking = Tracking(
                     request, tracker, self._pools, self._pictures, self._executor, memory, self._max_objects

@@ -1,6 +1,6 @@
 """What sessions remember of the objects that they follow: so many bytes in all, so many of one caller."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from cutout_common.allowance import Allowance, Held
@@ -18,18 +18,19 @@ class Remembered:
     Args:
         capacity_bytes: Bound on what they remember.
         share_bytes: Bound on what one caller's do.
+        trackers: Names of the models that follow.
 
     Attributes:
         sessions: Open ones.
         objects: Objects that they follow.
-        frames: Frames answered since the start.
+        frames: Frames answered since the start, by model.
         dropped: Frames dropped since the start.
     """
 
-    def __init__(self, capacity_bytes: int, share_bytes: int) -> None:
+    def __init__(self, capacity_bytes: int, share_bytes: int, trackers: Iterable[str]) -> None:
         self.sessions = 0
         self.objects = 0
-        self.frames = 0
+        self.frames = dict.fromkeys(trackers, 0)
         self.dropped = 0
         self._room = Allowance(capacity_bytes, share_bytes)
 
@@ -44,11 +45,11 @@ class Remembered:
         return self._room.total
 
     @contextmanager
-    def session(self) -> Iterator["SessionMemory"]:
-        """What the current call's session remembers, for as long as the block lasts."""
+    def session(self, tracker: str) -> Iterator["SessionMemory"]:
+        """What the current call's session by that model remembers, for as long as the block lasts."""
         self.sessions += 1
         with self._room.hold(call_context.party()) as held:
-            session = SessionMemory(self, held)
+            session = SessionMemory(self, held, tracker)
             try:
                 yield session
             finally:
@@ -63,9 +64,10 @@ class SessionMemory:
         bytes: What it remembers.
     """
 
-    def __init__(self, of_all: Remembered, held: Held) -> None:
+    def __init__(self, of_all: Remembered, held: Held, tracker: str) -> None:
         self._all = of_all
         self._held = held
+        self._tracker = tracker
         self._objects = 0
 
     @property
@@ -92,7 +94,7 @@ class SessionMemory:
 
     def answered(self) -> None:
         """Counts a frame."""
-        self._all.frames += 1
+        self._all.frames[self._tracker] += 1
 
     def dropped(self, frames: int) -> None:
         """Counts frames that were dropped."""
