@@ -20,11 +20,14 @@ from cutout_client import (
     ObjectStream,
     Session,
 )
+from cutout_client.aio_videos import AsyncVideos
 from cutout_client.connection import Connection
 from cutout_client.streams import AsyncMessageStream, MessageStream
+from cutout_client.videos import Videos
 
 PAIRS = [
     (Client, AsyncClient),
+    (Videos, AsyncVideos),
     (Session, AsyncSession),
     (LiveStream, AsyncLiveStream),
     (MessageStream, AsyncMessageStream),

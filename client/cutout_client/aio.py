@@ -1,19 +1,17 @@
 """The client for asyncio programs."""
 
-import asyncio
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Sequence
 from typing import Self, Unpack
 
 import PIL.Image
 
-from cutout_client import administration, image_rpcs, stored, tasks
+from cutout_client import administration, image_rpcs, tasks
+from cutout_client.aio_videos import AsyncVideos
 from cutout_client.calls import AsyncCalls
 from cutout_client.connection import DEFAULT_ADDRESS, Connection, ConnectionOptions
 from cutout_client.generation import AsyncGenerationStream, Generation, generation
 from cutout_client.images import ImageId, ImageLike, UploadedImage, image_id_of, read_picture
 from cutout_client.keywords import lists_arguments
-from cutout_client.live import AsyncLiveStream
 from cutout_client.prompts import (
     Boxes,
     EverythingOptions,
@@ -29,24 +27,12 @@ from cutout_client.requests import overlay_request
 from cutout_client.results import Segmentation
 from cutout_client.sessions import AsyncSession
 from cutout_client.status import Model, ServerStatus
-from cutout_client.stored import (
-    AsyncVideoTrackStream,
-    Direction,
-    StoredVideo,
-    VideoLike,
-    VideoUpload,
-    track_request,
-    video_id_of,
-)
 from cutout_client.streams import AsyncObjectStream
-from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
-from cutout_client.tracked import opening as tracking_opening
 from cutout_client.transport import LOAD_TIMEOUT_S
-from cutout_client.video import frames_of
 
 
 @lists_arguments
-class AsyncClient:
+class AsyncClient(AsyncVideos):
     """A connection to a Cutout server; close it, or use it in `async with`.
 
     Its methods, arguments, results and errors are those of `Client`. It may be made anywhere, and is used inside of a
@@ -178,100 +164,6 @@ class AsyncClient:
         """As `Client.session`: `async with client.session(picture) as session`."""
         call = self._calls.begin(timeout_s, request_id)
         return AsyncSession(self._calls.link, self._calls.current(read_picture(image)), segmenter, call)
-
-    def live(
-        self,
-        frames: Iterable[ImageLike | Frame] | AsyncIterable[ImageLike | Frame],
-        *,
-        boxes: Boxes | None = None,
-        prompts: Mapping[int, TrackPrompt] | None = None,
-        tracker: str = "",
-        newest: bool = False,
-        held_frames: int = 0,
-        request_id: str = "",
-        **options: Unpack[TrackOptions],
-    ) -> AsyncLiveStream:
-        """As `Client.live`: `async for frame in client.live(...)`; frames may come from an async iterator, too."""
-        opening = tracking_opening(tracker, held_frames, options, newest=newest)
-        call = self._calls.begin(None, request_id)
-        return AsyncLiveStream(self._calls.link, frames, opening, first_prompts(boxes, prompts), call)
-
-    def track(
-        self,
-        video: str | PathLike[str],
-        *,
-        boxes: Boxes | None = None,
-        prompts: Mapping[int, TrackPrompt] | None = None,
-        tracker: str = "",
-        start: int = 0,
-        end: int | None = None,
-        every: int = 1,
-        held_frames: int = 0,
-        request_id: str = "",
-        **options: Unpack[TrackOptions],
-    ) -> AsyncLiveStream:
-        """As `Client.track`: `async for frame in client.track(...)`."""
-        return self.live(
-            frames_of(video, start=start, end=end, every=every),
-            boxes=boxes,
-            prompts=prompts,
-            tracker=tracker,
-            held_frames=held_frames,
-            request_id=request_id,
-            **options,
-        )
-
-    async def upload_video(
-        self, video: VideoLike, *, timeout_s: float | None = None, request_id: str = ""
-    ) -> StoredVideo:
-        """As `Client.upload_video`."""
-        file = await asyncio.to_thread(VideoUpload.of, video)
-        return await self._calls.ask(stored.upload(file), timeout_s, request_id)
-
-    async def video(
-        self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = ""
-    ) -> StoredVideo:
-        """As `Client.video`."""
-        return await self._calls.ask(administration.GET_VIDEO(video_id=video_id_of(video)), timeout_s, request_id)
-
-    async def delete_video(
-        self, video: StoredVideo | str, *, timeout_s: float | None = None, request_id: str = ""
-    ) -> None:
-        """As `Client.delete_video`."""
-        return await self._calls.ask(administration.DELETE_VIDEO(video_id=video_id_of(video)), timeout_s, request_id)
-
-    def track_video(
-        self,
-        video: StoredVideo | str,
-        *,
-        prompts: Mapping[int, Mapping[int, TrackPrompt]] | None = None,
-        phrases: Mapping[int, str | Sequence[str]] | None = None,
-        direction: Direction = "forward",
-        start: int = 0,
-        end: int | None = None,
-        every: int = 1,
-        tracker: str = "",
-        detector: str = "",
-        segmenter: str = "",
-        timeout_s: float | None = None,
-        request_id: str = "",
-        **options: Unpack[TrackOptions],
-    ) -> AsyncVideoTrackStream:
-        """As `Client.track_video`: `async for frame in client.track_video(...)`."""
-        request = track_request(
-            video,
-            prompts=prompts,
-            phrases=phrases,
-            direction=direction,
-            start=start,
-            end=end,
-            every=every,
-            tracker=tracker,
-            detector=detector,
-            segmenter=segmenter,
-            options=options,
-        )
-        return AsyncVideoTrackStream(*self._calls.stream(stored.follow(request), timeout_s, request_id))
 
     async def generate(
         self,

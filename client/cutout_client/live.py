@@ -37,11 +37,16 @@ _AHEAD_OF_NEWEST = 64  # Likewise where the server drops what comes too fast.
 class _Sending:
     """What both twins know of the frames that were sent."""
 
-    def __init__(self, first: Mapping[int, TrackPrompt], held_frames: int, call: Call) -> None:
+    def __init__(self, opening: Request, first: Mapping[int, TrackPrompt], call: Call) -> None:
         self.tracker = ""
+        self._opening = opening
         self._first = dict(first)
-        self._held_frames = held_frames or 4
+        self._held_frames = opening.open.held_frames or 4
+        newest = opening.open.drop_policy == tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST
+        self._ahead = _AHEAD_OF_NEWEST if newest else _AHEAD
         self._call = call
+        self._rpc: Any = None
+        self._failure: BaseException | None = None  # Of the caller's own frames.
         self._said: deque[Request] = deque()  # What goes before the next frame.
         self._sent: OrderedDict[int, Picture] = OrderedDict()  # Not answered yet.
         self._held: OrderedDict[int, Picture] = OrderedDict()
@@ -135,16 +140,11 @@ class LiveStream(_Sending):
         first: Mapping[int, TrackPrompt],
         call: Call,
     ) -> None:
-        super().__init__(first, opening.open.held_frames, call)
+        super().__init__(opening, first, call)
         self._frames = frames
-        self._opening = opening
-        newest = opening.open.drop_policy == tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST
-        self._ahead = _AHEAD_OF_NEWEST if newest else _AHEAD
         self._changed = threading.Condition(threading.RLock())
         self._link = link
-        self._rpc: Any = None
         self._over = False
-        self._failure: BaseException | None = None
 
     def __iter__(self) -> Self:
         return self
@@ -255,15 +255,10 @@ class AsyncLiveStream(_Sending):
         first: Mapping[int, TrackPrompt],
         call: Call,
     ) -> None:
-        super().__init__(first, opening.open.held_frames, call)
+        super().__init__(opening, first, call)
         self._frames = frames
-        self._opening = opening
-        newest = opening.open.drop_policy == tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST
-        self._ahead = _AHEAD_OF_NEWEST if newest else _AHEAD
         self._changed = asyncio.Event()
         self._link = link
-        self._rpc: Any = None
-        self._failure: BaseException | None = None
 
     def __aiter__(self) -> Self:
         return self

@@ -218,7 +218,28 @@ def _tell(error: CutoutError, count: int) -> None:
     error.args = (error.message,)
 
 
-class ObjectStream(MessageStream[SegmentedObject]):
+class _Described:
+    """What both twins tell of the picture."""
+
+    _assembly: Assembly
+
+    @property
+    def image(self) -> ImageInfo | None:
+        """The picture as the server saw it; None before the first object or the end is reached."""
+        return self._assembly.image
+
+    @property
+    def concepts(self) -> Concepts | None:
+        """What the whole picture shows, as early as `image`; from `analyze`'s concepts alone."""
+        return self._assembly.concepts
+
+    @property
+    def rewriting(self) -> Rewriting | None:
+        """What became of the phrases, as early as `image`; None unless rewriting was asked for."""
+        return self._assembly.rewriting
+
+
+class ObjectStream(_Described, MessageStream[SegmentedObject]):
     """The objects of an answer, each as soon as it is there. The call is made when the first one is asked for.
 
     Leaving early cancels what is still to come: use it in a `with` block, or call `close`.
@@ -228,47 +249,17 @@ class ObjectStream(MessageStream[SegmentedObject]):
         super().__init__(messages, assembly, call)
         self._assembly = assembly
 
-    @property
-    def image(self) -> ImageInfo | None:
-        """The picture as the server saw it; None before the first object or the end is reached."""
-        return self._assembly.image
-
-    @property
-    def concepts(self) -> Concepts | None:
-        """What the whole picture shows, as early as `image`; from `analyze`'s concepts alone."""
-        return self._assembly.concepts
-
-    @property
-    def rewriting(self) -> Rewriting | None:
-        """What became of the phrases, as early as `image`; None unless rewriting was asked for."""
-        return self._assembly.rewriting
-
     def result(self) -> Segmentation:
         """Waits for the end: the objects that were not taken yet, with times, models, omissions and overlay."""
         return self._assembly.result(list(self))
 
 
-class AsyncObjectStream(AsyncMessageStream[SegmentedObject]):
+class AsyncObjectStream(_Described, AsyncMessageStream[SegmentedObject]):
     """As `ObjectStream`, for asyncio."""
 
     def __init__(self, messages: AsyncGenerator[Any, None], assembly: Assembly, call: Call) -> None:
         super().__init__(messages, assembly, call)
         self._assembly = assembly
-
-    @property
-    def image(self) -> ImageInfo | None:
-        """The picture as the server saw it; None before the first object or the end is reached."""
-        return self._assembly.image
-
-    @property
-    def concepts(self) -> Concepts | None:
-        """What the whole picture shows, as early as `image`; from `analyze`'s concepts alone."""
-        return self._assembly.concepts
-
-    @property
-    def rewriting(self) -> Rewriting | None:
-        """What became of the phrases, as early as `image`; None unless rewriting was asked for."""
-        return self._assembly.rewriting
 
     async def result(self) -> Segmentation:
         """Waits for the end: the objects that were not taken yet, with times, models, omissions and overlay."""
