@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sam2_like_weights import tame_decoder
+from sam2_like_weights import tame_decoder, tame_memory
 from skimage import data
 from transformers import (
     EdgeTamConfig,
     EdgeTamModel,
+    EdgeTamVideoConfig,
+    EdgeTamVideoModel,
     EdgeTamVisionConfig,
     Sam2ImageProcessor,
     Sam2Processor,
@@ -20,6 +22,7 @@ from transformers import (
 
 SIDE = 256  # Of what the small models look at.
 _WIDTH = 32
+_VIDEO_WIDTH = 128  # The least that the memory attention takes.
 
 
 def backbone(**arguments: object) -> TimmWrapperConfig:
@@ -28,25 +31,51 @@ def backbone(**arguments: object) -> TimmWrapperConfig:
     return TimmWrapperConfig(architecture="repvit_m1", model_args=arguments)
 
 
-def small_config() -> EdgeTamConfig:
+def small_config(width: int = _WIDTH) -> EdgeTamConfig:
     """Few and narrow layers, and small pictures."""
     channels = [8, 16, 24, 32]
     vision = EdgeTamVisionConfig(
         backbone_config=backbone(embed_dim=channels, depth=[1, 1, 2, 1]),
         backbone_channel_list=channels[::-1],
         backbone_feature_sizes=[[SIDE // stride] * 2 for stride in (4, 8, 16)],
-        fpn_hidden_size=_WIDTH,
+        fpn_hidden_size=width,
     )
-    decoder = {"hidden_size": _WIDTH, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": _WIDTH}
+    decoder = {"hidden_size": width, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": width}
     return EdgeTamConfig(
         vision_config=vision,
-        prompt_encoder_config={"hidden_size": _WIDTH, "image_size": SIDE},
+        prompt_encoder_config={"hidden_size": width, "image_size": SIDE},
         mask_decoder_config=decoder,
     )
 
 
+def small_video_config() -> EdgeTamVideoConfig:
+    """The same with a small memory, of few frames, so that a short video is beyond them."""
+    stills = small_config(_VIDEO_WIDTH)
+    return EdgeTamVideoConfig(
+        vision_config=stills.vision_config,
+        prompt_encoder_config=stills.prompt_encoder_config.to_dict(),
+        mask_decoder_config=stills.mask_decoder_config.to_dict(),
+        image_size=SIDE,
+        num_maskmem=3,
+        max_object_pointers_in_encoder=4,
+        memory_attention_hidden_size=_VIDEO_WIDTH,
+        memory_attention_num_layers=1,
+        memory_attention_mlp_hidden_size=64,
+        memory_attention_rope_feat_sizes=[SIDE // 16] * 2,
+        memory_attention_rope_k_sizes=[4, 4],
+        memory_encoder_hidden_size=_VIDEO_WIDTH,
+        memory_fuser_intermediate_dim=64,
+        memory_fuser_num_layers=1,
+        mask_downsampler_embed_dim=_VIDEO_WIDTH,
+        memory_fuser_embed_dim=_VIDEO_WIDTH,
+        perceiver_resampler_num_latents=8,
+        perceiver_resampler_num_latents_2d=16,
+        perceiver_resampler_num_layers=1,
+    )
+
+
 @torch.no_grad()
-def tame(model: EdgeTamModel, processor: Sam2Processor) -> None:
+def tame(model: EdgeTamModel | EdgeTamVideoModel, processor: Sam2Processor) -> None:
     """Makes fresh layers tell pictures, places and prompts apart, and gives the norms what they would have seen."""
     tame_decoder(model)
     pictures = [np.ascontiguousarray(picture) for picture in (data.astronaut(), data.chelsea(), data.coffee())]
@@ -74,9 +103,35 @@ def write_edgetam(folder: Path, config: EdgeTamConfig, seed: int = 1, *, tamed: 
     return folder
 
 
+def write_edgetam_video(folder: Path, seed: int = 1) -> Path:
+    """Writes a folder as the released one is."""
+    torch.manual_seed(seed)
+    model = EdgeTamVideoModel(small_video_config())
+    processor = Sam2Processor(Sam2ImageProcessor(size={"height": SIDE, "width": SIDE}))
+    tame(model, processor)
+    tame_memory(model, presence=-0.6)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 @cache
 def _small(folder: Path) -> Path:
     return write_edgetam(folder / "edgetam", small_config())
+
+
+@cache
+def _small_video(folder: Path) -> Path:
+    return write_edgetam_video(folder / "edgetam-video")
+
+
+@pytest.fixture(scope="session")
+def edgetam_video_folder(tmp_path_factory) -> Iterator[Path]:
+    """A small EdgeTAM for videos."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield _small_video(tmp_path_factory.getbasetemp())
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

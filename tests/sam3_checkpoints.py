@@ -10,7 +10,7 @@ import torch
 from clip_checkpoints import clip_tokenizer
 from random_weights import scattered
 from safetensors.torch import load_file, save_file
-from sam2_like_weights import tame_decoder
+from sam2_like_weights import tame_decoder, tame_memory
 from transformers import (
     Sam2VideoVideoProcessor,
     Sam3ImageProcessor,
@@ -22,15 +22,22 @@ from transformers import (
 SIDE = 224  # Of what the small models look at.
 _GRID = SIDE // 14
 _WIDTH = 32
+_VIDEO_WIDTH = 128  # The least that the memory attention takes.
 _NARROW = {"hidden_size": _WIDTH, "intermediate_size": 64, "num_attention_heads": 4}
 
 
-def small_config() -> Sam3VideoConfig:
-    """The released architecture with narrow and few layers, and small pictures."""
+def small_config(width: int = _WIDTH, **memory: object) -> Sam3VideoConfig:
+    """The released architecture with narrow and few layers, and small pictures.
+
+    Args:
+        width: Of the feature pyramid and of what comes after it.
+        memory: Further settings of the tracker.
+    """
+    wide = {**_NARROW, "hidden_size": width}
     tokenizer = clip_tokenizer(model_max_length=32)
     vision = {
         "model_type": "sam3_vision_model",
-        "fpn_hidden_size": _WIDTH,
+        "fpn_hidden_size": width,
         "backbone_feature_sizes": [[_GRID * 4] * 2, [_GRID * 2] * 2, [_GRID] * 2],
         "backbone_config": {
             **_NARROW,
@@ -55,31 +62,32 @@ def small_config() -> Sam3VideoConfig:
         "model_type": "sam3",
         "vision_config": vision,
         "text_config": text,
-        "geometry_encoder_config": {**_NARROW, "num_layers": 2},
-        "detr_encoder_config": {**_NARROW, "num_layers": 2},
-        "detr_decoder_config": {**_NARROW, "num_layers": 2, "num_queries": 20},
-        "mask_decoder_config": {"hidden_size": _WIDTH, "num_attention_heads": 4},
+        "geometry_encoder_config": {**wide, "num_layers": 2},
+        "detr_encoder_config": {**wide, "num_layers": 2},
+        "detr_decoder_config": {**wide, "num_layers": 2, "num_queries": 20},
+        "mask_decoder_config": {"hidden_size": width, "num_attention_heads": 4},
     }
     tracker = {
         "model_type": "sam3_tracker_video",
         "vision_config": vision,
         "image_size": SIDE,
-        "prompt_encoder_config": {"hidden_size": _WIDTH, "image_size": SIDE},
+        "prompt_encoder_config": {"hidden_size": width, "image_size": SIDE},
         "mask_decoder_config": {
-            "hidden_size": _WIDTH,
+            "hidden_size": width,
             "mlp_dim": 64,
             "num_attention_heads": 4,
-            "iou_head_hidden_dim": _WIDTH,
+            "iou_head_hidden_dim": width,
         },
-        "memory_attention_hidden_size": _WIDTH,
+        "memory_attention_hidden_size": width,
         "memory_attention_num_layers": 1,
         "memory_attention_feed_forward_hidden_size": 64,
-        "memory_encoder_hidden_size": _WIDTH,
+        "memory_encoder_hidden_size": width,
         "memory_encoder_output_channels": 16,
-        "mask_downsampler_embed_dim": _WIDTH,
-        "memory_fuser_embed_dim": _WIDTH,
+        "mask_downsampler_embed_dim": width,
+        "memory_fuser_embed_dim": width,
         "memory_fuser_intermediate_dim": 64,
         "memory_fuser_num_layers": 1,
+        **memory,
     }
     return Sam3VideoConfig(detector_config=detector, tracker_config=tracker, low_res_mask_size=_GRID * 4)
 
@@ -96,6 +104,7 @@ def tame(model: Any) -> None:
     for layer in model.tracker_neck.fpn_layers:
         layer.proj2.weight.mul_(0.1)
     tame_decoder(model.tracker_model)
+    tame_memory(model.tracker_model, presence=0.0)
 
 
 def rename(file: Path, old: str, new: str) -> None:
@@ -106,6 +115,18 @@ def rename(file: Path, old: str, new: str) -> None:
     renamed = file.with_suffix(".renamed")
     save_file(weights, renamed, metadata={"format": "pt"})
     renamed.replace(file)
+
+
+def small_video_config() -> Sam3VideoConfig:
+    """The same with a memory of few frames, so that a short video is beyond them."""
+    return small_config(
+        _VIDEO_WIDTH,
+        num_maskmem=3,
+        max_object_pointers_in_encoder=4,
+        max_cond_frame_num=2,
+        memory_attention_rope_feat_sizes=[_GRID] * 2,
+        memory_encoder_output_channels=64,
+    )
 
 
 def write_sam3(folder: Path, config: Sam3VideoConfig, seed: int = 15, *, tamed: bool = True) -> Path:
@@ -135,6 +156,20 @@ def write_sam3(folder: Path, config: Sam3VideoConfig, seed: int = 15, *, tamed: 
 @cache
 def _small(folder: Path) -> Path:
     return write_sam3(folder / "sam3", small_config())
+
+
+@cache
+def _small_video(folder: Path) -> Path:
+    return write_sam3(folder / "sam3-video", small_video_config())
+
+
+@pytest.fixture(scope="session")
+def sam3_video_folder(tmp_path_factory) -> Iterator[Path]:
+    """A small SAM 3 that follows objects."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield _small_video(tmp_path_factory.getbasetemp())
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

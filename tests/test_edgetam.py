@@ -2,7 +2,6 @@
 
 # ruff: noqa: F811 - fixtures are imported
 
-import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -10,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.edgetam import load
+from cutout_server.models.pretrained import nbytes
 from cutout_server.models.queries import DecodeQuery
 from cutout_server.types import Box, ModelFiles, ObjectPrompt
-from edgetam_checkpoints import SIDE, backbone, edgetam_folder, small_config, write_edgetam  # noqa: F401 - a fixture
+from edgetam_checkpoints import backbone, edgetam_folder, edgetam_video_folder, write_edgetam  # noqa: F401 - fixtures
 from folders import change, truncate
 from safetensors.torch import load_file
 from sam2_cases import PICTURES
-from transformers import EdgeTamConfig, EdgeTamModel, EdgeTamVideoConfig, EdgeTamVideoModel, EdgeTamVisionConfig
+from transformers import EdgeTamConfig, EdgeTamModel, EdgeTamVideoModel, EdgeTamVisionConfig
 
 
 @pytest.fixture
@@ -27,39 +26,16 @@ def copy(edgetam_folder, tmp_path) -> Path:
     return shutil.copytree(edgetam_folder, tmp_path / "copy")
 
 
-def test_the_video_models_folder_serves_pictures(edgetam_folder, copy):
-    """The released folder is one; what only videos need is left out."""
-    small = small_config()
-    width = small.mask_decoder_config.hidden_size
-    torch.manual_seed(0)
-    video = EdgeTamVideoModel(
-        EdgeTamVideoConfig(
-            vision_config=small.vision_config,
-            prompt_encoder_config=small.prompt_encoder_config.to_dict(),
-            mask_decoder_config=small.mask_decoder_config.to_dict(),
-            image_size=SIDE,
-            memory_attention_hidden_size=width,
-            memory_attention_num_layers=1,
-            memory_encoder_hidden_size=width,
-            memory_encoder_output_channels=16,
-            mask_downsampler_embed_dim=width,
-            memory_fuser_embed_dim=width,
-            perceiver_resampler_hidden_size=16,
-            perceiver_resampler_mlp_intermediate_size=32,
-        )
-    )
-    stills = EdgeTamModel.from_pretrained(edgetam_folder).state_dict()
-    lacking = video.load_state_dict(stills, strict=False)
-    assert lacking.missing_keys
-    assert not lacking.unexpected_keys
-    video.save_pretrained(copy)
-    assert json.loads((copy / "config.json").read_text())["model_type"] == "edgetam_video"
+def test_the_video_models_folder_serves_pictures(edgetam_video_folder, tmp_path):
+    """The released folder is one; pictures are answered as by the model for pictures, whose weights count once."""
+    EdgeTamModel.from_pretrained(edgetam_video_folder).save_pretrained(tmp_path)
+    shutil.copy(edgetam_video_folder / "processor_config.json", tmp_path)
     image, answers = PICTURES["tall"](), []
-    for folder in (edgetam_folder, copy):
+    for folder in (tmp_path, edgetam_video_folder):
         ours = load(ModelFiles(folder), "cpu")
         prompt = ObjectPrompt(box=Box(10, 20, 90, 200))
         answers += ours.decode([DecodeQuery(ours.encode([image])[0], prompt, multimask=True)])
-    assert ours.nbytes == sum(each.nbytes for each in stills.values())
+    assert ours.nbytes == nbytes(EdgeTamVideoModel.from_pretrained(edgetam_video_folder))
     np.testing.assert_allclose(answers[0].logits, answers[1].logits, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(answers[0].predicted_iou, answers[1].predicted_iou, rtol=0, atol=1e-5)
 

@@ -12,6 +12,8 @@ from cutout_server.models.queries import TrackQuery
 from cutout_server.types import ObjectPrompt
 
 PROMPTED_FRAMES = 8  # The first, which says what the object is, and the latest.
+_OBJECTS_PER_STEP = {"cpu": 4}  # More would take more memory and gain nothing.
+_OBJECTS_PER_STEP_ELSEWHERE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +101,9 @@ def bank_of(query: TrackQuery) -> MemoryBank:
     return MemoryBank() if query.memory is None else own_memory(query.memory, MemoryBank)
 
 
-def alike(queries: Sequence[TrackQuery], most: int) -> Iterator[list[int]]:
-    """Indices of queries that can share a step, so many at most."""
+def alike(queries: Sequence[TrackQuery], device_type: str) -> Iterator[list[int]]:
+    """Indices of queries that can share a step on such a device."""
+    most = _OBJECTS_PER_STEP.get(device_type, _OBJECTS_PER_STEP_ELSEWHERE)
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for index, query in enumerate(queries):
         memory, prompt = bank_of(query), query.prompt

@@ -1,43 +1,26 @@
-"""What transformers' descendants of SAM 2 share for pictures: the tracker of SAM 3, EdgeTAM."""
+"""What transformers' descendants of SAM 2 share: the tracker of SAM 3, EdgeTAM."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.bilinear import Interpolation
 from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.prompted import PromptedSegmenter
-from cutout_server.models.queries import DecodeQuery
+from cutout_server.models.queries import DecodeQuery, Tracked, TrackQuery
 from cutout_server.models.rows import own_rows
+from cutout_server.models.sam2_like_embedding import Sam2LikeEmbedding
+from cutout_server.models.sam2_like_tracker import Sam2LikeTracker
 from cutout_server.types import ObjectPrompt, RgbImage
 
 
-@dataclass(frozen=True, eq=False)
-class Sam2LikeEmbedding:
-    """A picture after the encoder, on the model's device.
-
-    Attributes:
-        image_size: (height, width) in pixels.
-        levels: (1, C, h, w) float32 each, from the finest to the coarsest.
-    """
-
-    image_size: tuple[int, int]
-    levels: tuple[Tensor, ...] = field(repr=False)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it holds, in bytes."""
-        return sum(level.untyped_storage().nbytes() for level in self.levels)
-
-
 class Sam2Like(PromptedSegmenter):
-    """A `Segmenter` and `GridSegmenter` that answers as the model does with its processor and `post_process_masks`.
+    """A `Segmenter`, `GridSegmenter` and `Tracker` that answers as the models do with their processors.
 
     Its logits are (C, side / 4, side / 4), `side` being that of the square which pictures are stretched to times 16 and
     divided by the patch size; mask prompts of any other size are resized by the model itself.
@@ -45,23 +28,54 @@ class Sam2Like(PromptedSegmenter):
     Args:
         model: In eval mode, on its device. Nothing of it changes afterwards.
         images: The folder's own image processor.
+        tracker: Follows objects by the same weights; None where the files are for pictures alone.
     """
 
-    def __init__(self, model: Any, images: Any) -> None:
+    def __init__(self, model: Any, images: Any, tracker: Sam2LikeTracker | None) -> None:
         super().__init__(model)
         self._images = images
+        self._tracker = tracker
         self._side: int = images.size.height
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        return super().nbytes + (self._tracker.nbytes if self._tracker else 0)
+
+    @torch.inference_mode()
+    def track(self, queries: Sequence[TrackQuery]) -> list[Tracked]:
+        """Follows objects into frames; see `Tracker.track`.
+
+        Raises:
+            FailedPreconditionError: The files are for pictures alone.
+        """
+        if self._tracker is None:
+            raise FailedPreconditionError("the checkpoint is for pictures alone: use the folder of the video model")
+        return self._tracker.track(queries)
+
     def _embed(self, images: Sequence[RgbImage]) -> Sequence[Sam2LikeEmbedding]:
-        levels = self._model.get_image_embeddings(pixels_of(images, self._images).to(self._device))
+        levels = self._levels_of(pixels_of(images, self._images).to(self._device))
         rows = zip(images, zip(*map(own_rows, levels), strict=True), strict=True)
         return [Sam2LikeEmbedding((image.shape[0], image.shape[1]), own) for image, own in rows]
 
+    def _levels_of(self, seen: Tensor) -> list[Tensor]:
+        """(B, C, h, w) each of what the vision encoder takes."""
+        levels = self._model.get_image_features(seen, return_dict=True).fpn_hidden_states
+        # SAM 3 makes a coarser one, which the model leaves out, too.
+        levels_and_sizes = zip(levels, self._model.backbone_feature_sizes, strict=False)
+        return [flat.permute(1, 2, 0).unflatten(2, size) for flat, size in levels_and_sizes]
+
+    def _unremembering(self, last: Tensor) -> Tensor:
+        """The coarsest level of a picture, which has nothing before it."""
+        with_token: Tensor = last + self._model.no_memory_embedding.view(1, -1, 1, 1)
+        return with_token
+
     def _answer(self, queries: Sequence[DecodeQuery]) -> tuple[Tensor, Tensor]:
         embedding, prompts = own_embedding(queries[0].embedding, Sam2LikeEmbedding), [query.prompt for query in queries]
+        *fine, last = embedding.levels
         # Each prompt is an entry of the batch: beside others of one picture, the model would take no mask.
         answer = self._model(
-            image_embeddings=[level.expand(len(queries), -1, -1, -1) for level in embedding.levels],
+            image_embeddings=[level.expand(len(queries), -1, -1, -1) for level in (*fine, self._unremembering(last))],
             multimask_output=queries[0].multimask,
             **self._prompts(prompts, embedding.image_size),
         )
@@ -89,17 +103,6 @@ class Sam2Like(PromptedSegmenter):
     def _interpolations(self, embedding: Embedding) -> tuple[Interpolation, ...]:
         size = own_embedding(embedding, Sam2LikeEmbedding).image_size
         return (Interpolation(size, size),)
-
-
-class NoPositions(nn.Module):
-    """In place of a neck's position encodings where nothing reads them: zeros that take no memory.
-
-    transformers would keep the last ones that it made in a cache, on the device, when the model is long gone.
-    """
-
-    def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype, _mask: None = None) -> Tensor:
-        """Zeros of that shape."""
-        return torch.zeros((), device=device, dtype=dtype).expand(shape)
 
 
 def pixels_of(images: Sequence[RgbImage], processor: Any) -> Tensor:

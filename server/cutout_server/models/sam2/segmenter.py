@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutout_server.models.bilinear import Interpolation
+from cutout_server.models.corners import box_and_points
 from cutout_server.models.embedding import Embedding, own_embedding
 from cutout_server.models.engines import Encoder
 from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter, on_device
 from cutout_server.models.queries import DecodeQuery, Tracked, TrackQuery
-from cutout_server.models.sam2.embedding import Sam2Embedding, box_and_points
+from cutout_server.models.sam2.embedding import Sam2Embedding
 from cutout_server.models.sam2.tracker import Sam2Tracker
 from cutout_server.types import RgbImage
 

@@ -15,14 +15,13 @@ from cutout_common.masks import rle_decode
 from torch import Tensor
 from torch.nn import functional
 
+from cutout_server.models.corners import box_and_points
 from cutout_server.models.embedding import own_embedding
 from cutout_server.models.memory_bank import Look, alike, bank_of
 from cutout_server.models.queries import Tracked, TrackQuery
-from cutout_server.models.sam2.embedding import Sam2Embedding, box_and_points
+from cutout_server.models.sam2.embedding import Sam2Embedding
 from cutout_server.types import ObjectPrompt, Rle
 
-_OBJECTS_PER_CALL = {"cpu": 4}  # Of the device; more would take more memory and gain nothing.
-_OBJECTS_PER_CALL_ELSEWHERE = 16
 _LOGIT = 32.0  # The predictor clamps the logits that it corrects.
 
 
@@ -50,8 +49,7 @@ class Sam2Tracker:
     def track(self, queries: Sequence[TrackQuery]) -> list[Tracked]:
         """See `Tracker.track`."""
         answers: dict[int, Tracked] = {}
-        most = _OBJECTS_PER_CALL.get(self._device.type, _OBJECTS_PER_CALL_ELSEWHERE)
-        for indices in alike(queries, most):
+        for indices in alike(queries, self._device.type):
             answers.update(zip(indices, self._step([queries[i] for i in indices]), strict=True))
         return [answers[i] for i in range(len(queries))]
 

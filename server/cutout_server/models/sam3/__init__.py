@@ -7,8 +7,9 @@ from transformers import Sam3Model, Sam3Processor, Sam3TrackerModel
 
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.checkpoint import place
+from cutout_server.models.positions import NoPositions
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
-from cutout_server.models.sam2_like import NoPositions, check_images
+from cutout_server.models.sam2_like import check_images
 from cutout_server.models.sam3.caches import bypass
 from cutout_server.models.sam3.concepts import TEXT_LENGTH
 from cutout_server.models.sam3.encoder import Neck

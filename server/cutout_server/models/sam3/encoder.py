@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from cutout_server.models.sam2_like import Sam2LikeEmbedding
+from cutout_server.models.sam2_like_embedding import Sam2LikeEmbedding
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ class Sam3(Sam2Like):
     def __init__(
         self, backbone: Any, detector: Any, tracker: Any, processor: Any, phrases_per_pass: int | None = None
     ) -> None:
-        super().__init__(tracker, processor.image_processor)
+        super().__init__(tracker, processor.image_processor, None)
         self._backbone = backbone
         self._concepts = Concepts(detector, processor, phrases_per_pass or (1 if self._device.type == "cpu" else 4))
 
@@ -56,9 +56,13 @@ class Sam3(Sam2Like):
 
     def _embed(self, images: Sequence[RgbImage]) -> list[Sam3Embedding]:
         features = features_of(self._backbone, pixels_of(images, self._images).to(self._device))
-        levels = self._model.get_image_embeddings(features)
+        levels = self._levels_of(features)
         rows = zip(images, own_rows(features), zip(*map(own_rows, levels), strict=True), strict=True)
         return [Sam3Embedding((image.shape[0], image.shape[1]), levels, features) for image, features, levels in rows]
+
+    def _unremembering(self, last: Tensor) -> Tensor:
+        """The same: `Sam3TrackerModel` says it of the level that it leaves out."""
+        return last
 
     def _masks(self, logits: Tensor, embedding: Embedding, threshold: float) -> list[MaskPatch]:
         if not isinstance(embedding, ConceptFrame):
