@@ -138,7 +138,8 @@ def test_browsers_still_get_the_page(rest: httpx.Client):
     """Where `/` is an interface's, whoever asks for HTML gets the page."""
     assert "<html" in rest.get("/", headers={"accept": "text/html,*/*"}).text
     assert rest.get("/").json() == {"message": "Image Segmentation API", "status": "running"}
-    assert rest.get("/paligemma/").json() == {"message": "Welcome to the PaliGemma Segmentation API!"}
+    for path in ("/paligemma/", "/paligemma"):
+        assert rest.get(path).json() == {"message": "Welcome to the PaliGemma Segmentation API!"}
 
 
 def test_segmentation_app(rest: httpx.Client, astronaut: Photo):
@@ -224,7 +225,7 @@ def test_paligemma_api_refuses(rest: httpx.Client, files: str):
         ({"prompt": "segment cat", "image_url": f"{files}/astronaut.jpg", "model_id": "a/b"}, "model_id: "),
         ({"image_url": f"{files}/astronaut.jpg"}, "prompt: "),
     ):
-        answer = rest.post("/paligemma/segment", data=data)
+        answer = rest.post("/paligemma/segment/", data=data)  # as the document's diagram has it
         assert (answer.status_code, answer.json()["status"]) == (400, "error")
         assert answer.json()["detail"].startswith(text)
 
@@ -338,6 +339,8 @@ def test_sagemaker_health_and_refusals(rest: httpx.Client, files: str, server: R
         body = {"action": "langsam", "image_url": address, "text_prompt": "face"}
         refused = httpx.post(f"{gateway.url}/sm/invocations", json=body, timeout=PATIENCE_S)
         assert refused.status_code == 403, refused.text
+        said = "image_url: this server does not fetch pictures; send the file itself"
+        assert refused.json() == {"detail": said}
 
 
 def mask_of(result: dict[str, Any]) -> np.ndarray:

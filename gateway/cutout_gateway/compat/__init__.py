@@ -67,7 +67,7 @@ def routes(
                 f"compat: {interface.name} would have {path}, which is the gateway's own; give another prefix"
             )
         endpoint = CompatEndpoint(interface, route, path, rpcs, reader, settings, pool, in_hand)
-        made.append(CompatRoute(path, endpoint))
+        made += [CompatRoute(each, endpoint) for each in _spellings(path)]
     return made
 
 
@@ -79,6 +79,12 @@ def _named(entries: Iterable[str]) -> Iterator[tuple[Interface, InterfaceRoute, 
         interface: Interface = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").INTERFACE
         for route in interface.routes:
             yield interface, route, prefix + route.path
+
+
+def _spellings(path: str) -> list[str]:
+    """With a slash at the end and without, both of which the neighbours' documents write."""
+    stem = path.rstrip("/")
+    return [stem, f"{stem}/"] if stem else [ROOT]
 
 
 def _is_own(path: str, bindings: Routes, pages: Sequence[BaseRoute]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from cutout_common.status import summary, unpack
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc.status_pb2 import Status
 
 from cutout_gateway import calls
 from cutout_gateway.compat.interface import READY, Ask, Interface, Route
@@ -115,8 +116,11 @@ def _unpacked(response: Any, ask: Ask) -> int:
 def _renamed(failure: HttpError, names: Mapping[str, str]) -> HttpError:
     """The same with the neighbour's names of the fields that are wrong."""
     details = unpack(failure.status)
-    if not details.violations or not names:
-        return failure
+    if not details.violations:  # its text may begin with a field all the same
+        field, colon, rest = failure.status.message.partition(":")
+        status = Status.FromString(failure.status.SerializeToString())
+        status.message = f"{_rename(field, names)}{colon}{rest}"
+        return HttpError(failure.http_status, status, failure.headers)
     violations = [type(each)(_rename(each.field, names), each.description) for each in details.violations]
     code = grpc.StatusCode.INVALID_ARGUMENT
     return error(

@@ -17,7 +17,7 @@ from PIL import Image
 from cutout_gateway.compat.answers import corners, score_of, text_of
 from cutout_gateway.compat.fastapi import detail
 from cutout_gateway.compat.interface import NOTHING, READY, Ask, Interface, Route, ready
-from cutout_gateway.compat.reading import INVALID, RequestBody, from_json, picture
+from cutout_gateway.compat.reading import INVALID, PICTURE, RequestBody, from_json, picture
 from cutout_gateway.errors import invalid
 from cutout_gateway.transcode import Payload
 
@@ -41,7 +41,7 @@ def read_invocation(payload: Payload) -> Ask:
     body = from_json(Invocation, payload)
     if body.action == "ping":
         return Ask(READY, NOTHING, healthy)
-    names = {"image": "image_url", "phrases": "text_prompt", "phrases[0]": "text_prompt"}
+    names = dict.fromkeys(PICTURE, "image_url") | {"phrases": "text_prompt", "phrases[0]": "text_prompt"}
     image = picture(body.image_url, "image_url") if body.image_url else image_pb2.Image()
     if body.action == "langsam":
         text = SegmentByTextRequest(image=image, phrases=[body.text_prompt], rewrite=body.rewrite, options=_OPTIONS)

@@ -199,7 +199,7 @@ class Pictures:
                 return _Found(await self._store.read(stored), self._uploaded, "image.image_id", stored.path)
             case UriImage(uri):
                 if self._fetching is None:
-                    raise PermissionDeniedError("image.uri: this server does not fetch pictures; send `content`")
+                    raise PermissionDeniedError("image.uri: this server does not fetch pictures; send the file itself")
                 return _Found(await fetch(uri, self._fetching), self._inline, "image.uri")
 
     async def _run(self, work: Callable[[], T]) -> T:
