@@ -96,10 +96,12 @@ class Visit:
             (self.page.mouse.up if step else self.page.mouse.down)()
         self.settle()
 
-    def find(self, words: str) -> None:
-        """Searches by words."""
+    def find(self, words: str, said: str = "") -> None:
+        """Searches by words, and sees what is said in the end, which does not stay."""
         self.page.locator("#phrases").fill(words)
         self.page.keyboard.press("Enter")
+        if said:
+            expect(self.page.locator("#status")).to_contain_text(said)
         self.settle()
 
     def settle(self) -> None:

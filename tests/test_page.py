@@ -87,6 +87,8 @@ def test_a_file_that_is_no_picture(visit: Visit):
 def test_words_boxes_clicks_and_undo(visit: Visit):
     """Each way gives an object; clicks refine the selected one; undo and redo go through it without a request."""
     visit.open_sample()
+    visit.find("person", "Nothing was found.")
+    expect(visit.page.locator("#undo")).to_be_disabled()
     visit.find("cat face, eye")
     [face, *eyes] = ask(visit.url, "text", CAT, phrases=["cat face", "eye"])
     assert sorted(visit.objects) == sorted((each["label"], each["area"]) for each in [face, *eyes])
@@ -296,16 +298,13 @@ def test_a_sentence_is_told_what_became_of_it(browser: Browser):
         visit.open_sample()
         visit.page.locator("#more summary").click()
         visit.page.locator("[name=rewrite]").check()
-        status = visit.page.locator("#status")
         model.says((0, "cat face"))
         for _ in range(2):
-            visit.find("who, of all, looks at me?")
-            expect(status).to_have_text("Looked for cat face. Found 1.")
+            visit.find("who, of all, looks at me?", "Looked for cat face. Found 1.")
             assert [label for label, _ in visit.objects] == ["cat face"]
         assert visit.asked[-1].post_data_json["phrases"] == ["who, of all, looks at me?"]
         model.status = 500
-        visit.find("cat face")
-        expect(status).to_contain_text("Looked for cat face. The language model could not help:")
+        visit.find("cat face", "Looked for cat face. The language model could not help:")
 
 
 def test_a_key_is_kept_in_its_tab_alone(browser: Browser):
@@ -415,6 +414,21 @@ def test_by_the_keyboard_alone(visit: Visit):
     assert len(visit.objects) == 2
     visit.page.keyboard.press("Delete")
     assert len(visit.objects) == 1
+    words = visit.page.locator("#vocabulary button")
+    visit.page.keyboard.press("/")
+    for key, focused in (
+        ("Tab", None),
+        ("Tab", None),
+        ("Tab", 0),
+        ("ArrowRight", 1),
+        ("ArrowLeft", 0),
+        ("ArrowUp", -1),
+    ):
+        visit.page.keyboard.press(key)
+        if focused is not None:
+            expect(words.nth(focused)).to_be_focused()
+    visit.page.keyboard.press("Tab")
+    expect(visit.page.locator("#remove-all")).to_be_focused()
 
 
 def test_the_preview_asks_one_thing_at_a_time(visit: Visit):

@@ -59,6 +59,7 @@ export class Board extends EventTarget {
    */
   addFound(cuts, isOutdated) {
     const kept = this.objects.filter((each) => each.touched || !isOutdated(each.cut));
+    if (!cuts.length && kept.length === this.objects.length) return; // nothing that could be undone
     const found = cuts.map((cut) => this.#object(cut));
     this.#push([...kept, ...found], found.length === 1 ? found[0].id : null);
   }

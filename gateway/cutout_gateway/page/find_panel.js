@@ -15,6 +15,7 @@ export class FindPanel {
       event.preventDefault();
       this.#words($("phrases").value);
     });
+    $("vocabulary").addEventListener("keydown", step);
     $("everything").addEventListener("click", () => this.#everything());
     page.settings.form.addEventListener("change", () => this.#offer());
     page.settings.form.addEventListener("reset", () => setTimeout(() => this.#offer()));
@@ -26,11 +27,12 @@ export class FindPanel {
     $("everything").disabled = !settings.canFindEverything;
     $("phrases").disabled = $("find").querySelector(".primary").disabled = !settings.canFindWords;
     $("vocabulary").hidden = !settings.vocabulary.length;
-    $("vocabulary").querySelector("ul").replaceChildren(...settings.vocabulary.map((word) => this.#chip(word)));
+    const chips = settings.vocabulary.map((word, i) => this.#chip(word, i ? -1 : 0));
+    $("vocabulary").querySelector("ul").replaceChildren(...chips);
   }
 
-  #chip(word) {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: word });
+  #chip(word, tabIndex) {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: word, tabIndex });
     button.addEventListener("click", () => {
       $("phrases").value = word;
       this.#words(word);
@@ -76,4 +78,16 @@ export class FindPanel {
       if (!isAbort(error)) notices.fail(error);
     }
   }
+}
+
+/** Dozens of words are one stop of the Tab key; arrows go from one to the next. */
+function step(event) {
+  const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+  if (!by) return;
+  event.preventDefault();
+  const words = [...event.currentTarget.querySelectorAll("button")];
+  const next = words.at((words.indexOf(event.target) + by) % words.length);
+  event.target.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
 }
