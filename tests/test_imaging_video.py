@@ -1,6 +1,7 @@
 """Video files as frames: all formats, both ways, turned, cut off, damaged, beyond the limits."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ from videos import RATE, video
 
 SIZE = (48, 64)
 COUNT = 11
+FRAME_BYTES = SIZE[0] * SIZE[1] * 3 // 2  # Decoded.
 LIMITS = VideoLimits(max_pixels=64 * 64, max_frames=20, max_s=5.0)
 FORMATS = [
     ("mp4", "libx264", "h264", "video/mp4"),
@@ -57,8 +59,10 @@ def described(path: Path, limits: VideoLimits = LIMITS) -> module.VideoHeader:
         return opened.describe()
 
 
-def read(path: Path, wanted: list[int], size: tuple[int, int] = SIZE) -> dict[int, np.ndarray]:
-    with VideoFile(path, LIMITS, "x") as opened:
+def read(
+    path: Path, wanted: list[int], size: tuple[int, int] = SIZE, limits: VideoLimits = LIMITS
+) -> dict[int, np.ndarray]:
+    with VideoFile(path, limits, "x") as opened:
         found = list(opened.frames(wanted, size))
     assert [each.number for each in found] == [number for number in wanted if number in {each.number for each in found}]
     return {each.number: each.pixels for each in found}
@@ -82,9 +86,7 @@ def refusal(path: Path, limits: VideoLimits = LIMITS) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("container", "codec", "name", "content_type"), FORMATS)
-def test_every_format_is_read_both_ways(
-    file: File, monkeypatch: pytest.MonkeyPatch, container: str, codec: str, name: str, content_type: str
-):
+def test_every_format_is_read_both_ways(file: File, container: str, codec: str, name: str, content_type: str):
     """Forward, backward with groups in pieces, and some alone: the pixels that OpenCV reads from start to end."""
     path = file(video(FRAMES, container=container, codec=codec))
     header = described(path)
@@ -94,13 +96,29 @@ def test_every_format_is_read_both_ways(
     assert header.rate == pytest.approx(RATE)
     expected = by_opencv(path)
     assert len(expected) == COUNT
-    monkeypatch.setattr(module, "_HELD_BYTES", 3 * SIZE[0] * SIZE[1] * 3 // 2)
     everything = list(range(COUNT))
     for wanted in (everything, everything[::-1], [1, 2, 9], [9, 6, 5, 0], [7]):
-        found = read(path, wanted)
+        found = read(path, wanted, limits=replace(LIMITS, held_bytes=3 * FRAME_BYTES))
         assert list(found) == wanted
         for number, pixels in found.items():
             assert np.array_equal(pixels, expected[number])
+
+
+def test_the_way_back_decodes_each_frame_so_often_at_most(file: File):
+    """A group that would be decoded in more than 32 pieces is refused before any of it is decoded."""
+    path = file(video([FRAMES[0]] * 67, group=1000))
+    limits, decoded = VideoLimits(64 * 64, 100, 10.0, held_bytes=2 * FRAME_BYTES), list[None]()
+    with VideoFile(path, limits, "x", lambda: decoded.append(None)) as opened:
+        for refused in (range(66, -1, -1), range(66, 1, -1)):
+            with pytest.raises(InvalidRequestError, match=r"at most 64 frames .* frame 0 there are 6[75];") as error:
+                opened.check(refused)
+            assert (error.value.reason, error.value.violations[0].field) == ("VIDEO_TOO_FEW_KEYFRAMES", "direction")
+        opened.check(range(67))
+        opened.check(range(66, -1, -2))
+        assert not decoded
+        opened.check(range(63, -1, -1))
+        assert [each.number for each in opened.frames(range(63, -1, -1), SIZE)] == list(range(63, -1, -1))
+    assert 32 * 64 / 2 < len(decoded) <= 32 * 67
 
 
 def test_numbers_follow_times_that_vary(file: File):

@@ -16,8 +16,8 @@ from videos import upload, video
 from waiting import PATIENCE_S, wait_until
 
 SESSIONS = 20
-FRAMES = 3
-STARTS = 4  # Sessions begin at so many places.
+FRAMES = 2
+STARTS = 2  # Sessions begin at so many places.
 
 
 @pytest.fixture(scope="module")

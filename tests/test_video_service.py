@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 import httpx
@@ -14,6 +15,7 @@ from cutout.v1 import segmentation_service_pb2 as segment_pb2
 from cutout.v1 import tracking_service_pb2 as pb2
 from cutout.v1 import video_service_pb2 as videos_pb2
 from cutout_common.status import unpack
+from cutout_server import parts
 from cutout_server.images import videos as videos_module
 from cutout_server.imaging.video import VideoFile, VideoLimits
 from google.rpc.status_pb2 import Status
@@ -318,6 +320,33 @@ def test_deletion_and_leaving_in_the_middle(server: RunningServer, channel: grpc
     wait_until(lambda: server.app.status().tracking.sessions == 0)
     assert server.app.status().tracking.memory_bytes == 0
     wait_until(lambda: not server.app.parts.video_decoders._working)
+
+
+@pytest.mark.parametrize("direction", [BACKWARD, BOTH])
+def test_a_way_back_that_takes_too_long_is_refused_at_once(few_held: grpc.Channel, direction: int):
+    """Before the way forward, with what would do; a larger step is taken."""
+    one_group = upload(few_held, video([picture(0)] * 34, group=1000))
+    stub = tracking_service_pb2_grpc.TrackingServiceStub(few_held)
+    asks = asked(one_group.video_id, {"frame": 33, "prompts": [boxed(7)]}, direction=direction)
+    call = stub.TrackVideo(asks)
+    assert next(call).HasField("started")
+    with pytest.raises(grpc.RpcError) as refused:
+        next(call)
+    assert refusal(refused.value) == (grpc.StatusCode.INVALID_ARGUMENT, "VIDEO_TOO_FEW_KEYFRAMES", ["direction"])
+    asks.every = 2
+    call = stub.TrackVideo(asks)
+    assert next(call).HasField("started")
+    assert next(call).HasField("frame")
+    call.cancel()
+
+
+@pytest.fixture(scope="module")
+def few_held() -> Iterator[grpc.Channel]:
+    """A server that holds one decoded frame on the way back."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parts, "VideoLimits", partial(VideoLimits, held_bytes=SIZE[0] * SIZE[1] * 3 // 2))
+        with run_server() as server, server.channel() as channel:
+            yield channel
 
 
 def test_a_server_that_stops_says_so():

@@ -86,22 +86,30 @@ class Videos:
             NotFoundError: The file is gone.
             UnavailableError: The process that decoded it died.
         """
-        async with self._frames(self._decoders, video, [number], field) as frames:
+        async with self._frames(self._decoders, video, [number], (), field) as frames:
             async for frame in frames:
                 return frame
         raise InvalidRequestError.of(field, f"frame {number} cannot be decoded", reason="VIDEO_UNREADABLE")
 
     @asynccontextmanager
-    async def read(self, video: StoredVideo, numbers: Sequence[int]) -> AsyncIterator[AsyncIterator[VideoFrame]]:
+    async def read(
+        self, video: StoredVideo, numbers: Sequence[int], later: Sequence[int] = ()
+    ) -> AsyncIterator[AsyncIterator[VideoFrame]]:
         """Frames in the order of their numbers, ascending or descending, each decoded when the one before is taken.
 
         Those that cannot be decoded are passed over. The file is open for the block: its deletion changes nothing.
 
+        Args:
+            video: Which.
+            numbers: Of the frames.
+            later: Those that are to be read behind these; whether they can be is said at once.
+
         Raises:
+            InvalidRequestError: Going back through so many frames would take too long.
             NotFoundError: The file is gone.
             UnavailableError: The process that decoded it died.
         """
-        async with self._frames(self._readers, video, numbers, "video_id") as frames:
+        async with self._frames(self._readers, video, numbers, later, "video_id") as frames:
             yield frames
 
     async def _describe(self, upload: Upload, field: str) -> VideoHeader:
@@ -116,7 +124,7 @@ class Videos:
 
     @asynccontextmanager
     async def _frames(
-        self, decoders: Decoders, video: StoredVideo, numbers: Sequence[int], field: str
+        self, decoders: Decoders, video: StoredVideo, numbers: Sequence[int], later: Sequence[int], field: str
     ) -> AsyncIterator[AsyncIterator[VideoFrame]]:
         _check_readable()
         header = video.header
@@ -127,6 +135,7 @@ class Videos:
             "limits": asdict(self._limits),
             "seconds": decoders.seconds,
             "frames": list(numbers),
+            "later": list(later),
             "size": [header.height, header.width],
         }
 

@@ -7,6 +7,7 @@ is to begin at the keyframe before it.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,8 +28,8 @@ _UNTIMED_IN_AVI = ("h264", "hevc")
 _SNIFFED_BYTES = 4096
 # On the way forward so many frames are sooner decoded than passed over by a seek.
 _NEAR = 16
-# Of decoded frames that are held on the way backwards: longer groups are decoded in pieces, again for each.
-_HELD_BYTES = 128 << 20
+# On the way backwards a group is decoded in pieces if it is too long to be held, from its keyframe on for each.
+_MOST_PIECES = 32
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class VideoLimits:
         max_pixels: Columns times rows of a frame.
         max_frames: Number of frames.
         max_s: Duration in seconds.
+        held_bytes: Decoded frames that are held on the way backwards.
     """
 
     max_pixels: int
     max_frames: int
     max_s: float
+    held_bytes: int = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class VideoFile:
 
         self._field = field
         self._decoded_one = decoded
+        self._held_bytes = limits.held_bytes
         with path.open("rb") as file:
             demuxer, self._content_type = _sniff(file.read(_SNIFFED_BYTES), field)
         self._error = av.error.FFmpegError
@@ -167,6 +171,28 @@ class VideoFile:
             rate=self.count / duration_s,
         )
 
+    def check(self, wanted: Sequence[int]) -> None:
+        """Refuses a way that would decode frames again and again, before anything is decoded.
+
+        Args:
+            wanted: As of `frames`.
+
+        Raises:
+            InvalidRequestError: It leads backwards through a group that would be decoded in too many pieces.
+        """
+        if not _is_backward(wanted):
+            return
+        most = _MOST_PIECES * self._piece()
+        for key, count in Counter(map(self._key_before, wanted)).items():
+            if count > most:
+                first = self._keys[key].number
+                what = (
+                    f"expected FORWARD, a larger every or a shorter range: at most {most} frames of this size that "
+                    f"have one keyframe can be gone back through, and behind frame {first} there are {count}; or "
+                    "convert the video to have more keyframes"
+                )
+                raise InvalidRequestError.of("direction", what, reason="VIDEO_TOO_FEW_KEYFRAMES")
+
     def frames(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[VideoFrame]:
         """Decodes frames as they are asked for; those that cannot be decoded are passed over.
 
@@ -174,8 +200,7 @@ class VideoFile:
             wanted: Their numbers, ascending or descending.
             size: (height, width) of the upright frames; others are passed over, too.
         """
-        backward = len(wanted) > 1 and wanted[0] > wanted[-1]
-        for number, frame in self._backward(wanted) if backward else self._forward(wanted):
+        for number, frame in self._backward(wanted) if _is_backward(wanted) else self._forward(wanted):
             pixels: RgbImage = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
             if pixels.shape[:2] == size:
                 yield VideoFrame(number, self._seconds(number), pixels)
@@ -268,8 +293,7 @@ class VideoFile:
                 return
 
     def _backward(self, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        context, at = self._stream.codec_context, 0
-        most = max(1, _HELD_BYTES // max(1, context.width * context.height * 3 // 2))
+        most, at = self._piece(), 0
         while at < len(wanted):
             first = self._keys[self._key_before(wanted[at])].number
             piece = [number for number in wanted[at : at + most] if number >= first]
@@ -283,6 +307,12 @@ class VideoFile:
             for number in piece:
                 if (frame := held.pop(number)) is not None:
                     yield number, frame
+
+    def _piece(self) -> int:
+        """How many frames are held at once on the way backwards."""
+        context = self._stream.codec_context
+        frame_bytes = int(context.width * context.height * 3 // 2)
+        return max(1, self._held_bytes // max(1, frame_bytes))
 
     def _from(self, number: int) -> Iterator[tuple[int, Any]]:
         """Frames from the keyframe before `number`, or the one before that if the demuxer does not find it."""
@@ -354,6 +384,10 @@ class VideoFile:
 
     def _too_large(self, most: str, got: str) -> None:
         raise InvalidRequestError.of(self._field, f"expected at most {most}, got {got}", reason="VIDEO_TOO_LARGE")
+
+
+def _is_backward(wanted: Sequence[int]) -> bool:
+    return len(wanted) > 1 and wanted[0] > wanted[-1]
 
 
 def _quarter_turns(frame: Any) -> int:

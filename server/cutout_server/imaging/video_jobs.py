@@ -1,6 +1,7 @@
 """What a decode process answers of videos: what one is, or its frames, each as soon as there is room on the wire.
 
-The wire is the one of `worker`. A job names a file and the limits; with "frames" it wants these, in this order.
+The wire is the one of `worker`. A job names a file and the limits; with "frames" it wants these, in this order,
+and with "later" others may be wanted by a job behind it.
 """
 
 import json
@@ -33,6 +34,8 @@ def answer(wire: BufferedRWPair, job: dict[str, Any], allow: Callable[[int], Non
             if "frames" not in job:
                 _say(wire, asdict(video.describe()))
                 return
+            video.check(job["frames"])
+            video.check(job["later"])
             _say(wire, {})
             for frame in video.frames(job["frames"], tuple(job["size"])):
                 _say(wire, {"number": frame.number, "seconds": frame.seconds})

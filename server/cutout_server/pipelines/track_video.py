@@ -136,7 +136,7 @@ class Following:
             CutoutError: A prompt cannot be used, its frame cannot be decoded, or the server cannot go on.
         """
         if self._ahead:
-            async with aclosing(self._through(self._ahead, Direction.FORWARD, self._said)) as ahead:
+            async with aclosing(self._through(self._ahead, Direction.FORWARD, self._said, self._back)) as ahead:
                 async for followed in ahead:
                     yield followed
         if self._request.direction is Direction.BOTH:
@@ -157,12 +157,16 @@ class Following:
                     yield followed
 
     async def _through(
-        self, numbers: Sequence[int], direction: Direction, said: Mapping[int, tuple[int, VideoPrompt]]
+        self,
+        numbers: Sequence[int],
+        direction: Direction,
+        said: Mapping[int, tuple[int, VideoPrompt]],
+        later: Sequence[int] = (),
     ) -> AsyncGenerator[FollowedFrame]:
         ordinals, waiting = itertools.count(), iter(numbers)
         async with (
             self._tracking.open(self._request.tracking) as tracking,
-            self._videos.read(self.video, numbers) as decoded,
+            self._videos.read(self.video, numbers, later) as decoded,
         ):
             while True:
                 with call_context.part():
