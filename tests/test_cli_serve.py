@@ -118,9 +118,28 @@ def test_serve_ends_when_one_ends(victim: str) -> None:
 def test_serve_leaves_nothing_behind() -> None:
     """When `serve` itself is killed without a word, its programs end too."""
     with serving("--port=0", "--metrics-port=-1", "--gateway-port=0", "--log-level=error") as process:
-        children = wait_until(lambda: len(found := children_of(process)) == 2 and found)
+        children = wait_until(lambda: set(found := children_of(process)) == {*serve.PROGRAMS.values()} and found)
         process.kill()
         wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children.values()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
+def test_a_program_whose_parent_has_ended_already_does_not_begin() -> None:
+    """Nobody would tell it any more: here a grandchild stands for it, whose parent is another one, too."""
+    code = """
+import os
+from cutout_client.cli.serve import _ends_with_us
+arm = _ends_with_us()
+def forked(then):
+    if not (child := os.fork()):
+        then()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+forked(arm)
+forked(lambda: forked(arm))
+"""
+    said = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert said.stdout.split() == ["0", "1", "0"]
 
 
 @pytest.mark.slow

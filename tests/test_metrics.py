@@ -103,7 +103,7 @@ def test_what_is_held_is_told(photos: dict[str, Photo]):
     )
     with probe_family(probe) as model, run_server(models=[model]) as server, server.channel() as channel:
         call = Stubs.over(channel).segmentation.SegmentByBox.future(request, timeout=PATIENCE_S)
-        wait_until(lambda: server.app.status().devices[0].jobs)
+        wait_until(lambda: probe.count("encode"))
         held = scrape(server)
         probe.gate.set()
         call.result()

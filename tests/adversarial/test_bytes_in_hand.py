@@ -90,8 +90,8 @@ def called(stack: Stack, method: str, key: str, message: bytes = LARGE) -> str:
 @pytest.mark.parametrize(
     ("method", "keys", "codes"),
     [
-        (SEGMENT, [BAD, WORSE], {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}),
-        (SESSION, [BAD, WORSE], {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}),
+        (SEGMENT, [BAD, WORSE], {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}),
+        (SESSION, [BAD, WORSE], {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}),
         (SEGMENT, [""], {"UNAUTHENTICATED"}),
         ("/grpc.health.v1.Health/Check", [""], {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}),
         (
@@ -104,7 +104,10 @@ def called(stack: Stack, method: str, key: str, message: bytes = LARGE) -> str:
     ids=["message", "session", "no key", "health", "reflection", "no method"],
 )
 def test_large_messages(stack: Stack, good_caller: GoodCaller, method: str, keys: list[str], codes: set[str]):
-    """Forty callers send the largest messages over and over, by every entrance, with keys and without."""
+    """Forty callers send the largest messages over and over, by every entrance, with keys and without.
+
+    On a busy machine some of them take longer for a message than the second after which they give way.
+    """
     turns = iter(range(10**9))
     with stack.watched() as peak, attacked(lambda: called(stack, method, keys[next(turns) % len(keys)]), 40) as answers:
         wait_until(lambda: answers.total() >= 80)

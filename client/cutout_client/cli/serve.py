@@ -181,8 +181,14 @@ def _ends_with_us() -> Callable[[], object] | None:
     """What a child does first, to get SIGTERM when we end without a word, as by SIGKILL. Linux alone has it."""
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)  # here: little may be done between fork and exec
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    libc, ours = ctypes.CDLL(None), os.getpid()  # here: little may be done between fork and exec
+
+    def arm() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != ours:  # We ended before the child asked to be told.
+            os._exit(1)
+
+    return arm
 
 
 def _send(children: Any, number: signal.Signals) -> None:
