@@ -196,9 +196,12 @@ def test_what_is_left_out_is_said(stubs: Stubs, photos: dict[str, Photo]):
     same = by_box(stubs, photo, ASTRONAUT, ASTRONAUT, FACE, nms_iou=0.9)
     assert len(same.objects) == 2
     assert same.omissions[0].reason == segmentation_pb2.Omission.REASON_DUPLICATE
-    few = by_box(stubs, photo, ASTRONAUT, FACE, max_objects=1)
-    assert len(few.objects) == 1
-    assert few.omissions[0].reason == segmentation_pb2.Omission.REASON_BEYOND_MAX_OBJECTS
+    for multimask, most, left_out in ((False, 1, 1), (True, 2, 4), (True, 5, 1)):
+        few = by_box(stubs, photo, ASTRONAUT, FACE, max_objects=most, multimask=multimask)
+        assert len(few.objects) == most
+        assert [(o.reason, o.count) for o in few.omissions] == [
+            (segmentation_pb2.Omission.REASON_BEYOND_MAX_OBJECTS, left_out)
+        ]
 
 
 def test_a_threshold_that_nothing_passes_gives_no_empty_mask(stubs: Stubs, photos: dict[str, Photo]):

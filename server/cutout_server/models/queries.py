@@ -10,6 +10,8 @@ from cutout_server.models.embedding import Embedding, ObjectMemory
 from cutout_server.types.masks import Box, Logits, Rle
 from cutout_server.types.requests import Exemplar, ObjectPrompt
 
+MULTIMASK = 3  # whole, part, subpart
+
 
 @dataclass(frozen=True)
 class DecodeQuery:
@@ -18,7 +20,7 @@ class DecodeQuery:
     Attributes:
         embedding: From `encode` of the same model.
         prompt: In pixels of the picture.
-        multimask: Three candidates instead of one.
+        multimask: MULTIMASK candidates instead of one.
     """
 
     embedding: Embedding
@@ -31,8 +33,8 @@ class Candidates:
     """What the decoder makes of one prompt.
 
     Attributes:
-        logits: (C, h, w) float32 at the model's low resolution; C is 1, or 3 with multimask. As the decoder made them:
-            masks come from these, and callers get them clamped to the family's `max_logit`.
+        logits: (C, h, w) float32 at the model's low resolution; C is 1, or MULTIMASK with multimask. As the
+            decoder made them: masks come from these, and callers get them clamped to the family's `max_logit`.
         predicted_iou: (C,) float32, the model's own estimate of each mask's IoU with the true one.
     """
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import DECODE
-from cutout_server.models.queries import DecodeQuery
+from cutout_server.models.queries import MULTIMASK, DecodeQuery
 from cutout_server.pipelines.candidates import CHUNK, Candidate, LowResMask
 from cutout_server.pipelines.context import Context
 from cutout_server.types import ObjectPrompt, Options, Strategy
@@ -23,11 +23,16 @@ class LabelledPrompt:
     detection_score: float | None = None
 
 
+def most_candidates(prompts: int, options: Options) -> int:
+    """How many candidates so many prompts can have."""
+    only_best = options.strategy in {Strategy.BEST, Strategy.MERGE}
+    return prompts * (MULTIMASK if options.multimask and not only_best else 1)
+
+
 async def decode_prompts(
     context: Context, embedding: Embedding, prompts: Sequence[LabelledPrompt], options: Options
 ) -> AsyncIterator[list[Candidate]]:
     """Decodes prompts; with BEST and MERGE only the best candidate of each goes on."""
-    only_best = options.strategy in {Strategy.BEST, Strategy.MERGE}
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]
         queries = [DecodeQuery(embedding, labelled.prompt, options.multimask) for labelled in chunk]
@@ -42,5 +47,5 @@ async def decode_prompts(
                 labelled.prompt.box,
             )
             for labelled, masks in zip(chunk, decoded, strict=True)
-            for index in np.argsort(-masks.predicted_iou, kind="stable")[: 1 if only_best else None]
+            for index in np.argsort(-masks.predicted_iou, kind="stable")[: most_candidates(1, options)]
         ]

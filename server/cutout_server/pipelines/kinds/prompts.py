@@ -11,7 +11,7 @@ from cutout_server.errors import InvalidRequestError
 from cutout_server.pipelines.candidates import Proposals
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
-from cutout_server.pipelines.prompt_decoding import LabelledPrompt, decode_prompts
+from cutout_server.pipelines.prompt_decoding import LabelledPrompt, decode_prompts, most_candidates
 from cutout_server.pipelines.views import Views, best_view, moved
 from cutout_server.types import Box, ObjectPrompt, Picture, PromptsRequest, SegmentedObject, Task
 
@@ -45,7 +45,7 @@ class Prompts(MasksKind[PromptsRequest]):
         labelled = [LabelledPrompt(index, prompt) for index, prompt in zip(indices, prompts, strict=True)]
         embedding = await context.embedding()
         candidates = decode_prompts(context, embedding, labelled, self.options)
-        return Proposals(candidates, len(labelled), (context.models.segmenter.name,))
+        return Proposals(candidates, most_candidates(len(labelled), self.options), (context.models.segmenter.name,))
 
     async def over_views(self, views: Views) -> list[SegmentedObject]:
         """Each prompt in the view that holds it best, and in the whole image if its object goes on beyond that."""

@@ -11,7 +11,7 @@ from cutout_server.pipelines.candidates import Proposals, in_chunks
 from cutout_server.pipelines.context import Context, SelectedModels, Shared
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
 from cutout_server.pipelines.omissions import Omissions
-from cutout_server.pipelines.prompt_decoding import decode_prompts
+from cutout_server.pipelines.prompt_decoding import decode_prompts, most_candidates
 from cutout_server.pipelines.words import detect, segment_text
 from cutout_server.types import Rewriting, RewrittenPhrase, Task, TextRequest
 from cutout_server.wording import reading
@@ -79,7 +79,8 @@ class Text(MasksKind[TextRequest]):
         if not boxes:  # There is nothing to embed the image for.
             return Proposals(in_chunks([]), 0, models, kind.rewriting)
         candidates = decode_prompts(context, await context.embedding(), boxes, self.options)
-        return Proposals(candidates, len(boxes), (*models, segmenter.name), kind.rewriting)
+        most = most_candidates(len(boxes), self.options)
+        return Proposals(candidates, most, (*models, segmenter.name), kind.rewriting)
 
 
 def _check_text_segmenter(request: TextRequest, segmenter: ModelSpec) -> None:
