@@ -1,5 +1,6 @@
 """What the ASGI endpoints that call the server have in common: bounds, keys before long bodies, one form of errors."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +53,7 @@ class Asked:
         return bool(self.scope["method"] == "HEAD")
 
 
-class Endpoint:
+class Endpoint(ABC):
     """Answers requests; what a subclass serves and how it refuses are its own."""
 
     def __init__(self, settings: GatewaySettings, pool: DescriptorPool, in_hand: InHand) -> None:
@@ -75,8 +76,9 @@ class Endpoint:
             except grpc.aio.AioRpcError as failure:
                 await self._refuse(asked, self._from_rpc(asked, failure))
 
+    @abstractmethod
     async def _serve(self, asked: Asked) -> None:
-        raise NotImplementedError
+        """Answers a request."""
 
     async def _refuse(self, asked: Asked, failure: HttpError) -> None:
         await asked.reply.error(failure, self._pool, asked.request_id)
