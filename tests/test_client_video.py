@@ -156,6 +156,7 @@ def test_a_server_that_reads_no_videos_is_named(
         (["video.mp4", "--json"], "say what to follow"),
         (["video.mp4", "--box", "1,2,3,4"], "say what to write"),
         (["--camera", "0", "--box", "1,2,3,4", "--json", "--on-server"], "--on-server goes with a video"),
+        (["video.mp4", "--text", "object", "--json", "--text-every", "5"], "goes with --on-server and --text"),
         (["video.mp4", "--box", "1,2,3,4", "--json", "--every", "0"], "--every of at least 1"),
     ],
 )

@@ -180,6 +180,41 @@ def test_words_begin_objects_that_are_not_followed_yet(channel: grpc.Channel, st
     assert [each.frame_index for each in frames(messages)] == [2, 3, 1, 0]
 
 
+def squares(index: int) -> np.ndarray:
+    """A blue square that moves; from frame 3 on a red one, too."""
+    pixels = np.full((*SIZE, 3), 128, np.uint8)
+    pixels[10:40, 10 + 2 * index : 40 + 2 * index] = (0, 0, 220)
+    if index >= 3:
+        pixels[50:80, 70 - 2 * index : 100 - 2 * index] = (220, 0, 0)
+    return pixels
+
+
+@pytest.mark.parametrize("direction", [FORWARD, BACKWARD, BOTH])
+def test_words_are_looked_for_again(channel: grpc.Channel, direction: int):
+    """On the way, also in a frame that cannot be decoded: what is followed stays, what is new gets a new id."""
+    data = bytearray(video(map(squares, range(COUNT)), container="avi", codec="mjpeg"))
+    start = [at for at in range(data.index(b"movi"), len(data)) if data[at : at + 4] == b"00dc"][2] + 8
+    data[start : start + 1000] = bytes(1000)
+    first = COUNT - 1 if direction == BACKWARD else 0
+    looked = {"frame": first, "phrases": ["blue", "red"]}
+    asks = asked(upload(channel, bytes(data)).video_id, looked, every=5, phrases_every=2, direction=direction)
+    messages = tracked(channel, asks)
+    found = {
+        message.found.frame: ([each.label for each in message.found.objects], message.found.known)
+        for message in messages
+        if message.HasField("found")
+    }
+    shown = [(each.frame_index, [o.object_id for o in each.objects if o.present]) for each in frames(messages)]
+    assert list(messages[-1].summary.unreadable_frames) == [2]
+    if direction == BACKWARD:
+        assert [sorted(found[6][0]), *(found[number] for number in (4, 0))] == [["blue", "red"], ([], 2), ([], 1)]
+        assert [number for number, _ in shown] == [6, 5, 4, 0]
+        return
+    assert found == {0: (["blue"], 0), 4: (["red"], 1), 6: ([], 2)}
+    assert shown[:4] == [(0, [1]), (4, [1, 2]), (5, [1, 2]), (6, [1, 2])]
+    assert [number for number, _ in shown[4:]] == ([0] if direction == BOTH else [])
+
+
 def test_a_frame_is_a_picture(channel: grpc.Channel, stored: videos_pb2.Video, pixels: list[np.ndarray]):
     """For every request that takes one: the answer is the one to the same pixels in a file."""
     stub = segmentation_service_pb2_grpc.SegmentationServiceStub(channel)
@@ -247,6 +282,7 @@ def test_rest_follows_in_lines(gateway_url: str):
         ({"end_frame": COUNT + 1}, ["end_frame"]),
         ({"direction": 9}, ["direction"]),
         ({"detector": "builtin"}, ["detector"]),
+        ({"phrases_every": 3}, ["phrases_every"]),
         ({"tracker": "nobody"}, ["tracker"]),
         ({"options": {"mask_threshold": 99}}, ["options.mask_threshold"]),
         ({"video_id": ""}, ["video_id"]),

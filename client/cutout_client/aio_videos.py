@@ -108,6 +108,7 @@ class AsyncVideos:
         tracker: str = "",
         detector: str = "",
         segmenter: str = "",
+        phrases_every: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
         **options: Unpack[TrackOptions],
@@ -124,6 +125,7 @@ class AsyncVideos:
             tracker=tracker,
             detector=detector,
             segmenter=segmenter,
+            phrases_every=phrases_every,
             options=options,
         )
         return AsyncVideoTrackStream(*self._calls.stream(stored.follow(request), timeout_s, request_id))

@@ -142,6 +142,7 @@ def track_request(
     tracker: str,
     detector: str,
     segmenter: str,
+    phrases_every: int,
     options: TrackOptions,
 ) -> Request:
     """What is to be followed; see `Client.track_video`.
@@ -174,6 +175,7 @@ def track_request(
         every=every,
         detector=detector,
         segmenter=segmenter,
+        phrases_every=phrases_every,
     )
 
 

@@ -136,6 +136,7 @@ class Videos:
         tracker: str = "",
         detector: str = "",
         segmenter: str = "",
+        phrases_every: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
         **options: Unpack[TrackOptions],
@@ -153,6 +154,7 @@ class Videos:
             tracker: Name of the model. Default: the server's.
             detector: Name of the model that finds. Default: the server's.
             segmenter: Name of the model that cuts out what phrases find. Default: the server's.
+            phrases_every: Look for phrases again so many frames on, and again; what is new joins. Default: 0, once.
             timeout_s: Seconds for the whole answer. Default: as long as it takes.
             request_id: See the class.
             options: Those of `TrackOptions`.
@@ -168,6 +170,7 @@ class Videos:
             tracker=tracker,
             detector=detector,
             segmenter=segmenter,
+            phrases_every=phrases_every,
             options=options,
         )
         return VideoTrackStream(*self._calls.stream(stored.follow(request), timeout_s, request_id))

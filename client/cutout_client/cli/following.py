@@ -90,6 +90,7 @@ def on_server(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
             start=args.start,
             end=max(end, args.start + 1),  # A start behind the last frame is refused there, by its name.
             every=args.every,
+            phrases_every=args.text_every,
             tracker=args.tracker,
             non_overlapping=args.non_overlapping,
         ) as stream:

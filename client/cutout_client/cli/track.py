@@ -24,6 +24,13 @@ def add_to(commands: Any) -> None:
     what = parser.add_argument_group("what to follow", "in the first frame; several of these go together")
     several: Any = {"nargs": "+", "action": "extend"}
     what.add_argument("--text", **several, metavar="PHRASE", help="what the phrases name")
+    what.add_argument(
+        "--text-every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="look for --text again in each N-th frame; with --on-server",
+    )
     what.add_argument("--box", **several, type=prompts.box, metavar="X0,Y0,X1,Y1", help="the object in each box")
     what.add_argument("--point", **several, type=prompts.point, metavar="X,Y[,0]", help="one object by clicks")
     how = parser.add_argument_group("how")
@@ -62,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         objects, count, is_whole = set[int](), 0, False
         try:
             for found in followed.frames:
-                if not (count or len(found)):
+                if not (count or len(found) or args.text_every):
                     raise following.nothing_found(args.text)
                 objects |= {each.object_id for each in found}
                 count += 1
@@ -85,6 +92,8 @@ def _check(args: argparse.Namespace) -> None:
         args.parser.error("expected either a video or --camera")
     if args.on_server and (args.video is None or args.newest):
         args.parser.error("--on-server goes with a video, and without --newest")
+    if args.text_every and not (args.on_server and args.text and args.text_every > 0):
+        args.parser.error("--text-every is at least 1, and goes with --on-server and --text")
     if not (args.text or args.box or args.point):
         args.parser.error("say what to follow: --text, --box or --point")
     if not (args.out or args.overlay or args.json):

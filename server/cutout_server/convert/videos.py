@@ -72,6 +72,7 @@ class VideoTrackReader:
             start_frame=message.start_frame,
             end_frame=end,
             every=message.every or 1,
+            phrases_every=message.phrases_every,
         )
         check.done()
         return request
@@ -92,7 +93,7 @@ class VideoTrackReader:
         most = self.tracking.max_objects
         check.require(len(objects) <= most, "prompts", f"expected at most {most} objects in all, got {len(objects)}")
         by_words = any(prompt.phrases for prompt in prompts)
-        for field in ("detector", "segmenter"):
+        for field in ("detector", "segmenter", "phrases_every"):
             check.require(by_words or not getattr(message, field), field, "expected none without phrases")
         return tuple(prompts)
 

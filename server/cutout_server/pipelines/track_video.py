@@ -116,7 +116,7 @@ class Following:
         self._segmentation = segmentation
         self._videos = videos
         self._max_objects = max_objects
-        self._said = {prompt.frame: (index, prompt) for index, prompt in enumerate(request.prompts)}
+        self._said = _said(request, end)
         self._begun: dict[int, tuple[int, FramePrompt]] = {}  # By object: its first frame, and what was said there.
         used = {number for prompt in request.prompts for number in prompt.prompts}
         self._free_ids = (number for number in itertools.count(1) if number not in used)
@@ -144,7 +144,9 @@ class Following:
             for number, (frame, prompt) in self._begun.items():
                 begun.setdefault(frame, {})[number] = prompt
             again = {frame: (0, VideoPrompt(frame, prompts, None)) for frame, prompts in begun.items()}
-            async with aclosing(self._through(self._back, Direction.BACKWARD, again)) as back:
+            numbers = [number for number in self._back if number <= max(begun, default=-1)]
+            self._done += len(self._back) - len(numbers)
+            async with aclosing(self._through(numbers, Direction.BACKWARD, again)) as back:
                 async for followed in back:
                     # Where an object begins the way forward has shown it.
                     here = begun.get(followed.frame.index, {})
@@ -191,7 +193,7 @@ class Following:
     def _pass_over(self, number: int, said: Mapping[int, tuple[int, VideoPrompt]]) -> None:
         """Counts a frame that cannot be decoded; without it what is said of it would be lost in silence."""
         self.unreadable.add(number)
-        if number in said:
+        if number in said and not said[number][1].is_again:
             what = f"expected a frame that can be decoded, got {number}"
             raise InvalidRequestError.of(f"prompts[{said[number][0]}].frame", what, reason="VIDEO_UNREADABLE")
 
@@ -249,6 +251,22 @@ class Following:
             for number in prompt.prompts:
                 firsts.setdefault(number, frame)
         return max([*firsts.values(), *(frame for frame, (_, prompt) in self._said.items() if prompt.phrases)])
+
+
+def _said(request: VideoTrackRequest, end: int) -> dict[int, tuple[int, VideoPrompt]]:
+    """By frame: what is said of it, phrases that are looked for again among it, and which of the prompts says so."""
+    said = {prompt.frame: (index, prompt) for index, prompt in enumerate(request.prompts)}
+    if not request.phrases_every:
+        return said
+    is_back = request.direction is Direction.BACKWARD
+    step = -request.phrases_every if is_back else request.phrases_every
+    naming = sorted((frame for frame, (_, prompt) in said.items() if prompt.phrases), reverse=is_back)
+    for here, until in itertools.pairwise([*naming, request.start_frame - 1 if is_back else end]):
+        index, prompt = said[here]
+        for frame in range(here + step, until, step):
+            which, other = said.get(frame, (index, VideoPrompt(frame, {}, None, is_again=True)))
+            said[frame] = which, replace(other, phrases=prompt.phrases)
+    return said
 
 
 @contextmanager

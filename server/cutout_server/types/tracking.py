@@ -97,11 +97,13 @@ class VideoPrompt:
         frame: Its number.
         prompts: As of FrameRequest.
         phrases: What to look for there.
+        is_again: Whether it is looked for there only again; then the frame need not be one that can be decoded.
     """
 
     frame: int
     prompts: Mapping[int, FramePrompt]
     phrases: TextRequest | None
+    is_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class VideoTrackRequest:
 
     Attributes:
         end_frame: None for the video's end.
+        phrases_every: 0 when phrases are not looked for again.
     """
 
     video_id: str
@@ -119,6 +122,7 @@ class VideoTrackRequest:
     start_frame: int
     end_frame: int | None
     every: int
+    phrases_every: int
 
 
 @dataclass(frozen=True)
