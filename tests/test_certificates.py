@@ -1,6 +1,8 @@
 """Certificates: what is wrong with them is said before a port is bound, and new ones are taken without a restart."""
 
+import asyncio
 import shutil
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -10,6 +12,7 @@ import httpx
 import pytest
 from certificates import self_signed
 from conftest import run_server
+from cutout_client import AsyncClient, Client, UnavailableError
 from cutout_common.config import ConfigError
 from cutout_gateway.app import create_app
 from cutout_gateway.connection import Serving
@@ -86,6 +89,39 @@ def test_the_gateway_takes_a_new_certificate(two: tuple[Path, Path]):
             with pytest.raises(httpx.ConnectError):
                 httpx.get(url, verify=trusts[0], timeout=PATIENCE_S)
             assert old.get(url).status_code == 200
+
+
+@pytest.mark.parametrize("of", ["servers.test", "others.test"])
+def test_servers_behind_a_name_are_known_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str):
+    """It is asked for its addresses, and whoever is there must have a certificate of the name, not of the address."""
+    certificate, key = self_signed(tmp_path, f"DNS:{of}")
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *to, **how: found if host == "servers.test" else real(host, *to, **how)
+    )
+    with run_server(tls_cert=certificate, tls_key=key) as server:
+        address = f"dns:///servers.test:{server.app.port}"
+
+        async def asked() -> str:
+            async with AsyncClient(address, tls=True, root_certificates=certificate) as client:
+                return (await client.status()).state
+
+        settings = GatewaySettings(server_address=address, server_tls_ca=certificate)
+        with (
+            Client(address, tls=True, root_certificates=certificate) as client,
+            GatewayThread(settings) as gateway,
+        ):
+            url = f"http://127.0.0.1:{gateway.port}/v1/status"
+            if of == "servers.test":
+                assert client.status().state == asyncio.run(asked()) == "serving"
+                assert httpx.get(url, timeout=PATIENCE_S).json()["state"] == "STATE_SERVING"
+                return
+            with pytest.raises(UnavailableError, match="certificate"):
+                client.status()
+            with pytest.raises(UnavailableError, match="certificate"):
+                asyncio.run(asked())
+            assert httpx.get(url, timeout=PATIENCE_S).status_code == 503
 
 
 @pytest.mark.parametrize("wrong", ["other key", "no key", "encrypted", "missing"])
