@@ -162,7 +162,7 @@ class AsyncClient(AsyncVideos):
         self, image: ImageLike, *, segmenter: str = "", timeout_s: float | None = None, request_id: str = ""
     ) -> AsyncSession:
         """As `Client.session`: `async with client.session(picture) as session`."""
-        call = self._calls.begin(timeout_s, request_id)
+        call = self._calls.call(timeout_s, request_id)
         return AsyncSession(self._calls.link, self._calls.current(read_picture(image)), segmenter, call)
 
     async def generate(

@@ -48,7 +48,7 @@ class AsyncVideos:
     ) -> AsyncLiveStream:
         """As `Client.live`: `async for frame in client.live(...)`; frames may come from an async iterator, too."""
         opening = tracking_opening(tracker, held_frames, options, newest=newest)
-        call = self._calls.begin(None, request_id)
+        call = self._calls.call(None, request_id)
         return AsyncLiveStream(self._calls.link, frames, opening, first_prompts(boxes, prompts), call)
 
     def track(

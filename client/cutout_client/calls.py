@@ -33,7 +33,7 @@ class _Calls:
         self.connection = connection
         self._moved = Moved()
 
-    def begin(self, timeout_s: float | None, request_id: str, *, is_endless: bool = False) -> Call:
+    def call(self, timeout_s: float | None, request_id: str, *, is_endless: bool = False) -> Call:
         """A call; see `Call.of`."""
         call = Call.of(self.connection, timeout_s, request_id)
         if is_endless and timeout_s is None:
@@ -59,7 +59,7 @@ class Calls(_Calls):
 
     def ask(self, rpc: Rpc[T], timeout_s: float | None, request_id: str) -> T:
         """What is answered."""
-        call = self.begin(timeout_s, request_id)
+        call = self.call(timeout_s, request_id)
         with self._turn(rpc, call):
             return self._about(rpc.subject, call, lambda: self._answer(rpc, call))
 
@@ -67,7 +67,7 @@ class Calls(_Calls):
         self, rpc: Streamed[Any, A], timeout_s: float | None, request_id: str
     ) -> tuple[Generator[Any, None, None], A, Call]:
         """The messages of an answer, what puts them together, and the call."""
-        call = self.begin(timeout_s, request_id, is_endless=rpc.is_endless)
+        call = self.call(timeout_s, request_id, is_endless=rpc.is_endless)
         call.place = rpc.place or call.place
 
         def start() -> tuple[Any, Any]:
@@ -79,7 +79,7 @@ class Calls(_Calls):
 
     def upload(self, picture: Picture, timeout_s: float | None, request_id: str) -> UploadedImage:
         """Stores a picture, whose file is read when it is the call's turn."""
-        call = self.begin(timeout_s, request_id)
+        call = self.call(timeout_s, request_id)
         with self._turns.turn(call):
             return self._upload(picture, call)
 
@@ -127,7 +127,7 @@ class AsyncCalls(_Calls):
 
     async def ask(self, rpc: Rpc[T], timeout_s: float | None, request_id: str) -> T:
         """As `Calls.ask`."""
-        call = self.begin(timeout_s, request_id)
+        call = self.call(timeout_s, request_id)
         async with self._turn(rpc, call):
             return await self._about(rpc.subject, call, lambda: self._answer(rpc, call))
 
@@ -135,7 +135,7 @@ class AsyncCalls(_Calls):
         self, rpc: Streamed[Any, A], timeout_s: float | None, request_id: str
     ) -> tuple[AsyncGenerator[Any, None], A, Call]:
         """As `Calls.stream`."""
-        call = self.begin(timeout_s, request_id, is_endless=rpc.is_endless)
+        call = self.call(timeout_s, request_id, is_endless=rpc.is_endless)
         call.place = rpc.place or call.place
 
         async def start() -> tuple[Any, Any]:
@@ -147,7 +147,7 @@ class AsyncCalls(_Calls):
 
     async def upload(self, picture: Picture, timeout_s: float | None, request_id: str) -> UploadedImage:
         """As `Calls.upload`."""
-        call = self.begin(timeout_s, request_id)
+        call = self.call(timeout_s, request_id)
         async with self._lines.here().turns.turn(call):
             return await self._upload(picture, call)
 

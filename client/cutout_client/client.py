@@ -239,7 +239,7 @@ class Client(Videos):
 
         `timeout_s` bounds the opening, and each prompt that brings no other.
         """
-        call = self._calls.begin(timeout_s, request_id)
+        call = self._calls.call(timeout_s, request_id)
         return Session(self._calls.link, self._calls.current(read_picture(image)), segmenter, call)
 
     def generate(

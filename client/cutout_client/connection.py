@@ -82,14 +82,14 @@ class Connection:
         """How the server is known; None without TLS."""
         if not self.tls:
             return None
-        return reach.Tls(read_pem(self.root_certificates), self.client_certificate is not None)
+        return reach.Tls(_read_pem(self.root_certificates), self.client_certificate is not None)
 
     def _credentials(self) -> grpc.ChannelCredentials | None:
         """For a TLS channel; None for a plain one."""
         if not self.tls:
             return None
         return grpc.ssl_channel_credentials(
-            read_pem(self.root_certificates), read_pem(self.client_key), read_pem(self.client_certificate)
+            _read_pem(self.root_certificates), _read_pem(self.client_key), _read_pem(self.client_certificate)
         )
 
     def _arguments(self, host: str, *, are_many: bool) -> list[tuple[str, Any]]:
@@ -118,6 +118,6 @@ class Connection:
         return config
 
 
-def read_pem(pem: Pem | None) -> bytes | None:
+def _read_pem(pem: Pem | None) -> bytes | None:
     """The PEM itself."""
     return pem if pem is None or isinstance(pem, bytes) else Path(pem).read_bytes()

@@ -58,7 +58,7 @@ class Videos:
             options: Those of `TrackOptions`.
         """
         opening = tracking_opening(tracker, held_frames, options, newest=newest)
-        call = self._calls.begin(None, request_id)
+        call = self._calls.call(None, request_id)
         return LiveStream(self._calls.link, frames, opening, first_prompts(boxes, prompts), call)
 
     def track(
