@@ -84,6 +84,29 @@ def test_a_file_that_is_no_picture(visit: Visit):
     visit.open_sample()
 
 
+def test_the_picture_chosen_last_stays(visit: Visit):
+    """One that takes longer to read than the next one does not come in its place."""
+    visit.page.evaluate(
+        """() => {
+          const read = window.createImageBitmap;
+          window.createImageBitmap = async (...given) => {
+            window.createImageBitmap = read;
+            await new Promise((go) => (window.go = go));
+            return (window.late = read(...given));
+          };
+        }"""
+    )
+    visit.page.get_by_role("button", name="Astronaut").click()
+    visit.page.wait_for_function("() => window.go")
+    visit.open_sample("Cat")
+    visit.page.evaluate(
+        "async () => { go(); await new Promise(requestAnimationFrame); await late; await new Promise(setTimeout); }"
+    )
+    visit.page.evaluate("() => new Promise(requestAnimationFrame)")
+    expect(visit.page.locator("#canvas")).to_have_attribute("aria-label", "Picture cat.jpg, 451 by 300 pixels")
+    assert visit.uploads() == 1
+
+
 def test_words_boxes_clicks_and_undo(visit: Visit):
     """Each way gives an object; clicks refine the selected one; undo and redo go through it without a request."""
     visit.open_sample()

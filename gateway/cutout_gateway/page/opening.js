@@ -7,6 +7,7 @@ import { Picture } from "./picture.js";
 export class Opening {
   #page;
   #clicks;
+  #coming = null; // the picture that was chosen last
 
   /**
    * @param {import("./page.js").Page} page
@@ -19,15 +20,17 @@ export class Opening {
 
   /** Takes a file in place of the picture before it. */
   async open(file, name, address) {
-    const next = new Picture(this.#page.api, file, name, address);
+    const next = (this.#coming = new Picture(this.#page.api, file, name, address));
     $("start-problem").textContent = "";
     try {
       await next.show();
     } catch (error) {
+      if (next !== this.#coming) return;
       this.showStart(true);
       $("start-problem").textContent = error.message;
       return;
     }
+    if (next !== this.#coming) return next.close(); // a large one takes seconds, in which another was chosen
     this.#leave();
     this.#page.picture = next;
     $("frame").style.setProperty("--ratio", next.width / next.height);
