@@ -15,6 +15,7 @@ from conftest import run_server
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+import simulation
 from harness import fitting, rounds
 from harness.iou import iou
 from harness.loops import Outcome, Work, _whole, official_work, raw_work
@@ -158,6 +159,21 @@ def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
         assert [row["encoder passes"] for row in rows] == [3, 1, 0, 1, 0]
     if name == "memory":
         assert rows[0]["requests"] == report.tables[1].rows[-1]["requests"] == 5
+
+
+def test_many_servers_are_simulated():
+    """A fixed time is shared out evenly; with the picture's own server most embeddings are there, else ever fewer."""
+    load = simulation.Load(requests=2_000, callers=8, pictures=100, embeddings=64)
+    fixed = simulation.Costs(encode_s=0.0, prompt_s=0.02, front_s=0.0, servers_per_front=16, wire_s=0.0)
+    one, sixteen = (simulation.simulated("by picture", nodes, load, fixed) for nodes in (1, 16))
+    assert (one.of_ideal, one.busiest) == (pytest.approx(1), 1)
+    assert one.per_s == pytest.approx(50)
+    assert sixteen.per_s > 0.9 * 16 * one.per_s
+    real = simulation.Costs(encode_s=0.5, prompt_s=0.02, front_s=0.001, servers_per_front=16, wire_s=0.001)
+    own, least = (simulation.simulated(choice, 16, load, real) for choice in simulation.CHOICES)
+    assert own.hits > 0.8 > least.hits + 0.05
+    assert own.encodes == round((1 - own.hits) * load.requests)
+    assert own.per_s > 1.5 * least.per_s
 
 
 @pytest.mark.slow
