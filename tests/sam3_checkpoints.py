@@ -104,7 +104,7 @@ def tame(model: Any) -> None:
     for layer in model.tracker_neck.fpn_layers:
         layer.proj2.weight.mul_(0.1)
     tame_decoder(model.tracker_model)
-    tame_memory(model.tracker_model, presence=0.0)
+    tame_memory(model.tracker_model, presence=2.1)
 
 
 def rename(file: Path, old: str, new: str) -> None:

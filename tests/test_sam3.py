@@ -17,7 +17,7 @@ from cutout_server.types import Box, Exemplar, ModelFiles
 from sam2_cases import PICTURES
 from sam3_checkpoints import sam3_folder  # noqa: F401 - a fixture
 from sam3_reference import Instance, Reference
-from transformers import Sam3Model, Sam3Processor, Sam3TrackerModel
+from transformers import Sam3Model, Sam3Processor, Sam3TrackerVideoModel
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def ours(sam3_folder) -> Sam3:
 def grouped(ours, sam3_folder) -> Sam3:
     """The same, with as many phrases in a pass as a GPU gets."""
     parts = (ours._backbone, ours._concepts.model, ours._model)
-    return Sam3(*parts, Sam3Processor.from_pretrained(sam3_folder), phrases_per_pass=4)
+    return Sam3(*parts, Sam3Processor.from_pretrained(sam3_folder), ours._tracker, phrases_per_pass=4)
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +166,10 @@ def test_a_phrase_that_cannot_be_read_is_refused(ours, phrase):
 
 
 def test_it_is_a_segmenter_by_text_and_by_prompts(ours, sam3_folder):
-    """It fills in both Protocols; what both halves share counts once."""
+    """It fills in both Protocols; what the halves share counts once."""
     assert isinstance(ours, TextSegmenter)
     assert isinstance(ours, Segmenter)
-    reference = Sam3Model.from_pretrained(sam3_folder), Sam3TrackerModel.from_pretrained(sam3_folder)
+    reference = Sam3Model.from_pretrained(sam3_folder), Sam3TrackerVideoModel.from_pretrained(sam3_folder)
     backbone, detector, tracker = map(nbytes, (reference[0].vision_encoder.backbone, *reference))
     assert ours.nbytes == detector + tracker - backbone
 

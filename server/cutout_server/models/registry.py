@@ -71,7 +71,7 @@ FAMILIES: dict[str, Family] = {
         Family(name="edgetam", tasks=_SEGMENTER | {Task.TRACK}, load=_from("edgetam"), max_logit=inf),
         Family(
             name="sam3",
-            tasks=_SEGMENTER | {Task.SEGMENT_TEXT},
+            tasks=_SEGMENTER | {Task.SEGMENT_TEXT, Task.TRACK},
             load=_from("sam3"),
             exemplars=True,
             max_batch=4,

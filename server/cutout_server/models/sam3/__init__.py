@@ -1,15 +1,18 @@
-"""SAM 3 through transformers (https://arxiv.org/abs/2511.16719): concepts by words and examples, objects by prompts."""
+"""SAM 3 through transformers (https://arxiv.org/abs/2511.16719): concepts by words and examples, objects by prompts.
+
+Both in pictures; objects through videos, too.
+"""
 
 from pathlib import Path
 from typing import Any
 
-from transformers import Sam3Model, Sam3Processor, Sam3TrackerModel
+from transformers import Sam3Model, Sam3Processor, Sam3TrackerModel, Sam3TrackerVideoModel
 
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.checkpoint import place
-from cutout_server.models.positions import NoPositions
 from cutout_server.models.pretrained import folder_of, load_model, load_processor
 from cutout_server.models.sam2_like import check_images
+from cutout_server.models.sam2_like_tracker import Sam2LikeTracker
 from cutout_server.models.sam3.caches import bypass
 from cutout_server.models.sam3.concepts import TEXT_LENGTH
 from cutout_server.models.sam3.encoder import Neck
@@ -38,13 +41,25 @@ def load(files: ModelFiles, device: str) -> Sam3:
     processor = load_processor(Sam3Processor, folder)
     detector: Any = load_model(Sam3Model, folder, device)
     tracker: Any = load_model(Sam3TrackerModel, folder, "cpu", key_mapping=_TWICE)
+    video: Any = load_model(_VideoTracker, folder, device, key_mapping=_TWICE, remove_vision_encoder=True)
     _check(processor, detector.config, tracker.config, folder)
     backbone = detector.vision_encoder.backbone
-    tracker.vision_encoder.neck.position_encoding = NoPositions()
     bypass(detector)
     for half in (detector, tracker):
         half.vision_encoder = Neck(half.vision_encoder)
-    return Sam3(backbone, detector, place(tracker, detector.device), processor)
+    place(tracker, detector.device)
+    return Sam3(backbone, detector, tracker, processor, Sam2LikeTracker(video, tracker))
+
+
+class _VideoTracker(Sam3TrackerVideoModel):  # type: ignore[no-untyped-call]
+    """The tracker for videos without a vision encoder, as it shares that of the tracker for pictures."""
+
+    _keys_to_ignore_on_load_unexpected = ["^detector_model.", "^vision_encoder."]  # noqa: RUF012 - as the base class says it
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """It is not: transformers renames the weights of its own models alone."""
+        return False
 
 
 def _check(processor: Any, detector: Any, tracker: Any, folder: Path) -> None:

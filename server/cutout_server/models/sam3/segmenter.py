@@ -12,16 +12,17 @@ from cutout_server.models.pretrained import nbytes
 from cutout_server.models.queries import TextFind, TextQuery
 from cutout_server.models.rows import own_rows
 from cutout_server.models.sam2_like import Sam2Like, pixels_of
+from cutout_server.models.sam2_like_tracker import Sam2LikeTracker
 from cutout_server.models.sam3.concepts import ConceptFrame, Concepts
 from cutout_server.models.sam3.encoder import Sam3Embedding, features_of
 from cutout_server.types import MaskPatch, RgbImage
 
 
 class Sam3(Sam2Like):
-    """A `TextSegmenter` by the detector, and a `Segmenter` and `GridSegmenter` by the tracker.
+    """A `TextSegmenter` by the detector, and a `Segmenter`, `GridSegmenter` and `Tracker` by the tracker.
 
     It answers as `Sam3Model` does with `Sam3Processor` and `post_process_instance_segmentation`, and as
-    `Sam3TrackerModel` does with `Sam3TrackerProcessor` and `post_process_masks`. One embedding serves both.
+    `Sam3TrackerModel` and `Sam3TrackerVideoModel` do with their processors. One embedding serves all.
 
     Args:
         backbone: The `Sam3ViTModel` that both halves share, in eval mode, on its device, as are they. Nothing of them
@@ -29,20 +30,27 @@ class Sam3(Sam2Like):
         detector: A `Sam3Model` behind the backbone: its vision encoder is a `Neck`.
         tracker: A `Sam3TrackerModel`, likewise.
         processor: The folder's own `Sam3Processor`.
+        video: Follows objects by the weights of the tracker.
         phrases_per_pass: With those of other pictures; bounds the memory. A CPU gains nothing from more than one.
     """
 
     def __init__(
-        self, backbone: Any, detector: Any, tracker: Any, processor: Any, phrases_per_pass: int | None = None
+        self,
+        backbone: Any,
+        detector: Any,
+        tracker: Any,
+        processor: Any,
+        video: Sam2LikeTracker,
+        phrases_per_pass: int | None = None,
     ) -> None:
-        super().__init__(tracker, processor.image_processor, None)
+        super().__init__(tracker, processor.image_processor, video)
         self._backbone = backbone
         self._concepts = Concepts(detector, processor, phrases_per_pass or (1 if self._device.type == "cpu" else 4))
 
     @property
     def nbytes(self) -> int:
         """Memory of the weights, in bytes."""
-        return sum(map(nbytes, (self._backbone, self._concepts.model, self._model)))
+        return super().nbytes + sum(map(nbytes, (self._backbone, self._concepts.model)))
 
     @torch.inference_mode()
     def segment_text(self, queries: Sequence[TextQuery]) -> list[list[TextFind]]:
