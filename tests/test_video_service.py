@@ -339,20 +339,22 @@ class WithKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
 
 def test_deletion_and_leaving_in_the_middle(server: RunningServer, channel: grpc.Channel):
-    """What has begun reads a deleted video to its end; a caller that leaves takes its process along."""
+    """What has begun reads a deleted video to its end, both ways; a caller that leaves takes its process along."""
     stored = upload(channel, DATA)
     stub = tracking_service_pb2_grpc.TrackingServiceStub(channel)
     request = asked(stored.video_id, {"frame": 0, "prompts": [boxed(7)]})
     whole = stub.TrackVideo(request)
     left = stub.TrackVideo(request)
-    for call in (whole, left):
+    there_and_back = stub.TrackVideo(asked(stored.video_id, {"frame": 3, "prompts": [boxed(7, 3)]}, direction=BOTH))
+    for call in (whole, left, there_and_back):
         assert next(call).HasField("started")
         assert next(call).HasField("frame")
     video_service_pb2_grpc.VideoServiceStub(channel).DeleteVideo(
         videos_pb2.DeleteVideoRequest(video_id=stored.video_id)
     )
     left.cancel()
-    assert [message.frame.frame_index for message in whole if message.HasField("frame")] == list(range(1, COUNT))
+    for call, numbers in ((whole, range(1, COUNT)), (there_and_back, (4, 5, 6, 2, 1, 0))):
+        assert [message.frame.frame_index for message in call if message.HasField("frame")] == list(numbers)
     wait_until(lambda: server.app.status().tracking.sessions == 0)
     assert server.app.status().tracking.memory_bytes == 0
     wait_until(lambda: not server.app.parts.video_decoders._working)

@@ -1,8 +1,10 @@
 """Stored videos: taken in once a frame of them could be decoded, and read frame by frame, in processes of their own."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import asdict, replace
 
 import numpy as np
 from cutout_common.distribution import install_hint
@@ -91,6 +93,24 @@ class Videos:
                 return frame
         raise InvalidRequestError.of(field, f"frame {number} cannot be decoded", reason="VIDEO_UNREADABLE")
 
+    @contextmanager
+    def held(self, video: StoredVideo) -> Iterator[StoredVideo]:
+        """The same file under a name of its own for the block, so that its deletion or expiry changes nothing.
+
+        Raises:
+            NotFoundError: The file is gone.
+        """
+        path = video.path.with_name(f"{video.path.name}-{secrets.token_urlsafe(16)}")
+        with self._store.disk():
+            try:
+                os.link(video.path, path)
+            except FileNotFoundError:
+                raise _gone(video) from None
+        try:
+            yield replace(video, path=path)
+        finally:
+            path.unlink(missing_ok=True)
+
     @asynccontextmanager
     async def read(
         self, video: StoredVideo, numbers: Sequence[int], later: Sequence[int] = ()
@@ -142,7 +162,7 @@ class Videos:
         def begin(worker: Worker) -> None:
             with worker.working(work):
                 if worker.ask(job).get("gone"):
-                    raise NotFoundError(f"no video {video.file_id!r}; upload it again", reason="VIDEO_NOT_FOUND")
+                    raise _gone(video)
             worker.is_ready = False  # Until it has said all.
 
         def following(worker: Worker) -> VideoFrame | None:
@@ -163,6 +183,10 @@ class Videos:
             await decoders.run(begin, worker)
             async with aclosing(frames(worker)) as decoded:
                 yield decoded
+
+
+def _gone(video: StoredVideo) -> NotFoundError:
+    return NotFoundError(f"no video {video.file_id!r}; upload it again", reason="VIDEO_NOT_FOUND")
 
 
 def _check_readable() -> None:
