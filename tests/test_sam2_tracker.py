@@ -3,6 +3,7 @@
 import gc
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,34 @@ def test_objects_are_followed_as_by_the_predictor(ours, predictor, monkeypatch):
             (corrected,) = session.ask(where, {which: prompt}).values()
             assert np.array_equal(corrected, reference.prompt(where, which, prompt))
     assert sum(0.01 < area < 0.99 for area in areas) > len(areas) // 2
+
+
+def test_hidden_objects_are_found_again_as_by_the_predictor(ours, predictor, monkeypatch):
+    """The same masks before, none while the model sees no object, and the same ones afterwards."""
+    size = SIZES["square"]
+    frames = video(size, 6)
+    session, reference = Session(ours), Reference(predictor, frames, monkeypatch)
+    prompts = {1: points(size, (0.4, 0.3, 1)), 2: points(size, box=(0.2, 0.1, 0.7, 0.9))}
+    areas = []
+    for number, frame in enumerate(frames):
+        with nothing_seen(ours._tracker._model, predictor) if number in {2, 3} else nullcontext():
+            found = session.step(frame, {} if number else prompts)
+            assert_same(found, reference.step({} if number else prompts))
+        areas.append([mask.mean() for mask in found.values()])
+    assert np.max(areas[2:4]) == 0
+    assert np.min(areas[:2] + areas[4:]) > 0.01
+
+
+@contextmanager
+def nothing_seen(*models: torch.nn.Module) -> Iterator[None]:
+    """What they say of a frame in which objects are hidden; random weights do not see it by themselves."""
+    biases = [model.sam_mask_decoder.pred_obj_score_head.layers[2].bias for model in models]
+    with torch.no_grad():
+        for bias in biases:
+            bias.sub_(2 * PRESENCE)
+        yield
+        for bias in biases:
+            bias.add_(2 * PRESENCE)
 
 
 @pytest.mark.parametrize("passes", [(True,), (False, True)], ids=["backward", "both"])
