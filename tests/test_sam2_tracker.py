@@ -14,7 +14,7 @@ from checkpoints import narrow_config, official_model, write_sam2
 from cutout_common.masks import rle_decode
 from cutout_server.models.memory_bank import PROMPTED_FRAMES, Look, MemoryBank
 from cutout_server.models.protocols import Tracker
-from cutout_server.models.queries import TrackQuery
+from cutout_server.models.queries import MaskQuery, TrackQuery
 from cutout_server.models.sam2 import Sam2, architecture, load
 from cutout_server.types import ModelFiles, Rle
 from sam2.build_sam import build_sam2_video_predictor
@@ -130,6 +130,34 @@ def test_objects_are_followed_as_by_the_predictor(ours, predictor, monkeypatch):
             (corrected,) = session.ask(where, {which: prompt}).values()
             assert np.array_equal(corrected, reference.prompt(where, which, prompt))
     assert sum(0.01 < area < 0.99 for area in areas) > len(areas) // 2
+
+
+def test_objects_are_kept_from_overlapping_as_by_the_predictor(ours, predictor, monkeypatch):
+    """With `non_overlap_masks`, but where two objects are alike to 1e-4; what is remembered overlaps still."""
+    size = SIZES["square"]
+    frames = video(size, 3)
+    reference, session = Reference(predictor, frames, monkeypatch), Session(ours)
+    monkeypatch.setattr(predictor, "non_overlap_masks", True)
+    prompts = {1: points(size, (0.4, 0.3, 1)), 2: points(size, (0.5, 0.5, 1)), 3: blob(size)}
+    shared = 0  # Pixels that two objects would have.
+    for number, pixels in enumerate(frames):
+        theirs = reference.step({} if number else prompts)
+        embedding = ours.encode([pixels])[0]
+        queries = [
+            TrackQuery(embedding, number, session.memories.get(each), None if number else prompts[each], 0)
+            for each in prompts
+        ]
+        answers = ours.track(queries)
+        session.memories = dict(zip(prompts, (answer.memory for answer in answers), strict=True))
+        wanted = [MaskQuery(embedding, answer.logits, 0.0) for answer in answers]
+        found = np.stack([mask.whole() for mask in ours.exclusive_masks([wanted])[0]])
+        *_, second, highest = np.sort([ours._full(query) for query in wanted], axis=0)
+        is_clear = highest - second > 1e-4
+        assert is_clear.mean() > 0.9
+        assert np.array_equal(found & is_clear, np.stack(list(theirs.values())) & is_clear)
+        assert found.sum(axis=0).max() == 1
+        shared += np.count_nonzero(second > 0)
+    assert shared > 100
 
 
 def test_hidden_objects_are_found_again_as_by_the_predictor(ours, predictor, monkeypatch):
