@@ -326,6 +326,37 @@ def test_videos_are_their_owners_and_take_room(channel: grpc.Channel):
         wait_until(lambda: server.app.status().stored_bytes == 0)
 
 
+def test_the_same_file_is_stored_as_often_as_it_comes():
+    """Under ids of their own, each counted; one more than the caller may have takes the place of the oldest."""
+    keys = [KEYS[0] | {"quotas": {"stored_images": 2}}, KEYS[1]]
+    with run_server(api_keys=keys) as server, server.channel() as plain:
+        one, other = (grpc.intercept_channel(plain, WithKey(key["key"])) for key in KEYS)
+        theirs, first, second = upload(other, DATA), upload(one, DATA), upload(one, DATA)
+        assert first.video_id != second.video_id
+        assert (first.sha256, server.app.status().stored_bytes) == (second.sha256, 3 * len(DATA))
+        video_service_pb2_grpc.VideoServiceStub(one).DeleteVideo(
+            videos_pb2.DeleteVideoRequest(video_id=second.video_id)
+        )
+        third, fourth = upload(one, DATA), upload(one, DATA)
+        assert server.app.status().stored_bytes == 3 * len(DATA)
+        for channel, video_id, is_there in (
+            (one, first.video_id, False),
+            (one, second.video_id, False),
+            (one, third.video_id, True),
+            (one, fourth.video_id, True),
+            (other, theirs.video_id, True),
+        ):
+            assert is_stored(channel, video_id) is is_there
+
+
+def is_stored(channel: grpc.Channel, video_id: str) -> bool:
+    try:
+        video_service_pb2_grpc.VideoServiceStub(channel).GetVideo(videos_pb2.GetVideoRequest(video_id=video_id))
+    except grpc.RpcError as error:
+        return refusal(error)[1] != "VIDEO_NOT_FOUND"
+    return True
+
+
 class WithKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):
     """Sends an API key along."""
 
