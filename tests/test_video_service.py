@@ -302,7 +302,7 @@ def test_what_cannot_be_followed_is_refused(
 
 def test_videos_are_their_owners_and_take_room(channel: grpc.Channel):
     """Another key sees nothing of one; quotas, room, limits and expiry are those of pictures."""
-    limits = {"max_video_frames": COUNT, "max_video_bytes": len(DATA) + 1000, "image_store_ttl_s": 2.0}
+    limits = {"max_video_frames": COUNT, "max_video_bytes": len(DATA) + 1000}
     keys = [KEYS[0], KEYS[1] | {"quotas": {"stored_bytes": len(DATA) - 1}}]
     with run_server(api_keys=keys, **limits) as server, server.channel() as plain:
         one, other = (grpc.intercept_channel(plain, WithKey(key["key"])) for key in KEYS)
@@ -323,6 +323,8 @@ def test_videos_are_their_owners_and_take_room(channel: grpc.Channel):
         with pytest.raises(grpc.RpcError) as refused:
             upload(one, video([picture(0)] * (COUNT + 1)))
         assert refusal(refused.value) == (grpc.StatusCode.INVALID_ARGUMENT, "VIDEO_TOO_LARGE", ["chunk.data"])
+    with run_server(image_store_ttl_s=1.0) as server, server.channel() as plain:
+        upload(plain, DATA)
         wait_until(lambda: server.app.status().stored_bytes == 0)
 
 
