@@ -65,6 +65,7 @@ def scene(request: pytest.FixtureRequest, browser: Browser, keyed: RunningServer
         for place in ((100, 200), (300, 60)):
             visit.page.locator("#new-object").click()
             visit.click(*place)
+        visit.page.locator("[name=tileSize]").fill("")  # of everything it would take many times as long
         visit.page.locator("[name=strategy]").select_option("")
         visit.page.get_by_role("button", name="Everything").click()
         visit.settle()
