@@ -3,6 +3,8 @@
 import itertools
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from cutout_client.video import Video, VideoWriter
 from cutout_server.images import videos
 from pycocotools import mask as coco
 from test_service_tracking import SIDE, SIZE, iou, picture, place, truth
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 FRAMES = 6
 BOX = (place(0)[1], place(0)[0], place(0)[1] + SIDE, place(0)[0] + SIDE)
@@ -116,6 +118,26 @@ def test_the_server_finds_what_words_say_and_ranges_of_frames(
     assert "nothing in the first frame is license plate" in capsys.readouterr().err
     assert main(["track", str(file), "--text", "object", "--json", "--start", "9", *where]) == 1
     assert "start_frame: expected less than 6, got 9" in capsys.readouterr().err
+
+
+def test_a_file_may_be_closed_while_it_is_read(tmp_path: Path):
+    """In another thread, as a session that is stopped does: that one's frames end, and the process lives."""
+    path, noise = tmp_path / "noise.mp4", np.random.default_rng(0)
+    with VideoWriter(path) as writer:
+        for _ in range(60):
+            writer.write(noise.integers(0, 255, (360, 640, 3), np.uint8))
+    code = """
+import sys, threading, time
+from cutout_client.video import Video
+for number in range(60):
+    video = Video(sys.argv[1])
+    thread = threading.Thread(target=lambda: list(video))
+    thread.start()
+    time.sleep(number / 4000)
+    video.close()
+    thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code, path], check=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("where", [[], ["--on-server"]])

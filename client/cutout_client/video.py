@@ -5,6 +5,8 @@ the rotation that a file says, and reads cameras by the same class; the server's
 imported when it is needed: pictures need none of it.
 """
 
+import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -69,6 +71,7 @@ class Video:
         if not isinstance(source, int) and not Path(source).is_file():
             raise FileNotFoundError(f"there is no video {fspath(source)}")
         cv2 = _cv2()
+        self._reading = threading.Lock()
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else fspath(source))
         if not self._capture.isOpened():
             what = f"camera {source}" if isinstance(source, int) else f"{fspath(source)} as a video"
@@ -82,17 +85,20 @@ class Video:
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames with their numbers and times; ends where the file cannot be read any further."""
+        """The frames with their numbers and times; ends where the file cannot be read any further, or is closed."""
         cv2, (start, end, every) = _cv2(), self._range
-        number = 0
-        while (end is None or number < end) and self._capture.grab():
-            if number >= start and (number - start) % every == 0:
-                seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                read, pixels = self._capture.retrieve()
-                if not read:
+        for number in itertools.count() if end is None else range(end):
+            is_wanted = number >= start and (number - start) % every == 0
+            # Sessions take frames in a thread of their own, and OpenCV crashes when a file is closed while it is read.
+            with self._reading:
+                if not self._capture.grab():
                     return
+                seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                read, pixels = self._capture.retrieve() if is_wanted else (True, None)
+            if not read:
+                return
+            if is_wanted:
                 yield Frame(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), timestamp_s=seconds, index=number)
-            number += 1
 
     def __len__(self) -> int:
         """How many frames there should be; 0 when nobody knows."""
@@ -107,8 +113,9 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Lets the file or the camera go."""
-        self._capture.release()
+        """Lets the file or the camera go; whoever takes frames from it in another thread gets no more."""
+        with self._reading:
+            self._capture.release()
 
 
 def frames_of(path: str | PathLike[str], *, start: int, end: int | None, every: int) -> Iterator[Frame]:
