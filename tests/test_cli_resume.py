@@ -26,6 +26,8 @@ from cutout_server.services.segmentation import SegmentationServicer
 from rich.console import Console
 from waiting import PATIENCE_S, until, wait_until
 
+from tools import ctrl_c
+
 PICTURES = 24
 BOX = "4,4,30,28"
 
@@ -161,7 +163,7 @@ def test_a_late_signal_costs_no_list(
     tell = Tally.print_failures
 
     def interrupted(tally: Tally, stop: Stop) -> None:
-        signal.raise_signal(signal.SIGINT)
+        ctrl_c()
         tell(tally, stop)
 
     monkeypatch.setattr(Tally, "print_failures", interrupted)

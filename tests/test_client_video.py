@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,8 @@ from cutout_server.images import videos
 from pycocotools import mask as coco
 from test_service_tracking import SIDE, SIZE, iou, picture, place, truth
 from waiting import PATIENCE_S, wait_until
+
+from tools import ctrl_c
 
 FRAMES = 6
 BOX = (place(0)[1], place(0)[0], place(0)[1] + SIDE, place(0)[0] + SIDE)
@@ -149,7 +150,7 @@ def test_what_was_written_stays_when_the_command_is_stopped(
 
     def interrupted(content: object) -> None:
         if next(written) == 3:
-            signal.raise_signal(signal.SIGINT)
+            ctrl_c()
 
     monkeypatch.setattr(console, "write_json", interrupted)
     flags = ["--box", ",".join(map(str, BOX)), "--out", str(out), "--overlay", str(overlay), "--json"]

@@ -1,9 +1,10 @@
-"""System tools that some tests need: skipped with the reason where they are missing, never in CI."""
+"""What tests need of the system: tools (skipped with the reason where they are missing, never in CI), ports, Ctrl-C."""
 
 import contextlib
 import os
 import random
 import shutil
+import signal
 import socket
 from typing import NoReturn
 
@@ -28,3 +29,13 @@ def free_port() -> int:
         port = random.randrange(10_000, 32_000)  # noqa: S311 - no secret
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
+
+
+def ctrl_c() -> None:
+    """What Ctrl-C has Python do: the handler that is set now is called, in the main thread.
+
+    A signal itself, raised in one of the processes of a run over several, has ended that process without a word.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    assert callable(handler)
+    handler(signal.SIGINT, None)
