@@ -22,8 +22,8 @@ from cutout_client.connection import Connection
 from cutout_client.images import PixelPicture
 from cutout_client.loops import Lines
 from cutout_client.transport import Call
-from gateway_fixtures import wait_until
-from waiting import PATIENCE_S
+from probe_family import Probe, probe_family
+from waiting import PATIENCE_S, wait_until
 
 PIXELS = np.zeros((24, 32, 3), np.uint8)
 PIXELS[6:18, 8:24] = (220, 180, 40)
@@ -217,6 +217,36 @@ def test_one_client_on_several_loops(small: RunningServer) -> None:
     asyncio.run(client.close())
     with pytest.raises(ValueError, match="closed"):
         asyncio.run(work())
+
+
+@pytest.mark.parametrize("kind", ["client", "asyncio"])
+def test_a_session_opens_once_there_is_room(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A full server says when to come back, and who opens a session does, like every other caller."""
+    probe, full, pause_s = Probe(), [], Call.pause_s
+    monkeypatch.setattr(Call, "pause_s", lambda call, error: full.append(error.reason) or pause_s(call, error))
+
+    def found(address: str) -> int:
+        with Client(address) as client, client.session(PIXELS) as session:
+            return len(session.box(BOX))
+
+    async def found_async(address: str) -> int:
+        async with AsyncClient(address) as client, client.session(PIXELS) as session:
+            return len(await session.box(BOX))
+
+    with (
+        probe_family(probe) as model,
+        run_server(models=[model], max_requests_per_device=1) as server,
+        Client(server.address) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        first = pool.submit(client.segment_box, PIXELS, BOX)
+        wait_until(lambda: probe.count("encode"))
+        ask = found if kind == "client" else lambda address: asyncio.run(found_async(address))
+        second = pool.submit(ask, server.address)
+        wait_until(lambda: full or second.done())
+        probe.gate.set()
+        assert len(first.result()) == second.result() == 1
+    assert set(full) == {"QUEUE_FULL"}
 
 
 def test_without_a_loop() -> None:

@@ -22,7 +22,7 @@ from cutout_client.link import AsyncLink, Link
 from cutout_client.prompts import Boxes, EverythingOptions, Options, Prompts, Regions, TextOptions
 from cutout_client.responses import read_image_info, read_segmentation
 from cutout_client.results import Segmentation
-from cutout_client.retrying import anywhere, anywhere_async, interrupted
+from cutout_client.retrying import interrupted, retried, retried_async
 from cutout_client.transport import Call, Stubs
 
 Request = segmentation_service_pb2.SegmentSessionRequest
@@ -196,8 +196,7 @@ class Session:
             self._rpc = stubs.segmentation.SegmentSession(sent, metadata=call.metadata)
             return self._next(call)
 
-        with translated(call):
-            return anywhere(call, self._link, attempt).opened
+        return retried(call, self._link, attempt).opened
 
     def _next(self, call: Call) -> Response:
         with self._limited(call.remaining_s()) as is_late:
@@ -362,8 +361,7 @@ class AsyncSession:
             self._rpc = stubs.segmentation.SegmentSession(sent, metadata=call.metadata)
             return await self._next(call)
 
-        async with translated_async(call):
-            return (await anywhere_async(call, self._link(), attempt)).opened
+        return (await retried_async(call, self._link(), attempt)).opened
 
     async def _next(self, call: Call) -> Response:
         try:
