@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,9 +119,9 @@ class RunningServer:
             wait_until(lambda: self.app.draining)
         return self.stopping
 
-    def channel(self) -> grpc.Channel:
+    def channel(self, options: Sequence[tuple[str, int]] = ()) -> grpc.Channel:
         """A plain channel with gRPC's own defaults, 4 MiB message limits among them."""
-        return grpc.insecure_channel(self.address)
+        return grpc.insecure_channel(self.address, options)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from probe_family import Probe, probe_family
 from pycocotools import mask as coco
 from waiting import PATIENCE_S, settled, wait_until
 
+from tools import FIXED_WINDOW
+
 Options = segmentation_pb2.SegmentationOptions
 BOX = mask_pb2.Box(x_min=60, y_min=20, x_max=400, y_max=290)
 DEFAULT_MESSAGE_LIMIT = 4 * 1024 * 1024
@@ -191,7 +193,7 @@ def test_a_slow_reader_holds_its_own_call_back():
             options=Options(mask_formats=[mask_pb2.MASK_FORMAT_BITS]),
         )
     )
-    with probe_family(probe) as model, run_server(models=[model]) as server, server.channel() as channel:
+    with probe_family(probe) as model, run_server(models=[model]) as server, server.channel(FIXED_WINDOW) as channel:
         stream = Stubs.over(channel).segmentation.StreamSegmentation(request)
         assert next(stream).WhichOneof("event") == "header"
         assert next(stream).WhichOneof("event") == "object"
@@ -292,7 +294,7 @@ def test_who_reads_later_holds_no_seat_until_then(photos: dict[str, Photo]):
         run_server(models=[model], max_requests_per_device=2, max_stall_s=PATIENCE_S) as server,
         contextlib.ExitStack() as stack,
     ):
-        channels = [stack.enter_context(server.channel()) for _ in range(3)]
+        channels = [stack.enter_context(server.channel(FIXED_WINDOW)) for _ in range(3)]
         later = [
             Stubs.over(channel).segmentation.StreamSegmentation(pb2.StreamSegmentationRequest(box=request))
             for channel in channels[:2]
@@ -321,7 +323,7 @@ def test_who_never_reads_gives_its_seat_back(photos: dict[str, Photo]):
         run_server(models=[model], max_requests_per_device=2, max_stall_s=0.5) as server,
         contextlib.ExitStack() as stack,
     ):
-        channels = [stack.enter_context(server.channel()) for _ in range(3)]
+        channels = [stack.enter_context(server.channel(FIXED_WINDOW)) for _ in range(3)]
         idle = [
             Stubs.over(channel).segmentation.StreamSegmentation(
                 pb2.StreamSegmentationRequest(box=request), timeout=36_000

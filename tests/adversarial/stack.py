@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +90,9 @@ class Stack:
         """For attacks by sockets."""
         return int(self.url.rpartition(":")[2])
 
-    def channel(self) -> grpc.Channel:
+    def channel(self, options: Sequence[tuple[str, int]] = ()) -> grpc.Channel:
         """A channel of its own connection to the server."""
-        return grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)])
+        return grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1), *options])
 
     @contextmanager
     def watched(self) -> Iterator[Peak]:

@@ -13,6 +13,7 @@ from waiting import PATIENCE_S, wait_until
 
 from adversarial.good_caller import GoodCaller
 from adversarial.stack import BAD, running
+from tools import FIXED_WINDOW
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,7 @@ def test_answers_that_nobody_reads(tmp_path: Path):
     one = pb2.SegmentByBoxRequest(image=image_pb2.Image(content=picture), boxes=[box] * 40, options=options)
     request = pb2.StreamSegmentationRequest(box=one)
     seats = {"max_requests_per_device": 2, "max_stall_s": 1.0}
-    with running(tmp_path, seats) as stack, GoodCaller(stack) as good_caller, stack.channel() as channel:
+    with running(tmp_path, seats) as stack, GoodCaller(stack) as good_caller, stack.channel(FIXED_WINDOW) as channel:
         good_caller.is_served(1)
         stub = pb2_grpc.SegmentationServiceStub(channel)
         over = threading.Event()
