@@ -1,6 +1,8 @@
 """Stored videos through the real stack: uploaded, described, followed through, shown, forgotten."""
 
+import errno
 import json
+import os
 import random
 from collections.abc import Iterator
 from functools import partial
@@ -371,9 +373,16 @@ class WithKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
     intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = _call
 
 
-def test_deletion_and_leaving_in_the_middle(server: RunningServer, channel: grpc.Channel):
-    """What has begun reads a deleted video to its end, both ways; a caller that leaves takes its process along."""
+def test_deletion_and_leaving_in_the_middle(
+    server: RunningServer, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch
+):
+    """What has begun reads a deleted video to its end, both ways; a caller that leaves takes its process along.
+
+    Also on file systems without hard links. The file leaves with whoever reads it last.
+    """
+    monkeypatch.setattr(os, "link", refuse_links)
     stored = upload(channel, DATA)
+    path = server.app.parts.store._files[stored.video_id].path
     stub = tracking_service_pb2_grpc.TrackingServiceStub(channel)
     request = asked(stored.video_id, {"frame": 0, "prompts": [boxed(7)]})
     whole = stub.TrackVideo(request)
@@ -386,11 +395,19 @@ def test_deletion_and_leaving_in_the_middle(server: RunningServer, channel: grpc
         videos_pb2.DeleteVideoRequest(video_id=stored.video_id)
     )
     left.cancel()
+    assert not is_stored(channel, stored.video_id)
+    assert path.exists()
     for call, numbers in ((whole, range(1, COUNT)), (there_and_back, (4, 5, 6, 2, 1, 0))):
         assert [message.frame.frame_index for message in call if message.HasField("frame")] == list(numbers)
     wait_until(lambda: server.app.status().tracking.sessions == 0)
     assert server.app.status().tracking.memory_bytes == 0
     wait_until(lambda: not server.app.parts.video_decoders._working)
+    wait_until(lambda: not path.exists())
+
+
+def refuse_links(*paths: object) -> None:
+    """As on FAT, and on many network file systems."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 @pytest.mark.parametrize("direction", [BACKWARD, BOTH])

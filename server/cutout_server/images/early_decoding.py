@@ -96,11 +96,6 @@ class EarlyDecoding:
         finally:
             arrival.is_over.set()
 
-    def forget(self, path: Path) -> None:
-        """Gives up one that is not kept."""
-        if path in self._arrivals:
-            self._arrivals[path].abandon()
-
     def give_way(self) -> None:
         """Gives up all that nobody has taken."""
         for arrival in self._arrivals.values():

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import io
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,17 +33,6 @@ READ_BYTES = 512 * 1024
 LOOK_S = 5.0
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file that has arrived and whose header was not looked at yet."""
-
-    path: Path
-    size_bytes: int
-    sha256: str
-    account: Account
-    began_s: float
-
-
 class Follower(Protocol):
     """Hears of a file that is written."""
 
@@ -68,6 +57,18 @@ class _Nobody:
 
     def abandon(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that has arrived and whose header was not looked at yet."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    account: Account
+    began_s: float
+    follower: Follower
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class ImageStore:
         self._ttl_s = ttl_s
         self._folder = folder
         self._files: OrderedDict[str, StoredFile[ImageHeader | VideoHeader]] = OrderedDict()
+        self._holders: Counter[str] = Counter()
         self._wake: Callable[[], object] = lambda: None
         self._missed_bytes = 0
         self.bytes = 0
@@ -181,7 +183,7 @@ class ImageStore:
             self._arrived(account, size, began_s)
             raise
         follower.ended()
-        return Upload(path, size, digest.hexdigest(), account, began_s)
+        return Upload(path, size, digest.hexdigest(), account, began_s, follower)
 
     def keep(self, upload: Upload, owner: str, header: H, key: str = "") -> StoredFile[H]:
         """Makes an upload findable; older files leave if it would not fit.
@@ -223,6 +225,7 @@ class ImageStore:
 
     def discard(self, upload: Upload) -> None:
         """Forgets an upload that is not kept."""
+        upload.follower.abandon()
         upload.path.unlink(missing_ok=True)
         self._arrived(upload.account, upload.size_bytes, upload.began_s)
 
@@ -365,7 +368,21 @@ class ImageStore:
         file = self._files.pop(file_id, None)
         if file is not None:
             self._count(file, -1)
-            file.path.unlink(missing_ok=True)
+            if not self._holders[file_id]:
+                file.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def held(self, file: StoredFile[ImageHeader | VideoHeader]) -> Iterator[None]:
+        """Keeps a file where it is for the block. If it is forgotten, it counts no more, and leaves at the end."""
+        self._holders[file.file_id] += 1
+        try:
+            yield
+        finally:
+            self._holders[file.file_id] -= 1
+            if not self._holders[file.file_id]:
+                del self._holders[file.file_id]
+                if file.file_id not in self._files:
+                    file.path.unlink(missing_ok=True)
 
     def _make_room(self, bound: Bound, account: Account, amount: int, in_use: Callable[[], int]) -> None:
         """Forgets files until so much more of something fits in."""

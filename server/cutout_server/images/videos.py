@@ -1,10 +1,9 @@
 """Stored videos: taken in once a frame of them could be decoded, and read frame by frame, in processes of their own."""
 
-import os
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import asdict, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 from cutout_common.distribution import install_hint
@@ -12,6 +11,7 @@ from cutout_common.distribution import install_hint
 from cutout_server import call_context
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from cutout_server.images.decoder_processes import Decoders, Work, Worker
+from cutout_server.images.receiving import receive
 from cutout_server.images.store import ImageStore, StoredVideo, Upload
 from cutout_server.imaging.video import VIDEO_TOO_COSTLY, VideoFrame, VideoHeader, VideoLimits, is_readable
 
@@ -36,37 +36,25 @@ class Videos:
         self._limits = limits
         self._max_bytes = max_bytes
 
-    async def receive(
-        self, chunks: AsyncIterator[bytes], owner: str, *, field: str, expected_sha256: str = ""
-    ) -> StoredVideo:
-        """Stores a file as it arrives; nothing is left of one that is refused.
+    async def receive(self, chunks: AsyncIterator[bytes], *, field: str, expected_sha256: str = "") -> StoredVideo:
+        """Stores a video of the current caller's as it arrives; see `receiving.receive`.
 
         Args:
             chunks: Its bytes.
-            owner: Who may use it.
             field: What violations call the bytes.
             expected_sha256: Hexadecimal digest to be met; empty for none.
 
         Raises:
             FailedPreconditionError: The server cannot read videos.
-            InvalidRequestError: It is no video that can be read, beyond the limits, or not the one that was announced.
-            TooLargeError: It outgrew the bound.
-            QuotaError: It outgrew what is left of the caller's quotas.
-            UnavailableError: It cannot be kept, or looked at, at the moment.
         """
         _check_readable()
-        upload = await self._store.receive(chunks, call_context.current().account, self._max_bytes)
-        try:
-            if expected_sha256 and expected_sha256.lower() != upload.sha256:
-                raise InvalidRequestError.of(
-                    "expected_sha256",
-                    f"expected {expected_sha256.lower()}, the bytes that arrived have {upload.sha256}",
-                )
-            header = await self._describe(upload, field)
-            return self._store.keep(upload, owner, header, call_context.current().image_key)
-        except BaseException:
-            self._store.discard(upload)
-            raise
+        return await receive(
+            self._store,
+            chunks,
+            partial(self._look, field=field),
+            max_bytes=self._max_bytes,
+            expected_sha256=expected_sha256,
+        )
 
     def find(self, video_id: str) -> StoredVideo:
         """A video of the current caller's, used just now.
@@ -80,6 +68,10 @@ class Videos:
         """Forgets a video of the current caller's; raises as `find` does."""
         self._store.forget(self.find(video_id).file_id)
 
+    def held(self, video: StoredVideo) -> AbstractContextManager[None]:
+        """Keeps a video's file for the block, whether it is deleted, expires, or makes room for others in it."""
+        return self._store.held(video)
+
     async def frame(self, video: StoredVideo, number: int, field: str) -> VideoFrame:
         """One frame.
 
@@ -92,24 +84,6 @@ class Videos:
             async for frame in frames:
                 return frame
         raise InvalidRequestError.of(field, f"frame {number} cannot be decoded", reason="VIDEO_UNREADABLE")
-
-    @contextmanager
-    def held(self, video: StoredVideo) -> Iterator[StoredVideo]:
-        """The same file under a name of its own for the block, so that its deletion or expiry changes nothing.
-
-        Raises:
-            NotFoundError: The file is gone.
-        """
-        path = video.path.with_name(f"{video.path.name}-{secrets.token_urlsafe(16)}")
-        with self._store.disk():
-            try:
-                os.link(video.path, path)
-            except FileNotFoundError:
-                raise _gone(video) from None
-        try:
-            yield replace(video, path=path)
-        finally:
-            path.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def read(
@@ -132,7 +106,7 @@ class Videos:
         async with self._frames(self._readers, video, numbers, later, "video_id") as frames:
             yield frames
 
-    async def _describe(self, upload: Upload, field: str) -> VideoHeader:
+    async def _look(self, upload: Upload, field: str) -> VideoHeader:
         job = {"video": str(upload.path), "field": field, "limits": asdict(self._limits)}
 
         def describe(worker: Worker) -> VideoHeader:

@@ -135,14 +135,14 @@ class Following:
         Raises:
             CutoutError: A prompt cannot be used, its frame cannot be decoded, or the server cannot go on.
         """
-        with self._videos.held(self.video) as file:
-            async with aclosing(self._passes(file)) as passes:
+        with self._videos.held(self.video):
+            async with aclosing(self._passes()) as passes:
                 async for followed in passes:
                     yield followed
 
-    async def _passes(self, file: StoredVideo) -> AsyncGenerator[FollowedFrame]:
+    async def _passes(self) -> AsyncGenerator[FollowedFrame]:
         if self._ahead:
-            async with aclosing(self._through(file, self._ahead, Direction.FORWARD, self._said, self._back)) as ahead:
+            async with aclosing(self._through(self._ahead, Direction.FORWARD, self._said, self._back)) as ahead:
                 async for followed in ahead:
                     yield followed
         if self._request.direction is Direction.BOTH:
@@ -152,7 +152,7 @@ class Following:
             again = {frame: (0, VideoPrompt(frame, prompts, None)) for frame, prompts in begun.items()}
             numbers = [number for number in self._back if number <= max(begun, default=-1)]
             self._done += len(self._back) - len(numbers)
-            async with aclosing(self._through(file, numbers, Direction.BACKWARD, again)) as back:
+            async with aclosing(self._through(numbers, Direction.BACKWARD, again)) as back:
                 async for followed in back:
                     # Where an object begins the way forward has shown it.
                     here = begun.get(followed.frame.index, {})
@@ -160,13 +160,12 @@ class Following:
                     if rest:
                         yield replace(followed, frame=replace(followed.frame, objects=rest))
         elif self._back:
-            async with aclosing(self._through(file, self._back, Direction.BACKWARD, self._said)) as back:
+            async with aclosing(self._through(self._back, Direction.BACKWARD, self._said)) as back:
                 async for followed in back:
                     yield followed
 
     async def _through(
         self,
-        file: StoredVideo,
         numbers: Sequence[int],
         direction: Direction,
         said: Mapping[int, tuple[int, VideoPrompt]],
@@ -175,7 +174,7 @@ class Following:
         ordinals, waiting = itertools.count(), iter(numbers)
         async with (
             self._tracking.open(self._request.tracking) as tracking,
-            self._videos.read(file, numbers, later) as decoded,
+            self._videos.read(self.video, numbers, later) as decoded,
         ):
             while True:
                 with call_context.part():

@@ -34,10 +34,7 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
         if first is None:
             raise InvalidRequestError.of("chunk", "expected a picture file, got no message")
         file = await self._uploads.receive(
-            _chunks(first, request_iterator),
-            call_context.current().caller,
-            field="chunk.data",
-            expected_sha256=first.expected_sha256,
+            _chunks(first, request_iterator), field="chunk.data", expected_sha256=first.expected_sha256
         )
         return responses.upload(file)
 

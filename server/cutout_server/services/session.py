@@ -90,9 +90,7 @@ class Sessions:
                 image = read_image(check, first.open.image, "open.image")
                 check.done()
             else:
-                stored = await self._uploads.receive(
-                    _chunks(messages, use), call_context.current().caller, field=_CHUNK
-                )
+                stored = await self._uploads.receive(_chunks(messages, use), field=_CHUNK)
                 stack.callback(self._uploads.store.forget, stored.file_id)
                 image = StoredImage(stored.file_id)
                 names["open.image.image_id"] = _CHUNK  # The caller knows of no stored picture.

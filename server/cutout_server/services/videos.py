@@ -7,7 +7,6 @@ import grpc
 from cutout.v1 import video_service_pb2 as pb2
 from cutout.v1 import video_service_pb2_grpc as pb2_grpc
 
-from cutout_server import call_context
 from cutout_server.convert import videos as convert
 from cutout_server.errors import InvalidRequestError
 from cutout_server.images.videos import Videos
@@ -28,10 +27,7 @@ class VideoServicer(pb2_grpc.VideoServiceServicer):
         if first is None:
             raise InvalidRequestError.of("chunk", "expected a video file, got no message")
         stored = await self._videos.receive(
-            _chunks(first, request_iterator),
-            call_context.current().caller,
-            field="chunk.data",
-            expected_sha256=first.expected_sha256,
+            _chunks(first, request_iterator), field="chunk.data", expected_sha256=first.expected_sha256
         )
         return pb2.UploadVideoResponse(video=convert.video(stored))
 
