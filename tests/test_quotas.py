@@ -51,6 +51,18 @@ def key(name: str) -> list[tuple[str, str]]:
     return [("x-api-key", KEYS[name])]
 
 
+def calls(server: RunningServer, method: str) -> dict[str, float]:
+    """How many calls of a method began, and how many ended with each code."""
+    told = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
+    return {
+        sample.labels.get("grpc_code", "started"): sample.value
+        for family in text_string_to_metric_families(told)
+        for sample in family.samples
+        if sample.name in {"grpc_server_started_total", "grpc_server_handled_total"}
+        and sample.labels["grpc_method"] == method
+    }
+
+
 def keyed(**quotas: object) -> dict[str, Any]:
     """Settings by which the quotas are one caller's alone."""
     return {
@@ -160,7 +172,10 @@ def test_requests_beyond_the_quota(photos):
 
 
 def test_asking_is_no_request():
-    """A gateway asks for its callers before it reads long bodies: that takes nothing from what they may do."""
+    """A gateway asks for its callers before it reads long bodies: that takes nothing from what they may do.
+
+    Nor is it a call that metrics count, until it is turned away or brings a message.
+    """
     asked = [*key("heavy"), channels.ASK_FIRST]
     with run_server(**keyed(requests_per_s=0.001)) as server, server.channel() as channel:
         account = server.app.accounts.of("heavy", "heavy")
@@ -175,6 +190,11 @@ def test_asking_is_no_request():
             wait_until(lambda: account.is_idle)
         assert Stubs.over(channel).models.ListModels(model_service_pb2.ListModelsRequest(), metadata=key("heavy"))
         assert not account.is_idle
+        assert calls(server, "SegmentByBox") == {}
+        for metadata, message in (([channels.ASK_FIRST], b""), ([*key("light"), channels.ASK_FIRST], b"nothing")):
+            with pytest.raises(grpc.RpcError):
+                ask(iter([message]), metadata=metadata, timeout=PATIENCE_S)
+        assert calls(server, "SegmentByBox") == {"started": 2, "UNAUTHENTICATED": 1, "INVALID_ARGUMENT": 1}
 
 
 @pytest.fixture

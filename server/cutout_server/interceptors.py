@@ -93,10 +93,10 @@ class CallObserver(Protocol):
     """Hears of every call; logs and metrics hang here."""
 
     def started(self, rpc: Rpc) -> None:
-        """A call has arrived."""
+        """A call has arrived. Of one that asks first whether it is let in this is heard when it is over."""
 
     def finished(self, record: CallRecord) -> None:
-        """A call is over."""
+        """A call is over; its reason is `ASKED` if it did no more than that, and then it never started."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -208,8 +208,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> CutoutError | None:
         """Does the work of a call and records it; returns what it is refused with."""
         started_s = time.monotonic()
-        for observer in self._observers:
-            observer.started(rpc)
+        asks = channels.ASK_FIRST[0] in metadata
+        self._started(rpc, counts=not asks)  # What asks first may do no more than that.
         exchange = Exchange(context, self._bounds)
         own_s = context.time_remaining()
         deadline_s = started_s + self._seconds(rpc, own_s)
@@ -241,7 +241,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             timed_out = context.time_remaining() is not None and context.time_remaining() <= 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if timed_out else grpc.StatusCode.CANCELLED
             reason = code.name
-            if channels.ASK_FIRST[0] in metadata and not exchange.received:
+            if asks and not exchange.received:
                 reason = ASKED
                 call.account.only_asked()
             raise asyncio.CancelledError from None
@@ -271,10 +271,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 call.stages.exceeded,
                 span.traceparent,
             )
+            self._started(rpc, counts=asks and reason != ASKED)
             for observer in self._observers:
                 observer.finished(record)
             _end(span, record)
         return refused
+
+    def _started(self, rpc: Rpc, *, counts: bool) -> None:
+        for observer in self._observers if counts else ():
+            observer.started(rpc)
 
     @asynccontextmanager
     async def _let_in(self, rpc: Rpc, call: call_context.Call, exchange: Exchange) -> AsyncIterator[None]:

@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from cutout_server.interceptors import CallRecord, Rpc
+from cutout_server.interceptors import ASKED, CallRecord, Rpc
 from cutout_server.status import DeviceStatus, ServerStatus, State, StatusBoard
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -121,7 +121,9 @@ class Metrics:
         self._started.labels(rpc.type, rpc.service, rpc.method).inc()
 
     def finished(self, record: CallRecord) -> None:
-        """See CallObserver."""
+        """See CallObserver. Who only asked has made no call; the gateway asks before it takes in a body."""
+        if record.reason == ASKED:
+            return
         labels = (record.rpc.type, record.rpc.service, record.rpc.method)
         self._handled.labels(*labels, record.code.name).inc()
         self._received.labels(*labels).inc(record.received)
