@@ -1,7 +1,8 @@
 """`make demo`: starts everything on free ports, segments real photographs in every way, and shows what came of it.
 
 Each of four prompts is asked three times: through the Python client, through the REST gateway with curl, and streamed.
-Pictures and masks are left in out/. Exits with 1 when anything failed.
+Then a face is followed through a short video (`demo_video.py`). Pictures, masks and the video are left in out/. Exits with 1
+when anything failed.
 """
 
 import json
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import demo_video
 import skimage.data
 from cutout_client import Client
 from PIL import Image
@@ -117,7 +119,11 @@ def main() -> int:
             if len({tuple(row.areas) for row in rows.values()}) > 1:
                 failures.append(f"{asked.title}: the three ways gave different objects")
         draw_by_rest(gateway, photos["chelsea"])
+        followed, iou = follow(client)
+        if iou < demo_video.GOOD_IOU:
+            failures.append(f"the video: an IoU of {iou:.2f} with where the {demo_video.PHRASE} is")
         console.print(table)
+        console.print(followed, "\n")
         show_metrics(before, read_metrics(metrics))
     show_files()
     for failure in failures:
@@ -226,6 +232,17 @@ def draw_by_rest(gateway: str, photo: Path) -> None:
     (OUT / f"rest-overlay-{photo.stem}.png").write_bytes(overlay)
 
 
+def follow(client: Client) -> tuple[str, float]:
+    """Follows what one word finds through a video; what to say of it, and the mean IoU with where it is."""
+    video = OUT / "photos" / "astronaut.mp4"
+    demo_video.make(video)
+    started = time.monotonic()
+    present, iou = demo_video.follow(client, video, OUT)
+    frame_ms = (time.monotonic() - started) * 1000 / demo_video.FRAMES
+    said = f'"{demo_video.PHRASE}" through {video.name}: in {present} of {demo_video.FRAMES} frames'
+    return f"{said}, IoU with where it is {iou:.2f}, {frame_ms:.0f} ms each", iou
+
+
 def curl(url: str, *arguments: str) -> bytes:
     """Runs curl, which fails loudly."""
     if shutil.which("curl") is None:
@@ -267,7 +284,9 @@ def show_files() -> None:
     """What to look at."""
     pictures = ", ".join(str(path) for path in sorted(OUT.glob("*.png")))
     masks = sum(1 for path in (OUT / "masks").rglob("*.png"))
-    console.print(f"\nLook at {pictures}.\n{masks} masks are in {OUT / 'masks'}, also as COCO JSON.")
+    console.print(
+        f"\nLook at {pictures}, and at {', '.join(map(str, OUT.glob('*.mp4')))}.\n{masks} masks are in {OUT / 'masks'}, also as COCO JSON."
+    )
 
 
 def free_port() -> int:

@@ -236,6 +236,7 @@ def test_every_example_is_run():
     assert {path.name for path in (ROOT / "examples").iterdir() if path.is_file()} == {
         *EXAMPLES,
         "demo.py",
+        "demo_video.py",
         "notebook.ipynb",
     }
 
