@@ -57,9 +57,12 @@ def quiet_logs() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def tidy() -> Iterator[None]:
-    """What the tests of a file took is there for other files and processes."""
+    """What the tests of a file took is there for other files and processes, the processor not least."""
+    scheduled = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     yield
     give_back("cpu")
+    if scheduled is not None:
+        assert os.sched_getscheduler(0) == scheduled, "a test left this process another scheduling policy"
 
 
 @pytest.fixture(scope="session", autouse=True)
