@@ -1,8 +1,8 @@
 """`make demo`: starts everything on free ports, segments real photographs in every way, and shows what came of it.
 
 Each of four prompts is asked three times: through the Python client, through the REST gateway with curl, and streamed.
-Then a face is followed through a short video (`demo_video.py`). Pictures, masks and the video are left in out/. Exits with 1
-when anything failed.
+Then a face is followed through a short video (`demo_video.py`). Pictures, masks and the video are left in out/. Exits
+with 1 when anything failed.
 """
 
 import json
@@ -282,11 +282,9 @@ def show_metrics(before: dict[str, float], after: dict[str, float]) -> None:
 
 def show_files() -> None:
     """What to look at."""
-    pictures = ", ".join(str(path) for path in sorted(OUT.glob("*.png")))
+    pictures = ", ".join(str(path) for path in sorted([*OUT.glob("*.png"), *OUT.glob("*.mp4")]))
     masks = sum(1 for path in (OUT / "masks").rglob("*.png"))
-    console.print(
-        f"\nLook at {pictures}, and at {', '.join(map(str, OUT.glob('*.mp4')))}.\n{masks} masks are in {OUT / 'masks'}, also as COCO JSON."
-    )
+    console.print(f"\nLook at {pictures}.\n{masks} masks are in {OUT / 'masks'}, also as COCO JSON.")
 
 
 def free_port() -> int:

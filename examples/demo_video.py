@@ -1,4 +1,4 @@
-"""The demo's video: a camera goes over one of scikit-image's photographs, and a face is followed, out of sight and back.
+"""The demo's video: a camera goes over one of scikit-image's photographs, and a face is followed.
 
 The photograph is real and the camera is not, so that it is known where the face must be in each frame.
 """
@@ -21,7 +21,7 @@ _HALF = 0.5  # of an object that is seen
 
 
 def camera(number: int) -> NDArray[np.float64]:
-    """Where the photograph's pixels are in a frame, as a 2 x 3 affine matrix: it goes to the model of a shuttle and back."""
+    """Where the photograph's pixels are in a frame, as a 2 x 3 affine matrix: nearer, to the right, and back."""
     away = np.sin(np.pi * number / (FRAMES - 1)) ** 2
     x, y, zoom = 230 + 70 * away, 150 + 20 * away, 1.0 + 0.4 * away
     matrix = cv2.getRotationMatrix2D((x, y), 8 * away, zoom)
@@ -31,7 +31,7 @@ def camera(number: int) -> NDArray[np.float64]:
 
 def make(path: Path) -> None:
     """Writes the video."""
-    photo = skimage.data.astronaut()
+    photo = np.asarray(skimage.data.astronaut())  # type: ignore[no-untyped-call]
     with VideoWriter(path, rate=RATE) as writer:
         for number in range(FRAMES):
             frame = cv2.warpAffine(photo, camera(number), (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
@@ -42,7 +42,7 @@ def follow(client: Client, video: Path, folder: Path) -> tuple[int, float]:
     """Finds the face in the first frame and follows it; leaves the video with its mask, and a sheet of its frames.
 
     Returns:
-        In how many frames it was found, and the mean IoU with where it is, over the frames that show half of it; it counts
+        In how many frames it was found, and the mean IoU with where it is, over the frames that show half of it:
         0 where it was not found.
     """
     with Video(video, end=1) as opened:
