@@ -31,6 +31,14 @@ from waiting import PATIENCE_S, wait_until
 pytest_plugins = ["decode_processes", "full_size", "pytester", "run_ends"]
 
 
+def scheduling() -> int:
+    """The policy by which this process gets a processor."""
+    return os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else 0
+
+
+SCHEDULING = scheduling()
+
+
 def pytest_configure() -> None:
     """What a shell starts in the background ignores Ctrl-C, and so would the programs that tests interrupt."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,11 +66,9 @@ def quiet_logs() -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def tidy() -> Iterator[None]:
     """What the tests of a file took is there for other files and processes, the processor not least."""
-    scheduled = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     yield
     give_back("cpu")
-    if scheduled is not None:
-        assert os.sched_getscheduler(0) == scheduled, "a test left this process another scheduling policy"
+    assert scheduling() == SCHEDULING, "something left this process another scheduling policy"
 
 
 @pytest.fixture(scope="session", autouse=True)
