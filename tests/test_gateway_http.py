@@ -10,6 +10,7 @@ import httpx
 import pytest
 from conftest import RunningServer, run_server
 from cutout_common.status import ErrorDetails, unpack
+from cutout_gateway import body
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import GatewayThread
 from google.protobuf import json_format
@@ -143,6 +144,15 @@ def test_a_chunk_that_is_none_ends_an_upload(client: socket.socket):
     client.sendall(b"what?\r\n")
     answer = read_answer(client)
     assert (answer.status, answer.details.reason) == (400, "MALFORMED_HTTP")
+
+
+def test_who_ends_its_side_is_not_waited_for(client: socket.socket, monkeypatch: pytest.MonkeyPatch):
+    """What may still come after nonsense is dropped for a while, for clients that send all before they read."""
+    monkeypatch.setattr(body, "LINGER_S", 2 * PATIENCE_S)
+    client.sendall(GET + b"\r\n")
+    client.shutdown(socket.SHUT_WR)
+    assert read_answer(client).details.reason == "MALFORMED_HTTP"
+    assert client.recv(1000) == b""
 
 
 def test_nonsense_after_an_answer_is_refused_alone(client: socket.socket):

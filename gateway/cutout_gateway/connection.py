@@ -96,6 +96,8 @@ class Connection(Bounded):
         left = self.cycle is not None and self.cycle.response_started and self.loop.time() > bothered
         if not self._awaits_answer() or left or self.scheme == "https":
             return None
+        if self._broken:
+            self.cycle.message_event.set()  # Of what is dropped behind the answer, no more will come.
         if not self._half_closed:
             self._half_closed = True
             self.loop.call_at(bothered, self._see_who_is_there, FIRST_PAUSE_S)
