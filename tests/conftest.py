@@ -20,6 +20,7 @@ import structlog
 from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
 from cutout_client import sessions
 from cutout_client.connection import Connection
+from cutout_gateway import calls
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.app import App
@@ -210,9 +211,11 @@ def echo_contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
 
 @pytest.fixture(scope="module")
 def shared_echo(echo_contract: Contract) -> Iterator[EchoServer]:
-    """A gRPC server of that contract."""
+    """A gRPC server of that contract. It never says that it lets a caller in, which gateways need not wait for."""
     server = EchoServer(echo_contract)
-    yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "ANSWER_S", 0.05)
+        yield server
     server.stop()
 
 

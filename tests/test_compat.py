@@ -18,6 +18,7 @@ from clip_checkpoints import clip_folder  # noqa: F401 - a fixture
 from conftest import Photo, RunningServer, run_server
 from cutout_common.config import ConfigError
 from cutout_common.masks import polygons_decode
+from cutout_gateway import body as bodies
 from cutout_gateway.app import create_app
 from cutout_gateway.settings import GatewaySettings
 from cutout_server import parts
@@ -435,8 +436,9 @@ def test_perceptra_refuses(rest: httpx.Client, astronaut: Photo):
     assert ok(rest.get("/v1/healthz")) == {"status": "ok"}
 
 
-def test_keys_bounds_and_metrics(astronaut: Photo):
+def test_keys_bounds_and_metrics(astronaut: Photo, monkeypatch: pytest.MonkeyPatch):
     """Keys are asked for before a long body is read, bodies are bounded, and each path is counted by its own name."""
+    monkeypatch.setattr(bodies, "LINGER_S", 0.2)  # so long one that never ends is read behind its refusal
     keys = [{"caller": "lab", "key": KEY}]
     with (
         run_server(api_keys=keys) as server,

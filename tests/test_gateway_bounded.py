@@ -40,6 +40,12 @@ def answer(connection: socket.socket) -> tuple[int, str]:
     return response.status, reason
 
 
+@pytest.fixture(autouse=True)
+def lingers_briefly(monkeypatch: pytest.MonkeyPatch):
+    """What still comes behind a refusal is dropped for less than seconds, of which each test would wait for the end."""
+    monkeypatch.setattr(body, "LINGER_S", 0.2)
+
+
 @pytest.mark.parametrize("before", ["", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "second"])
 def test_headers_that_do_not_end_are_given_up(before: str):
     """However many bytes come meanwhile, on a new connection and on one that was in use."""

@@ -15,6 +15,7 @@ from conftest import Photo, Stubs, run_server
 from cutout.v1 import image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import unpack
+from cutout_server.images import store
 from cutout_server.images.private_folder import PrivateFolder
 from disks import small_disk
 from google.rpc.status_pb2 import Status
@@ -59,6 +60,13 @@ def parent(tmp_path: Path) -> Path:
     return tmp_path / "kept" / "here"
 
 
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch):
+    """The folder of a server in this process is looked at more often than every few seconds."""
+    monkeypatch.setattr(store, "LOOK_S", 0.1)
+
+
+@pytest.mark.usefixtures("looks_often")
 def test_uploads_expire_though_nobody_asks_for_them(parent: Path, photos: dict[str, Photo]):
     """Their files are gone when their time is up, without another call."""
     with run_server(image_store_dir=parent, image_store_ttl_s=0.5) as server, server.channel() as channel:
@@ -122,6 +130,7 @@ def says_so(channel: grpc.Channel, photo: Photo, expected: str) -> None:
     assert Stubs.over(channel).segmentation.SegmentByBox(request).segmentation.objects
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_a_full_disk_is_unavailable_until_there_is_room(tmp_path: Path, photos: dict[str, Photo]):
     """Uploads say why they fail, leave nothing, and health of uploads says so; all else goes on."""
     photo = photos["chelsea"]
@@ -171,6 +180,7 @@ def test_a_folder_that_something_removes_is_made_again(parent: Path, photos: dic
         assert health(channel) == SERVING
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_a_folder_that_cannot_be_made_again_is_unavailable(parent: Path, photos: dict[str, Photo]):
     """Until whatever is in its place has gone."""
     with run_server(image_store_dir=parent) as server, server.channel() as channel:

@@ -20,7 +20,7 @@ from client_fixtures import cutout, scripted_server
 from conftest import RunningServer, run_server
 from cutout_client import AsyncClient, Client, CutoutError, DeadlineError, UnavailableError, diagnosis
 from cutout_client.cli import main
-from cutout_common import probe
+from cutout_common import channels, probe
 from cutout_common.config import ConfigError
 from cutout_gateway import link
 from cutout_gateway.settings import GatewaySettings
@@ -137,6 +137,7 @@ def patient(monkeypatch: pytest.MonkeyPatch):
     """A busy machine has all the time to look at an address."""
     for module, name in ((probe, "STEP_S"), (diagnosis, "LIMIT_S"), (diagnosis, "LATE_LIMIT_S"), (link, "EXAMINE_S")):
         monkeypatch.setattr(module, name, PATIENCE_S)
+    monkeypatch.setattr(channels, "RENEW_S", 0.2)  # so often a gateway looks after its connection
 
 
 def ask(address: str, **settings: Any) -> None:
