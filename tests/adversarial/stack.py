@@ -19,6 +19,7 @@ from tools import free_port
 
 GOOD, BAD, WORSE = KEYS = "good-0123456789abcdef", "bad-0123456789abcdef", "worse-0123456789abcdef"
 SAMPLE_S = 0.05
+HASTY_GATEWAY = str(Path(__file__).parent / "hasty_gateway.py")
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,12 @@ class Stack:
 
 
 @contextmanager
-def program(folder: Path, module: str, settings: dict[str, Any]) -> Iterator[Program]:
+def program(folder: Path, name: str, command: Sequence[str], settings: dict[str, Any]) -> Iterator[Program]:
     """Runs one of the programs with these settings, and asks it to end at the end."""
-    config, log = folder / f"{module}.yaml", folder / f"{module}.log"
+    config, log = folder / f"{name}.yaml", folder / f"{name}.log"
     config.write_text(yaml.safe_dump(settings))
     with log.open("wb") as sink:
-        process = subprocess.Popen([sys.executable, "-m", module, "--config", str(config)], stderr=sink)
+        process = subprocess.Popen([sys.executable, *command, "--config", str(config)], stderr=sink)
     try:
         yield Program(process, log)
     finally:
@@ -137,16 +138,20 @@ def program(folder: Path, module: str, settings: dict[str, Any]) -> Iterator[Pro
 
 @contextmanager
 def running(
-    folder: Path, server: dict[str, Any] | None = None, gateway: dict[str, Any] | None = None
+    folder: Path,
+    server: dict[str, Any] | None = None,
+    gateway: dict[str, Any] | None = None,
+    *,
+    gateway_program: Sequence[str] = ("-m", "cutout_gateway"),
 ) -> Iterator[Stack]:
     """Runs both until the context ends; settings come on top of small ones, and every caller of KEYS has a key."""
     keys = [{"caller": key.partition("-")[0], "key": key} for key in KEYS]
     metrics_port = free_port()
     ours = {"port": 0, "metrics_port": metrics_port, "engine": "eager", "precision": "fp32", "api_keys": keys}
     with ExitStack() as stack:
-        below = stack.enter_context(program(folder, "cutout_server", ours | (server or {})))
+        below = stack.enter_context(program(folder, "server", ("-m", "cutout_server"), ours | (server or {})))
         address = below.first("serving")["address"]
         own = {"port": 0, "server_address": address, "ready_timeout_s": PATIENCE_S}
-        above = stack.enter_context(program(folder, "cutout_gateway", own | (gateway or {})))
+        above = stack.enter_context(program(folder, "gateway", gateway_program, own | (gateway or {})))
         url = f"http://127.0.0.1:{above.first('gateway listening')['port']}"
         yield Stack(below, above, address, url, f"http://127.0.0.1:{metrics_port}/metrics")

@@ -20,7 +20,7 @@ from waiting import PATIENCE_S, wait_until
 
 from adversarial.attack import attacked
 from adversarial.good_caller import GoodCaller
-from adversarial.stack import BAD, WORSE, Stack, running
+from adversarial.stack import BAD, HASTY_GATEWAY, WORSE, Stack, running
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,8 @@ def greatest_growth_of_gateway(**given: int) -> int:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running(tmp_path_factory.mktemp("stack"), SMALL, SMALL_GATEWAY) as both:
+    hasty = (HASTY_GATEWAY, "20", "1")
+    with running(tmp_path_factory.mktemp("stack"), SMALL, SMALL_GATEWAY, gateway_program=hasty) as both:
         yield both
 
 

@@ -17,7 +17,7 @@ from waiting import PATIENCE_S, wait_until
 
 from adversarial.attack import attacked
 from adversarial.good_caller import GoodCaller
-from adversarial.stack import BAD, Stack, running
+from adversarial.stack import BAD, HASTY_GATEWAY, Stack, running
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,12 @@ def test_connections_that_trickle(tmp_path: Path):
         b"",
     ]
     limits = {"headers_timeout_s": 3.0, "max_connections": 400, "max_connections_per_client": 300}
-    with running(tmp_path, gateway=limits) as stack, GoodCaller(stack) as good_caller, ExitStack() as opened:
+    hasty = (HASTY_GATEWAY, "3", "10")
+    with (
+        running(tmp_path, gateway=limits, gateway_program=hasty) as stack,
+        GoodCaller(stack) as good_caller,
+        ExitStack() as opened,
+    ):
         good_caller.is_served(1)
         before = stack.gateway.files()
         slow = []
