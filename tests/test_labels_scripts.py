@@ -1,6 +1,7 @@
 """Labels in the world's scripts: written in them where a font can, else in Latin letters, never in empty squares."""
 
 import unicodedata
+from functools import cache
 
 import numpy as np
 import pytest
@@ -48,9 +49,13 @@ def text_of(pieces: tuple[tuple[Face, str], ...]) -> str:
 
 def is_written(face: Face, text: str) -> bool:
     """Whether no character is drawn as the font draws what it has no glyph for."""
+    return all(_has_glyph(face, c) for c in text if unicodedata.category(c)[0] not in "MC")
+
+
+@cache
+def _has_glyph(face: Face, character: str) -> bool:
     font = face.at(20)
-    missing = bytes(font.getmask(NO_SUCH))
-    return all(bytes(font.getmask(c)) != missing for c in text if unicodedata.category(c)[0] not in "MC")
+    return bytes(font.getmask(character)) != bytes(font.getmask(NO_SUCH))
 
 
 @needs_raqm
