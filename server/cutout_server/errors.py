@@ -10,6 +10,7 @@ CutoutError
 ├── OverloadedError          RESOURCE_EXHAUSTED   full; try again after `retry_after_s`
 ├── QuotaError               RESOURCE_EXHAUSTED   the caller has had its share; try again after `retry_after_s`, if ever
 ├── TooLargeError            RESOURCE_EXHAUSTED   it can never fit; a retry does not help
+│   └── AnswerTooLargeError                       an answer that does not fit into one message; a stream of several does
 ├── UnavailableError         UNAVAILABLE          starting or draining; try again after `retry_after_s`
 ├── DeadlineError            DEADLINE_EXCEEDED    time was up before the work was done
 ├── UnimplementedError       UNIMPLEMENTED        there is no such method
@@ -135,6 +136,23 @@ class TooLargeError(CutoutError):
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     default_reason = "TOO_LARGE"
+
+
+class AnswerTooLargeError(TooLargeError):
+    """An answer does not fit into one message.
+
+    Args:
+        limit: Bytes that one message may have.
+    """
+
+    default_reason = "ANSWER_TOO_LARGE"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the answer has more than the {limit:,} bytes that one message may have: use StreamSegmentation (REST: "
+            "POST /v1/segment:stream), which sends one object after the other, or StreamGeneration "
+            "(POST /v1/generate:stream)"
+        )
 
 
 class UnavailableError(CutoutError):

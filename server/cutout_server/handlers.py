@@ -1,17 +1,18 @@
-"""gRPC's handlers of methods, each served as streams of bytes both ways."""
+"""gRPC's handlers of methods, each served as streams of bytes both ways: messages are read and written here."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from cutout_common import request_ids
+from google.protobuf.message import DecodeError
 
-from cutout_server import messages
-from cutout_server.errors import CutoutError, MalformedMessageError, to_status
+from cutout_server.errors import AnswerTooLargeError, CutoutError, MalformedMessageError, to_status
 from cutout_server.exchange import Context
 
 CANCELLATION_S = 0.1
 STATUS_DETAILS = "grpc-status-details-bin"
+NOT_READABLE = "a message cannot be read: expected protobuf as the contract describes it"
 
 NextMessage = Callable[[], Awaitable[bytes | None]]
 
@@ -34,10 +35,22 @@ async def requested(handler: Any, next_message: NextMessage) -> Any:
         return _all(handler, next_message)
     data = await next_message()
     if data is not None:
-        return messages.parse(handler.request_deserializer, data)
+        return _parsed(handler, data)
     # When a caller has left, or sent more than gRPC takes, the messages end first and the cancellation comes next.
     await asyncio.sleep(CANCELLATION_S)
     raise MalformedMessageError("expected a message, got none")
+
+
+def serialized(handler: Any, response: Any, limit: int) -> bytes:
+    """The bytes of an answer's message.
+
+    Raises:
+        AnswerTooLargeError: There are more than gRPC sends, which would leave the caller without a reason.
+    """
+    data: bytes = handler.response_serializer(response)
+    if len(data) > limit:
+        raise AnswerTooLargeError(limit)
+    return data
 
 
 def bare(error: CutoutError) -> CutoutError:
@@ -55,4 +68,11 @@ async def abort(context: Context, error: CutoutError, request_id: str) -> None:
 
 async def _all(handler: Any, next_message: NextMessage) -> AsyncIterator[Any]:
     while (data := await next_message()) is not None:
-        yield messages.parse(handler.request_deserializer, data)
+        yield _parsed(handler, data)
+
+
+def _parsed(handler: Any, data: bytes) -> Any:
+    try:
+        return handler.request_deserializer(data)
+    except DecodeError:
+        raise MalformedMessageError(NOT_READABLE) from None

@@ -17,7 +17,7 @@ import grpc
 import structlog
 from cutout_common import channels, forwarded, logs, request_ids, routing, traces
 
-from cutout_server import call_context, handlers, messages
+from cutout_server import call_context, handlers
 from cutout_server.auth import Auth
 from cutout_server.drain import Drain
 from cutout_server.errors import (
@@ -164,7 +164,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def work(exchange: Exchange, context: Context) -> None:
             async def send(response: Any) -> None:
-                data = messages.serialize(handler.response_serializer, response, self._bounds.max_message_bytes)
+                data = handlers.serialized(handler, response, self._bounds.max_message_bytes)
                 del response  # A copy less in memory while the caller takes it in.
                 await exchange.write(data)
 

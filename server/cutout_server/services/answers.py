@@ -29,7 +29,7 @@ async def whole(
     """Everything in one message.
 
     Raises:
-        TooLargeError: There is no room for it; no more masks are made from then on.
+        AnswerTooLargeError: There is no room for it; no more masks are made from then on.
     """
     async with segmentation.open(request, embedded) as run, aclosing(run.objects()) as made:
         objects = [await room.take(responses.segmented_object(found)) async for found in made]

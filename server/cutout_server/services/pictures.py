@@ -23,7 +23,7 @@ async def whole(
     """Everything in one message.
 
     Raises:
-        TooLargeError: There is no room for it; no more pictures are made from then on.
+        AnswerTooLargeError: There is no room for it; no more pictures are made from then on.
     """
     response = pb2.GenerateImageResponse(generator=_checked(generation, segmentation, request))
     async with aclosing(generation.make(request)) as events:

@@ -5,7 +5,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from cutout_server import call_context
-from cutout_server.messages import answer_too_large
+from cutout_server.errors import AnswerTooLargeError
 
 M = TypeVar("M", bound=Message)
 
@@ -24,11 +24,11 @@ class Room:
         """Gives a part its place.
 
         Raises:
-            TooLargeError: There is none left.
+            AnswerTooLargeError: There is none left.
             OverloadedError: Answers that nobody takes in have all the memory that answers may have.
         """
         self._left -= part.ByteSize() + _FRAMING_BYTES
         if self._left < 0:
-            raise answer_too_large(self._message_bytes)
+            raise AnswerTooLargeError(self._message_bytes)
         await call_context.current().hold_answer(self._message_bytes - self._left)
         return part
