@@ -1,17 +1,20 @@
-"""The slots of one device: how many requests it has in hand, and when those that it turns away are to come back."""
+"""The slots of one device: who gets one, of how many, and when those that are turned away are to come back."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from cutout_common.pace import MIN_DELAY_S, Pace
 
 from cutout_server.errors import OverloadedError, QuotaError
-from cutout_server.pools.shares import Shares
 
 # Whoever was told a delay may be late by as much again and by so many seconds.
 GRACE_S = 1.0
+# One slot in so many is never a single caller's: whoever comes next finds one, however long those of others take.
+RESERVE = 4
 
 
 class Who(NamedTuple):
@@ -133,3 +136,42 @@ class Admission:
             due_s = known.due_s if known else now_s + delay_s
             self._promises[caller] = _Promise(due_s, now_s + 2 * delay_s + GRACE_S, of_share)
         return delay_s
+
+
+class Shares:
+    """Counts slots by the party that has them. Belongs to the event loop.
+
+    Args:
+        capacity: How many slots there are.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._taken: Counter[str] = Counter()
+
+    def of(self, party: str) -> int:
+        """How many a party has."""
+        return self._taken[party]
+
+    def bound(self, party: str, quota: int, waiting: AbstractSet[str]) -> int:
+        """How many a party may have: three quarters of all; its equal share while others were turned away.
+
+        Args:
+            party: Which one.
+            quota: What is said of it by a setting; 0 for nothing.
+            waiting: Who was turned away and is expected back.
+        """
+        bound = self._capacity - self._capacity // RESERVE
+        if waiting - {party}:
+            bound = min(bound, max(1, self._capacity // len({party, *waiting, *self._taken})))
+        return min(bound, quota or bound)
+
+    def take(self, party: str) -> None:
+        """A party has one more."""
+        self._taken[party] += 1
+
+    def give(self, party: str) -> None:
+        """A party has one less."""
+        self._taken[party] -= 1
+        if not self._taken[party]:
+            del self._taken[party]
