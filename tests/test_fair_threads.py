@@ -7,8 +7,7 @@ from contextvars import copy_context
 
 import pytest
 from cutout_server import call_context
-from cutout_server.callers import origin
-from cutout_server.callers.account import Account
+from cutout_server.callers.accounts import Account, party_of
 from cutout_server.callers.quotas import Quotas
 from cutout_server.pools.fair import FairThreads
 from waiting import PATIENCE_S, wait_until
@@ -42,7 +41,7 @@ class Line:
         """A piece of work of a caller's."""
 
         def submit():
-            account = Account(origin.party(peer) if caller == call_context.ANONYMOUS else caller, caller, Quotas())
+            account = Account(party_of(peer) if caller == call_context.ANONYMOUS else caller, caller, Quotas())
             call_context.begin(call_context.Call("id", caller, deadline_s, account=account))
             return self.threads.submit(self.done.append, name or caller)
 

@@ -17,8 +17,7 @@ from cutout_client import Client, OverloadedError
 from cutout_common import channels
 from cutout_common.status import ErrorDetails, unpack
 from cutout_gateway.settings import GatewaySettings
-from cutout_server.callers import origin
-from cutout_server.callers.accounts import SWEEP, Accounts
+from cutout_server.callers.accounts import SWEEP, Accounts, party_of
 from cutout_server.callers.bucket import BURST_S, Bucket
 from cutout_server.callers.quotas import Quotas
 from cutout_server.settings import Settings
@@ -333,7 +332,7 @@ def test_quotas_are_read_again_with_the_keys(server: RunningServer):
 )
 def test_who_is_one_caller_where_nobody_has_a_key(peer: str, party: str):
     """An address, from whichever port; of IPv6 its network, as whoever has one has 2^64 of them."""
-    assert origin.party(peer) == party
+    assert party_of(peer) == party
 
 
 def test_each_address_has_quotas_of_its_own():

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from cutout_server.call_context import ANONYMOUS
-from cutout_server.callers import origin
-from cutout_server.callers.account import Account
-from cutout_server.callers.accounts import Accounts
+from cutout_server.callers.accounts import Account, Accounts, party_of
 from cutout_server.errors import PermissionDeniedError, UnauthenticatedError
 from cutout_server.settings import ApiKey, Role, Settings
 
@@ -82,7 +80,7 @@ class Auth:
 
     def account(self, caller: Caller, peer: str) -> Account:
         """Where what a caller uses is counted."""
-        return self.accounts.of(caller.name if self._callers else origin.party(peer), caller.name)
+        return self.accounts.of(caller.name if self._callers else party_of(peer), caller.name)
 
 
 def _roles(key: ApiKey, keys: Sequence[ApiKey]) -> frozenset[Role]:

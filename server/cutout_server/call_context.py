@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cutout_common import traces
 
-from cutout_server.callers.account import NOBODY, Account
+from cutout_server.callers.accounts import NOBODY, Account
 from cutout_server.errors import CutoutError, QuotaError
 
 ANONYMOUS = "anonymous"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from cutout_server.callers.account import Account
+from cutout_server.callers.accounts import Account
 from cutout_server.errors import QuotaError
 
 

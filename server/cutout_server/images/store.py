@@ -16,7 +16,7 @@ import structlog
 from cutout_common import routing
 from cutout_common.disks import is_full
 
-from cutout_server.callers.account import Account
+from cutout_server.callers.accounts import Account
 from cutout_server.errors import NotFoundError, TooLargeError, UnavailableError
 from cutout_server.images.private_folder import PrivateFolder
 from cutout_server.images.sharing import Bound
