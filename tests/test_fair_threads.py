@@ -9,7 +9,7 @@ import pytest
 from cutout_server import call_context
 from cutout_server.callers.accounts import Account, party_of
 from cutout_server.callers.quotas import Quotas
-from cutout_server.pools.fair import FairThreads
+from cutout_server.pools.fair_queue import FairThreads
 from waiting import PATIENCE_S, wait_until
 
 

@@ -16,7 +16,7 @@ from cutout_server.daemon import in_daemon_thread
 from cutout_server.listener import bind, grpc_server, read_certificate
 from cutout_server.models.devices import check_devices
 from cutout_server.parts import Parts
-from cutout_server.pools.fair import FairThreads
+from cutout_server.pools.fair_queue import FairThreads
 from cutout_server.services.registry import SERVICES, STORING
 from cutout_server.settings import Role, Settings
 from cutout_server.status import ServerStatus, State

@@ -28,7 +28,7 @@ from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import TrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
 from cutout_server.pools.device import DevicePool
-from cutout_server.pools.fair import FairThreads
+from cutout_server.pools.fair_queue import FairThreads
 from cutout_server.pools.placement import Pools
 from cutout_server.pools.remembered import Remembered
 from cutout_server.services.answers import segmentation_cache

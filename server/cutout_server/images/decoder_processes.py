@@ -24,8 +24,7 @@ from cutout_server import call_context
 from cutout_server.errors import CutoutError, InvalidRequestError, NotFoundError, UnavailableError
 from cutout_server.imaging.decode import TOO_COSTLY, OpenedFile
 from cutout_server.imaging.video import VIDEO_TOO_COSTLY
-from cutout_server.pools.fair import WorkObserver
-from cutout_server.pools.fair_queue import FairQueue, Turn
+from cutout_server.pools.fair_queue import FairQueue, Turn, WorkObserver
 from cutout_server.types import Picture, RgbImage
 
 P = ParamSpec("P")
