@@ -11,7 +11,7 @@ from pathlib import Path
 import cutout_server
 import pytest
 from cutout_server.models import operations, protocols
-from cutout_server.pipelines.kinds import registry
+from cutout_server.pipelines import segment
 from cutout_server.types import AnalyzeRequest, MasksRequest
 
 ROOT = Path(cutout_server.__file__).parent
@@ -153,7 +153,7 @@ def test_nobody_behind_the_converters_asks_what_kind_a_request_is():
 
 def test_every_request_has_a_kind_and_every_method_of_a_model_an_operation():
     """So that what is missing shows here, and not when the first caller asks for it."""
-    assert set(registry._KINDS) == {*MasksRequest.__subclasses__(), AnalyzeRequest}
+    assert set(segment._KINDS) == {*MasksRequest.__subclasses__(), AnalyzeRequest}
     methods = {
         name
         for protocol in vars(protocols).values()

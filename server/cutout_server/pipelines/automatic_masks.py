@@ -19,10 +19,9 @@ from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, FILTERED_MASKS, PROPOSE
 from cutout_server.models.queries import FilteredMask, MaskFilter, PointQuery, ProposeQuery
 from cutout_server.pipelines.candidates import CHUNK, Candidate, FinishedMask, LowResMask, in_chunks
-from cutout_server.pipelines.context import Context
+from cutout_server.pipelines.context import Context, Omissions
 from cutout_server.pipelines.finishing import clean_and_measure
 from cutout_server.pipelines.grid import Crop, crops, cut_off, inner_boxes
-from cutout_server.pipelines.omissions import Omissions
 from cutout_server.types import Box, EverythingRequest, OmissionReason, Options, Picture, Rle
 
 # Points times pixels in one pass, which cannot be interrupted: 64 points of a 2-megapixel picture, one of a
@@ -44,7 +43,7 @@ async def in_its_own_way(
     context: Context, embedding: Embedding, request: EverythingRequest
 ) -> AsyncIterator[list[Candidate]]:
     """What the segmenter finds itself, without what it doubts or what a small change of threshold alters."""
-    segmenter = context.models.segmenter
+    segmenter = context.plan.segmenter
     mask_filter = _mask_filter(request, segmenter)
     query = ProposeQuery(embedding, request.points_per_side)
     proposed = await context.slots.segmenter.ask(PROPOSE, segmenter, query)
@@ -80,7 +79,7 @@ async def by_grid(
         embedded = embedding
         if crop.layer:
             slot.step_back()
-            embedded = await slot.ask(ENCODE, context.models.segmenter, crop.of(image.pixels))
+            embedded = await slot.ask(ENCODE, context.plan.segmenter, crop.of(image.pixels))
         filtered = await _filtered(context, embedded, request, crop)
         with call_context.stage("masks"):
             finds += await asyncio.to_thread(_in_crop, filtered, crop, request, image, context.omissions)
@@ -101,7 +100,7 @@ async def _filtered(
     context: Context, embedding: Embedding, request: EverythingRequest, crop: Crop
 ) -> list[FilteredMask]:
     """The masks of the crop's points that pass the thresholds, in the crop's pixels."""
-    segmenter = context.models.segmenter
+    segmenter = context.plan.segmenter
     mask_filter = _mask_filter(request, segmenter)
     points = crop.points(request.points_per_side // request.crop_points_downscale**crop.layer)
     at_once = max(1, min(CHUNK, _PIXELS_PER_PASS // crop.area))

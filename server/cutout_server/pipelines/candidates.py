@@ -1,15 +1,25 @@
-"""The masks that may come back, before they are chosen among."""
+"""Candidates: the masks that may come back, before they are chosen among."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from cutout_server.models.embedding import Embedding
 from cutout_server.pipelines.concepts import Describer
-from cutout_server.types import Box, ConceptScore, Logits, Rewriting, Rle
+from cutout_server.types import Box, ConceptScore, Logits, ObjectPrompt, Rewriting, Rle
 
 # Candidates at once: prompts enough for one good pass of a decoder, few enough that their logits stay small and that a
 # caller who leaves is noticed soon.
 CHUNK = 64
+
+
+@dataclass(frozen=True)
+class LabelledPrompt:
+    """A prompt, and what is already known about its object."""
+
+    prompt_index: int
+    prompt: ObjectPrompt
+    label: str = ""
+    detection_score: float | None = None
 
 
 @dataclass(frozen=True)

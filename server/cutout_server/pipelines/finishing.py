@@ -14,7 +14,6 @@ from cutout_server.models.operations import MASKS
 from cutout_server.models.queries import MaskQuery
 from cutout_server.pipelines.candidates import Candidate, LowResMask
 from cutout_server.pipelines.context import Context
-from cutout_server.pipelines.kinds.kind import Kind
 from cutout_server.pipelines.selection import select
 from cutout_server.types import (
     Box,
@@ -24,7 +23,6 @@ from cutout_server.types import (
     Options,
     Rle,
     SegmentedObject,
-    SegmentRequest,
 )
 
 S = TypeVar("S")
@@ -41,24 +39,22 @@ class Finisher:
 
     Attributes:
         context: Where that is done.
-        kind: Of the request.
         options: What to make of the masks.
     """
 
     context: Context
-    kind: Kind[SegmentRequest]
     options: Options
 
     @property
     def nms_iou(self) -> float:
         """Masks that overlap a better one of the same label by more are left out; 1 keeps all."""
         nms_iou = self.options.nms_iou
-        return self.kind.default_nms_iou(self.context.models) if nms_iou is None else nms_iou
+        return self.context.plan.default_nms_iou if nms_iou is None else nms_iou
 
     async def selected(self, candidates: AsyncIterator[Sequence[Candidate]]) -> list[SegmentedObject]:
         """The objects that come back, all of them, with nothing encoded."""
         made = [found async for chunk in self.objects(candidates) for found in chunk]
-        if not self.kind.keeps_order:
+        if not self.context.plan.keeps_order:
             made.sort(key=lambda found: -found.score)
         with call_context.stage("masks"):
             return await self.context.off_loop(select, made, self.options, self.nms_iou, self.context.omissions)
@@ -105,7 +101,7 @@ class Finisher:
     async def _finished(
         self, chunk: Sequence[Candidate], formats: Sequence[MaskFormat]
     ) -> Sequence[SegmentedObject | OmissionReason]:
-        segmenter, threshold = self.context.models.segmenter, self.options.mask_threshold
+        segmenter, threshold = self.context.plan.segmenter, self.options.mask_threshold
         low_res = [candidate.mask for candidate in chunk if isinstance(candidate.mask, LowResMask)]
         queries = [MaskQuery(mask.embedding, mask.logits, threshold) for mask in low_res]
         patches = iter(await self.context.slots.segmenter.ask_all(MASKS, segmenter, queries) if queries else ())

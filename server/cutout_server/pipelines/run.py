@@ -12,15 +12,14 @@ from cutout_server.imaging.overlays import draw_overlay
 from cutout_server.pipelines.candidates import CHUNK, Proposals
 from cutout_server.pipelines.context import Context
 from cutout_server.pipelines.finishing import PIXELS_AT_ONCE, Finisher
-from cutout_server.pipelines.kinds.kind import Kind
 from cutout_server.types import (
     AnswerFacts,
     EncodedOverlay,
     MaskPatch,
+    Options,
     Picture,
     PngMask,
     SegmentedObject,
-    SegmentRequest,
     Strategy,
 )
 
@@ -32,12 +31,12 @@ class Run:
         image: What it is about.
     """
 
-    def __init__(self, context: Context, kind: Kind[SegmentRequest], proposals: Proposals) -> None:
+    def __init__(self, context: Context, options: Options, proposals: Proposals) -> None:
         self.image = context.image
         self._context = context
-        self._kind = kind
+        self._options = options
         self._proposals = proposals
-        self._finisher = Finisher(context, kind, kind.options)
+        self._finisher = Finisher(context, options)
         self._taken: list[SegmentedObject] = []
 
     def facts(self) -> AnswerFacts:
@@ -49,8 +48,8 @@ class Run:
 
     async def objects(self) -> AsyncGenerator[SegmentedObject]:
         """The objects with their masks encoded; each as soon as nothing later can change it."""
-        finisher, options, candidates = self._finisher, self._kind.options, self._proposals.candidates
-        if self._kind.keeps_order and not self._waits_for_all():
+        finisher, options, candidates = self._finisher, self._options, self._proposals.candidates
+        if self._context.plan.keeps_order and not self._waits_for_all():
             async for chunk in finisher.objects(candidates, options.mask_formats):
                 self._taken += chunk
                 for found in chunk:
@@ -66,16 +65,16 @@ class Run:
 
     def _waits_for_all(self) -> bool:
         """Whether no object can leave before every mask is made."""
-        options, proposals = self._kind.options, self._proposals
+        options, proposals = self._options, self._proposals
         compared = options.strategy in {Strategy.LARGEST, Strategy.MERGE} or self._finisher.nms_iou < 1
         return compared or proposals.most > options.max_objects or proposals.describer is not None
 
     async def overlay(self) -> EncodedOverlay | None:
         """The image with the objects that were taken drawn on it, or without, if the request asked for it."""
-        form = self._kind.options.overlay
+        form = self._options.overlay
         if form is None:
             return None
-        drawn = self._taken if self._kind.options.draw else ()
+        drawn = self._taken if self._options.draw else ()
         with call_context.stage("masks"):
             return await self._context.off_loop(draw_overlay, self.image, drawn, form)
 

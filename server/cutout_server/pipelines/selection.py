@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cutout_server.imaging.masks import area, tight_box, union
 from cutout_server.imaging.nms import mask_nms
-from cutout_server.pipelines.omissions import Omissions
+from cutout_server.pipelines.context import Omissions
 from cutout_server.types import OmissionReason, Options, SegmentedObject, Strategy
 
 

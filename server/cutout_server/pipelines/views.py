@@ -10,10 +10,9 @@ from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import masks
 from cutout_server.imaging.tiles import JOINED, NEAR_PX, Part, Tile, distinct, joined, tiles, window
 from cutout_server.pipelines.candidates import Proposals
-from cutout_server.pipelines.context import Context
+from cutout_server.pipelines.context import Context, Omissions
 from cutout_server.pipelines.finishing import Finisher
 from cutout_server.pipelines.kinds.kind import Kind
-from cutout_server.pipelines.omissions import Omissions
 from cutout_server.types import (
     Box,
     ObjectPrompt,
@@ -57,10 +56,10 @@ class Views:
         context.slots.segmenter.step_back()
         proposals = await kind.propose(context)
         self.proposals.append(proposals)
-        if context.models.segmenter.name in proposals.models:
+        if context.plan.segmenter.name in proposals.models:
             self.cached.append(stages.embedding_cached)
-        options = replace(kind.options, strategy=Strategy.ALL)
-        found = await Finisher(context, kind, options).selected(proposals.candidates)
+        options = replace(kind.request.options, strategy=Strategy.ALL)
+        found = await Finisher(context, options).selected(proposals.candidates)
         return await whole.off_loop(_placed, found, tile, whole.image) if view else found
 
     def cuts(self, view: int, box: Box) -> bool:

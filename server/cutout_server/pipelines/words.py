@@ -6,9 +6,8 @@ from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging.nms import detection_nms
 from cutout_server.models.operations import DETECT, SEGMENT_TEXT
 from cutout_server.models.queries import DetectQuery, TextQuery
-from cutout_server.pipelines.candidates import Candidate, LowResMask
+from cutout_server.pipelines.candidates import Candidate, LabelledPrompt, LowResMask
 from cutout_server.pipelines.context import Context
-from cutout_server.pipelines.prompt_decoding import LabelledPrompt
 from cutout_server.types import (
     Exemplar,
     ObjectPrompt,
@@ -25,7 +24,7 @@ BOX_NMS_IOU = 0.7
 
 async def detect(context: Context, request: TextRequest, sought: Sequence[RewrittenPhrase]) -> list[LabelledPrompt]:
     """Boxes of what the phrases name, by a detector, the best first."""
-    image, slot, detector = context.image, context.slots.beside[Task.DETECT], context.models.beside[Task.DETECT]
+    image, slot, detector = context.image, context.slots.beside[Task.DETECT], context.plan.beside[Task.DETECT]
     family = detector.family
     query = DetectQuery(
         await slot.image_features(detector, image),
@@ -52,7 +51,7 @@ async def detect(context: Context, request: TextRequest, sought: Sequence[Rewrit
 async def segment_text(context: Context, request: TextRequest, sought: Sequence[RewrittenPhrase]) -> list[Candidate]:
     """Masks of what the phrases name, by a model that needs no detector, the best first."""
     embedding = await context.embedding()
-    image, slot, segmenter = context.image, context.slots.segmenter, context.models.segmenter
+    image, slot, segmenter = context.image, context.slots.segmenter, context.plan.segmenter
     query = TextQuery(
         embedding,
         tuple(phrase.phrase for phrase in sought),

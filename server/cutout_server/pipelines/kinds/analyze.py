@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.pipelines.candidates import Proposals
-from cutout_server.pipelines.context import Context, SelectedModels, Shared
+from cutout_server.pipelines.context import Context, Plan, Shared
 from cutout_server.pipelines.kinds.kind import Kind
 from cutout_server.types import AnalyzeRequest, SegmentRequest, Task
 
@@ -19,24 +19,14 @@ class Analyze(Kind[AnalyzeRequest]):
 
     regions: Kind[SegmentRequest]
 
-    @property
-    def keeps_order(self) -> bool:
-        return self.regions.keeps_order
-
-    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        models = self.regions.select_models(shared, segmenter)
+    def plan(self, shared: Shared, segmenter: ModelSpec | None) -> Plan:
+        plan = self.regions.plan(shared, segmenter)
         classifier = shared.catalogue.choose(self.request.classifier, Task.CLASSIFY, "classifier")
-        return replace(models, beside={**models.beside, Task.CLASSIFY: classifier})
-
-    def needs_pixels(self, _models: SelectedModels) -> bool:
-        return True
-
-    def default_nms_iou(self, models: SelectedModels) -> float:
-        return self.regions.default_nms_iou(models)
+        return replace(plan, beside={**plan.beside, Task.CLASSIFY: classifier}, needs_pixels=True)
 
     async def propose(self, context: Context) -> Proposals:
         proposals = await self.regions.propose(context)
-        slot, classifier = context.slots.beside[Task.CLASSIFY], context.models.beside[Task.CLASSIFY]
+        slot, classifier = context.slots.beside[Task.CLASSIFY], context.plan.beside[Task.CLASSIFY]
         describer = await context.shared.concepts.describer(slot, classifier, self.request)
         (concepts,) = await describer.describe([context.image.pixels])
         models = (*proposals.models, classifier.name)

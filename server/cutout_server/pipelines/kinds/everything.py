@@ -6,7 +6,7 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.pipelines.automatic_masks import by_grid, in_its_own_way
 from cutout_server.pipelines.candidates import Proposals
-from cutout_server.pipelines.context import Context, SelectedModels, Shared
+from cutout_server.pipelines.context import Context, Plan, Shared
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
 from cutout_server.types import EverythingRequest, Task
 
@@ -26,23 +26,17 @@ _OF_THE_GRID = (
 class Everything(MasksKind[EverythingRequest]):
     """Proposes masks of whatever there is, without any prompt."""
 
-    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
+    def plan(self, shared: Shared, segmenter: ModelSpec | None) -> Plan:
         chosen = segmenter or shared.catalogue.choose(self.request.segmenter, Task.EVERYTHING, "segmenter")
         if chosen.family.proposes:
             _check_no_grid(self.request, chosen)
-        return SelectedModels(chosen)
-
-    def needs_pixels(self, _models: SelectedModels) -> bool:
-        """The grid cuts its crops from them."""
-        return True
-
-    def default_nms_iou(self, models: SelectedModels) -> float:
-        return OWN_WAY_NMS_IOU if models.segmenter.family.proposes else 1.0
+        nms_iou = OWN_WAY_NMS_IOU if chosen.family.proposes else 1.0
+        return Plan(chosen, needs_pixels=True, default_nms_iou=nms_iou)  # The grid cuts its crops from the pixels.
 
     async def propose(self, context: Context) -> Proposals:
-        find = in_its_own_way if context.models.segmenter.family.proposes else by_grid
+        find = in_its_own_way if context.plan.segmenter.family.proposes else by_grid
         embedding = await context.embedding()
-        return Proposals(find(context, embedding, self.request), 0, (context.models.segmenter.name,))
+        return Proposals(find(context, embedding, self.request), 0, (context.plan.segmenter.name,))
 
 
 def _check_no_grid(request: EverythingRequest, segmenter: ModelSpec) -> None:

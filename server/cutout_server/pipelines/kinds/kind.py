@@ -6,8 +6,8 @@ from typing import Generic, TypeVar
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.pipelines.candidates import Proposals
-from cutout_server.pipelines.context import Context, SelectedModels, Shared
-from cutout_server.types import Options, SegmentRequest
+from cutout_server.pipelines.context import Context, Plan, Shared
+from cutout_server.types import SegmentRequest
 
 R_co = TypeVar("R_co", bound=SegmentRequest, covariant=True)
 
@@ -22,19 +22,9 @@ class Kind(ABC, Generic[R_co]):
 
     request: R_co
 
-    @property
-    def options(self) -> Options:
-        """What to make of the masks."""
-        return self.request.options
-
-    @property
     @abstractmethod
-    def keeps_order(self) -> bool:
-        """Whether objects come in their prompts' order, and may leave as they are made; else the best come first."""
-
-    @abstractmethod
-    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        """Which models it needs, once it is known that they can do what it asks.
+    def plan(self, shared: Shared, segmenter: ModelSpec | None) -> Plan:
+        """Selects its models, which are known to do what it asks then, and says what follows from the selection.
 
         Args:
             shared: The catalogue and the rewriter.
@@ -44,14 +34,6 @@ class Kind(ABC, Generic[R_co]):
             FailedPreconditionError: There are none.
             InvalidRequestError: It names one that there is not, or asks for what it cannot do.
         """
-
-    @abstractmethod
-    def needs_pixels(self, models: SelectedModels) -> bool:
-        """Whether the image's embedding alone does not do."""
-
-    @abstractmethod
-    def default_nms_iou(self, models: SelectedModels) -> float:
-        """For requests that name none; 1 keeps all."""
 
     @abstractmethod
     async def propose(self, context: Context) -> Proposals:

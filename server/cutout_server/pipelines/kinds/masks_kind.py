@@ -16,10 +16,6 @@ M_co = TypeVar("M_co", bound=MasksRequest, covariant=True)
 class MasksKind(Kind[M_co]):
     """A kind that makes masks itself, of an image or of parts of it."""
 
-    @property
-    def keeps_order(self) -> bool:
-        return False
-
     async def settled(self, _context: Context) -> Self:
         """The same with that decided which is the same for all parts of the image."""
         return self
@@ -27,7 +23,13 @@ class MasksKind(Kind[M_co]):
     def in_views(self) -> Self:
         """The same for one view of the image; the other options are for what all views come to together."""
         options = replace(
-            self.options, tiling=None, overlay=None, mask_formats=(), min_area=0, max_hole_area=0, min_part_area=0
+            self.request.options,
+            tiling=None,
+            overlay=None,
+            mask_formats=(),
+            min_area=0,
+            max_hole_area=0,
+            min_part_area=0,
         )
         return replace(self, request=self.request.with_options(options))
 

@@ -1,6 +1,6 @@
 """Boxes, points and earlier masks: one object for each prompt."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,12 +8,14 @@ from cutout_common.status import FieldViolation
 
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
-from cutout_server.pipelines.candidates import Proposals
-from cutout_server.pipelines.context import Context, SelectedModels, Shared
+from cutout_server.models.embedding import Embedding
+from cutout_server.models.operations import DECODE
+from cutout_server.models.queries import MULTIMASK, DecodeQuery
+from cutout_server.pipelines.candidates import CHUNK, Candidate, LabelledPrompt, LowResMask, Proposals
+from cutout_server.pipelines.context import Context, Plan, Shared
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
-from cutout_server.pipelines.prompt_decoding import LabelledPrompt, decode_prompts, most_candidates
 from cutout_server.pipelines.views import Views, best_view, moved
-from cutout_server.types import Box, ObjectPrompt, Picture, PromptsRequest, SegmentedObject, Task
+from cutout_server.types import Box, ObjectPrompt, Options, Picture, PromptsRequest, SegmentedObject, Strategy, Task
 
 
 @dataclass(frozen=True)
@@ -26,26 +28,18 @@ class Prompts(MasksKind[PromptsRequest]):
 
     indices: Sequence[int] | None = None
 
-    @property
-    def keeps_order(self) -> bool:
-        return True
-
-    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        return SelectedModels(segmenter or shared.catalogue.choose(self.request.segmenter, Task.SEGMENT, "segmenter"))
-
-    def needs_pixels(self, _models: SelectedModels) -> bool:
-        return False
-
-    def default_nms_iou(self, _models: SelectedModels) -> float:
-        return 1.0
+    def plan(self, shared: Shared, segmenter: ModelSpec | None) -> Plan:
+        chosen = segmenter or shared.catalogue.choose(self.request.segmenter, Task.SEGMENT, "segmenter")
+        return Plan(chosen, needs_pixels=False, keeps_order=True)
 
     async def propose(self, context: Context) -> Proposals:
         prompts = fitted(self.request, context.image)
         indices = range(len(prompts)) if self.indices is None else self.indices
         labelled = [LabelledPrompt(index, prompt) for index, prompt in zip(indices, prompts, strict=True)]
         embedding = await context.embedding()
-        candidates = decode_prompts(context, embedding, labelled, self.options)
-        return Proposals(candidates, most_candidates(len(labelled), self.options), (context.models.segmenter.name,))
+        options = self.request.options
+        candidates = decode_prompts(context, embedding, labelled, options)
+        return Proposals(candidates, most_candidates(len(labelled), options), (context.plan.segmenter.name,))
 
     async def over_views(self, views: Views) -> list[SegmentedObject]:
         """Each prompt in the view that holds it best, and in the whole image if its object goes on beyond that."""
@@ -65,6 +59,34 @@ class Prompts(MasksKind[PromptsRequest]):
                 places[index] = 0
             found += [whole for whole in objects if whole.prompt_index not in cut]
         return sorted(found, key=lambda segmented: segmented.prompt_index)
+
+
+def most_candidates(prompts: int, options: Options) -> int:
+    """How many candidates so many prompts can have."""
+    only_best = options.strategy in {Strategy.BEST, Strategy.MERGE}
+    return prompts * (MULTIMASK if options.multimask and not only_best else 1)
+
+
+async def decode_prompts(
+    context: Context, embedding: Embedding, prompts: Sequence[LabelledPrompt], options: Options
+) -> AsyncIterator[list[Candidate]]:
+    """Decodes prompts; with BEST and MERGE only the best candidate of each goes on."""
+    for start in range(0, len(prompts), CHUNK):
+        chunk = prompts[start : start + CHUNK]
+        queries = [DecodeQuery(embedding, labelled.prompt, options.multimask) for labelled in chunk]
+        decoded = await context.slots.segmenter.ask_all(DECODE, context.plan.segmenter, queries)
+        yield [
+            Candidate(
+                LowResMask(embedding, masks.logits[index]),
+                labelled.prompt_index,
+                float(masks.predicted_iou[index]),
+                labelled.label,
+                labelled.detection_score,
+                labelled.prompt.box,
+            )
+            for labelled, masks in zip(chunk, decoded, strict=True)
+            for index in np.argsort(-masks.predicted_iou, kind="stable")[: most_candidates(1, options)]
+        ]
 
 
 def fitted(request: PromptsRequest, image: Picture) -> tuple[ObjectPrompt, ...]:

@@ -8,10 +8,9 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.lacking import no_exemplars, no_rewriter
 from cutout_server.pipelines.candidates import Proposals, in_chunks
-from cutout_server.pipelines.context import Context, SelectedModels, Shared
+from cutout_server.pipelines.context import Context, Omissions, Plan, Shared
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
-from cutout_server.pipelines.omissions import Omissions
-from cutout_server.pipelines.prompt_decoding import decode_prompts, most_candidates
+from cutout_server.pipelines.kinds.prompts import decode_prompts, most_candidates
 from cutout_server.pipelines.words import detect, segment_text
 from cutout_server.types import Rewriting, RewrittenPhrase, Task, TextRequest
 from cutout_server.wording import reading
@@ -31,7 +30,7 @@ class Text(MasksKind[TextRequest]):
     sought: tuple[RewrittenPhrase, ...] | None = None
     rewriting: Rewriting | None = None
 
-    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
+    def plan(self, shared: Shared, segmenter: ModelSpec | None) -> Plan:
         request, catalogue = self.request, shared.catalogue
         if request.rewrite and shared.rewriter is None:
             raise no_rewriter()
@@ -42,18 +41,12 @@ class Text(MasksKind[TextRequest]):
         detects = request.detector or (not named and catalogue.find("", Task.DETECT))
         if text_segmenter and not detects:
             _check_text_segmenter(request, text_segmenter)
-            return SelectedModels(text_segmenter)
+            return Plan(text_segmenter, needs_pixels=False)
         detector = catalogue.choose(request.detector, Task.DETECT, "detector")
         if request.exemplars:
             raise InvalidRequestError.of("exemplars", f"expected none: detector {detector.name!r} takes none")
         chosen = segmenter or catalogue.choose(named, Task.SEGMENT, "segmenter")
-        return SelectedModels(chosen, {Task.DETECT: detector})
-
-    def needs_pixels(self, models: SelectedModels) -> bool:
-        return Task.DETECT in models.beside
-
-    def default_nms_iou(self, models: SelectedModels) -> float:
-        return DETECTED_NMS_IOU if Task.DETECT in models.beside else 1.0
+        return Plan(chosen, {Task.DETECT: detector}, needs_pixels=True, default_nms_iou=DETECTED_NMS_IOU)
 
     async def settled(self, context: Context) -> Self:
         """With the phrases that are looked for: rewritten if that was asked, and each once."""
@@ -70,16 +63,16 @@ class Text(MasksKind[TextRequest]):
 
     async def propose(self, context: Context) -> Proposals:
         kind = await self.settled(context)
-        sought, segmenter = kind.sought or (), context.models.segmenter
-        if Task.DETECT not in context.models.beside:
+        sought, segmenter = kind.sought or (), context.plan.segmenter
+        if Task.DETECT not in context.plan.beside:
             finds = await segment_text(context, self.request, sought)
             return Proposals(in_chunks(finds), len(finds), (segmenter.name,), kind.rewriting)
         boxes = await detect(context, self.request, sought)
-        models = (context.models.beside[Task.DETECT].name,)
+        models = (context.plan.beside[Task.DETECT].name,)
         if not boxes:  # There is nothing to embed the image for.
             return Proposals(in_chunks([]), 0, models, kind.rewriting)
-        candidates = decode_prompts(context, await context.embedding(), boxes, self.options)
-        most = most_candidates(len(boxes), self.options)
+        candidates = decode_prompts(context, await context.embedding(), boxes, self.request.options)
+        most = most_candidates(len(boxes), self.request.options)
         return Proposals(candidates, most, (*models, segmenter.name), kind.rewriting)
 
 

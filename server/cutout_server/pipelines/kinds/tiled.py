@@ -1,11 +1,11 @@
 """Another kind of request, asked of the whole image and of overlapping tiles, and its answers put together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cutout_server import call_context
 from cutout_server.catalogue import ModelSpec
 from cutout_server.pipelines.candidates import Candidate, FinishedMask, Proposals, in_chunks
-from cutout_server.pipelines.context import Context, SelectedModels, Shared
+from cutout_server.pipelines.context import Context, Plan, Shared
 from cutout_server.pipelines.kinds.kind import Kind
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
 from cutout_server.pipelines.views import Views, views_of
@@ -22,21 +22,11 @@ class Tiled(Kind[MasksRequest]):
 
     kind: MasksKind[MasksRequest]
 
-    @property
-    def keeps_order(self) -> bool:
-        return self.kind.keeps_order
-
-    def select_models(self, shared: Shared, segmenter: ModelSpec | None) -> SelectedModels:
-        return self.kind.select_models(shared, segmenter)
-
-    def needs_pixels(self, _models: SelectedModels) -> bool:
-        return True
-
-    def default_nms_iou(self, models: SelectedModels) -> float:
-        return self.kind.default_nms_iou(models)
+    def plan(self, shared: Shared, segmenter: ModelSpec | None) -> Plan:
+        return replace(self.kind.plan(shared, segmenter), needs_pixels=True)
 
     async def propose(self, context: Context) -> Proposals:
-        tiles = views_of(self.options.tiling, context.image, context.shared.max_tiles)
+        tiles = views_of(self.request.options.tiling, context.image, context.shared.max_tiles)
         if len(tiles) == 1:
             return await self.kind.propose(context)
         kind = (await self.kind.settled(context)).in_views()
