@@ -9,9 +9,8 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 
 from cutout_server.convert.checks import Checker
 from cutout_server.convert.images import read_image
-from cutout_server.convert.polygons import read_polygon_options
+from cutout_server.convert.options import MAX_LOGIT, check_tiled, read_nms_iou, read_options
 from cutout_server.convert.prompts import read_box, read_prompt, read_region
-from cutout_server.convert.tiling import check_tiled, read_tiling
 from cutout_server.errors import InvalidRequestError
 from cutout_server.types import (
     AnalyzeRequest,
@@ -20,10 +19,8 @@ from cutout_server.types import (
     MaskFormat,
     ObjectPrompt,
     Options,
-    OverlayFormat,
     PromptsRequest,
     SegmentRequest,
-    Strategy,
     TextRequest,
 )
 from cutout_server.wording import MAX_PHRASE_LENGTH, split
@@ -34,33 +31,11 @@ MAX_POINTS_PER_SIDE = 64
 MAX_CROP_LAYERS = 3
 MAX_CROP_OVERLAP = 0.9
 MAX_CROP_POINTS_DOWNSCALE = 8
-MAX_LOGIT = 32.0
 MIN_CHUNK_BYTES = 256 * 1024
 MAX_CHUNK_BYTES = 1024 * 1024
 DEFAULT_CHUNK_BYTES = 512 * 1024
 # What RenderOverlay calls the fields of the request that it stands for.
 OVERLAY_NAMES = {"image.content": "picture.data", "image.image_id": "image_id", "prompts[0].points": "points"}
-
-STRATEGIES = {
-    segmentation_pb2.SegmentationOptions.STRATEGY_UNSPECIFIED: Strategy.ALL,
-    segmentation_pb2.SegmentationOptions.STRATEGY_ALL: Strategy.ALL,
-    segmentation_pb2.SegmentationOptions.STRATEGY_BEST: Strategy.BEST,
-    segmentation_pb2.SegmentationOptions.STRATEGY_LARGEST: Strategy.LARGEST,
-    segmentation_pb2.SegmentationOptions.STRATEGY_MERGE: Strategy.MERGE,
-}
-MASK_FORMATS = {
-    mask_pb2.MASK_FORMAT_UNSPECIFIED: MaskFormat.RLE,
-    mask_pb2.MASK_FORMAT_RLE: MaskFormat.RLE,
-    mask_pb2.MASK_FORMAT_PNG: MaskFormat.PNG,
-    mask_pb2.MASK_FORMAT_BITS: MaskFormat.BITS,
-    mask_pb2.MASK_FORMAT_POLYGONS: MaskFormat.POLYGONS,
-}
-OVERLAY_FORMATS = {
-    segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_UNSPECIFIED: None,
-    segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PNG: OverlayFormat.PNG,
-    segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_JPEG: OverlayFormat.JPEG,
-    segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PLAIN: OverlayFormat.PNG,
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +71,7 @@ class RequestReader:
             text_threshold=check.optional(message, "text_threshold", 0, 1),
             detector=message.detector,
             exemplars=self._exemplars(check, message.exemplars),
-            box_nms_iou=_nms_iou(check, message, "box_nms_iou"),
+            box_nms_iou=read_nms_iou(check, message, "box_nms_iou"),
             rewrite=message.rewrite,
             **self._common(check, message, in_session),
         )
@@ -159,10 +134,10 @@ class RequestReader:
         offset = check.optional(message, "stability_offset", 0, MAX_LOGIT)
         check.require(offset != 0, "stability_offset", f"expected a number in (0, {MAX_LOGIT:g}], got 0")
         grid: dict[str, Any] = {
-            "box_nms_iou": _nms_iou(check, message, "box_nms_iou"),
+            "box_nms_iou": read_nms_iou(check, message, "box_nms_iou"),
             "stability_offset": offset,
             "crop_overlap": check.optional(message, "crop_overlap", 0, MAX_CROP_OVERLAP),
-            "crop_nms_iou": _nms_iou(check, message, "crop_nms_iou"),
+            "crop_nms_iou": read_nms_iou(check, message, "crop_nms_iou"),
         }
         request = EverythingRequest(
             points_per_side=side,
@@ -273,44 +248,8 @@ class RequestReader:
         return {
             "image": None if in_session else read_image(check, message.image),
             "segmenter": message.segmenter,
-            "options": self._options(check, message.options, default_formats),
+            "options": read_options(check, message.options, self.max_objects, default_formats),
         }
-
-    def _options(
-        self,
-        check: Checker,
-        message: segmentation_pb2.SegmentationOptions,
-        default_formats: tuple[MaskFormat, ...],
-    ) -> Options:
-        given = tuple(
-            check.choice(value, MASK_FORMATS, f"options.mask_formats[{index}]")
-            for index, value in enumerate(message.mask_formats[: len(MASK_FORMATS)])
-        )
-        once = len(set(message.mask_formats)) == len(message.mask_formats) and len(set(given)) == len(given)
-        check.require(once, "options.mask_formats", "expected each format at most once")
-        check.require(
-            message.max_objects <= self.max_objects,
-            "options.max_objects",
-            f"expected at most {self.max_objects}, got {message.max_objects}",
-        )
-        formats = given or default_formats
-        threshold = check.optional(message, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.")
-        return Options(
-            multimask=message.multimask,
-            strategy=check.choice(message.strategy, STRATEGIES, "options.strategy"),
-            mask_formats=formats,
-            overlay=check.choice(message.overlay, OVERLAY_FORMATS, "options.overlay"),
-            draw=message.overlay != segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PLAIN,
-            return_logits=message.return_logits,
-            mask_threshold=threshold or 0.0,
-            min_area=message.min_area,
-            max_hole_area=message.max_hole_area,
-            min_part_area=message.min_part_area,
-            nms_iou=_nms_iou(check, message, "nms_iou", "options."),
-            max_objects=message.max_objects or self.max_objects,
-            tiling=read_tiling(check, message) if message.HasField("tiling") else None,
-            **read_polygon_options(check, message, formats),
-        )
 
 
 def read_chunk_bytes(message: service_pb2.StreamSegmentationRequest) -> int:
@@ -319,12 +258,6 @@ def read_chunk_bytes(message: service_pb2.StreamSegmentationRequest) -> int:
     if not MIN_CHUNK_BYTES <= size <= MAX_CHUNK_BYTES:
         raise InvalidRequestError.of("chunk_bytes", f"expected {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES}, got {size}")
     return size
-
-
-def _nms_iou(check: Checker, message: Any, field: str, path: str = "") -> float | None:
-    nms_iou = check.optional(message, field, 0, 1, path)
-    check.require(nms_iou != 0, f"{path}{field}", "expected a number in (0, 1], got 0")
-    return nms_iou
 
 
 def _groups(numbers: Iterable[float], size: int) -> Iterator[tuple[float, ...]]:

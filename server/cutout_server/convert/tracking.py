@@ -9,8 +9,8 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 from cutout_server.call_context import Stages
 from cutout_server.convert.checks import Checker
 from cutout_server.convert.images import read_image
+from cutout_server.convert.options import MASK_FORMATS, MAX_LOGIT
 from cutout_server.convert.prompts import read_prompt
-from cutout_server.convert.requests import MASK_FORMATS, MAX_LOGIT
 from cutout_server.convert.responses import timings, write_box, write_mask
 from cutout_server.errors import InvalidRequestError
 from cutout_server.types import (
