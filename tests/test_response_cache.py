@@ -21,7 +21,7 @@ from cutout_server.errors import DeadlineError, InvalidRequestError
 from cutout_server.images.fetch import FetchPolicy
 from cutout_server.pipelines import response_cache
 from cutout_server.pipelines.response_cache import ResponseCache, ResponseKey, digest
-from cutout_server.types import Box, MaskFormat, ObjectPrompt, Options, PromptsRequest, Strategy
+from cutout_server.types import Box, MaskFormat, ObjectPrompt, Options, PromptFields, PromptsRequest, Strategy
 from probe_family import Probe, probe_family
 from waiting import PATIENCE_S, until, wait_until
 
@@ -166,14 +166,14 @@ def test_the_digest_tells_requests_apart():
     """Equal requests have equal digests; a change of anything, however small, changes them."""
     points, labels = np.array([[3, 4]], np.float32), np.array([1], np.int32)
     prompt = ObjectPrompt(points, labels, Box(1, 2, 3, 4))
-    request = PromptsRequest(image=None, prompts=(prompt,), kind="boxes")
+    request = PromptsRequest(image=None, prompts=(prompt,))
     others = [
         replace(request, prompts=(replace(prompt, box=Box(1, 2, 3, 4.0000001)),)),
         replace(request, prompts=(replace(prompt, points=np.array([[4, 3]], np.float32)),)),
         replace(request, prompts=(replace(prompt, labels=np.array([0], np.int32)),)),
         replace(request, prompts=(replace(prompt, logits=np.zeros((256, 256), np.float32)),)),
         replace(request, prompts=(prompt, prompt)),
-        replace(request, kind="regions"),
+        replace(request, fields=PromptFields("regions")),
         replace(request, segmenter="sam2"),
         replace(request, options=Options(mask_formats=(MaskFormat.PNG,))),
         replace(request, options=Options(strategy=Strategy.BEST)),

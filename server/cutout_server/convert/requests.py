@@ -19,6 +19,7 @@ from cutout_server.types import (
     MaskFormat,
     ObjectPrompt,
     Options,
+    PromptFields,
     PromptsRequest,
     SegmentRequest,
     TextRequest,
@@ -85,7 +86,7 @@ class RequestReader:
         boxes = [read_box(check, box, f"boxes[{i}]") for i, box in enumerate(message.boxes[: self.max_prompts])]
         request = PromptsRequest(
             prompts=tuple(ObjectPrompt(box=box) for box in boxes),
-            kind="boxes",
+            fields=PromptFields("boxes", box=""),
             **self._common(check, message, in_session),
         )
         check.done()
@@ -102,7 +103,7 @@ class RequestReader:
                 f"prompts[{index}].logits",
                 "expected none with options.tiling: they are about the whole picture",
             )
-        request = PromptsRequest(prompts=tuple(prompts), kind="prompts", **self._common(check, message, in_session))
+        request = PromptsRequest(prompts=tuple(prompts), **self._common(check, message, in_session))
         check.done()
         return request
 
@@ -175,7 +176,8 @@ class RequestReader:
         prompts = tuple(read_region(check, r, f"regions[{i}]") for i, r in enumerate(message.regions[:most]))
         common = self._common(check, message, in_session, (MaskFormat.RLE, MaskFormat.POLYGONS))
         check.done()
-        regions = PromptsRequest(prompts=prompts, kind="regions", **common) if prompts else EverythingRequest(**common)
+        fields = PromptFields("regions", point=".point")
+        regions = PromptsRequest(prompts=prompts, fields=fields, **common) if prompts else EverythingRequest(**common)
         return AnalyzeRequest(tuple(message.concepts), template, message.classifier, regions)
 
     def one_of(self, message: Any, oneof: str, *, in_session: bool = False) -> SegmentRequest:

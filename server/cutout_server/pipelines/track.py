@@ -311,7 +311,7 @@ def _fitted(prompts: Mapping[int, FramePrompt], picture: Picture) -> dict[int, F
     """
     nothing = ObjectPrompt()
     by_points = tuple(nothing if isinstance(prompt, Rle) else prompt for prompt in prompts.values())
-    clipped = fitted(PromptsRequest(image=None, prompts=by_points, kind="prompts"), picture)
+    clipped = fitted(PromptsRequest(image=None, prompts=by_points), picture)
     violations = [
         FieldViolation(f"prompts[{index}].mask", why)
         for index, prompt in enumerate(prompts.values())

@@ -127,6 +127,9 @@ from cutout_server.types.requests import (
     OverlayFormat as OverlayFormat,
 )
 from cutout_server.types.requests import (
+    PromptFields as PromptFields,
+)
+from cutout_server.types.requests import (
     PromptsRequest as PromptsRequest,
 )
 from cutout_server.types.requests import (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,16 +141,31 @@ class TextRequest(MasksRequest):
         return not self.rewrite
 
 
+@dataclass(frozen=True)
+class PromptFields:
+    """What errors call prompts and their parts: as the caller's message does.
+
+    Attributes:
+        prompts: The list of them.
+        box: A prompt's box, behind the prompt's own name.
+        point: One of its points, likewise, with the point's index in place of "{}".
+    """
+
+    prompts: str = "prompts"
+    box: str = ".box"
+    point: str = ".points[{}]"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptsRequest(MasksRequest):
     """Segment one object for each prompt; boxes are prompts that have only a box.
 
     Attributes:
-        kind: Which of the contract's fields the prompts came in, so that errors can name it.
+        fields: What errors call the prompts.
     """
 
     prompts: tuple[ObjectPrompt, ...]
-    kind: Literal["boxes", "prompts", "regions"]
+    fields: PromptFields = PromptFields()
 
 
 @dataclass(frozen=True, kw_only=True)

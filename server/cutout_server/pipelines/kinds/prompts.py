@@ -98,27 +98,24 @@ def fitted(request: PromptsRequest, image: Picture) -> tuple[ObjectPrompt, ...]:
     violations: list[FieldViolation] = []
     prompts = []
     for index, prompt in enumerate(request.prompts):
-        path = f"{request.kind}[{index}]"
-        violations.extend(_points_outside(prompt, image, path, single=request.kind == "regions"))
+        path = f"{request.fields.prompts}[{index}]"
+        violations.extend(_points_outside(prompt, image, path + request.fields.point))
         box = prompt.box and prompt.box.clipped(image.height, image.width)
         if prompt.box and box is None:
-            field = path if request.kind == "boxes" else f"{path}.box"
-            size = f"{image.width} x {image.height}"
-            violations.append(
-                FieldViolation(field, f"expected a box that overlaps the {size} picture, got {_text(prompt.box)}")
-            )
+            expected = f"expected a box that overlaps the {image.width} x {image.height} picture"
+            violations.append(FieldViolation(path + request.fields.box, f"{expected}, got {_text(prompt.box)}"))
         prompts.append(replace(prompt, box=box))
     if violations:
         raise InvalidRequestError(*violations)
     return tuple(prompts)
 
 
-def _points_outside(prompt: ObjectPrompt, image: Picture, path: str, *, single: bool) -> Sequence[FieldViolation]:
+def _points_outside(prompt: ObjectPrompt, image: Picture, field: str) -> Sequence[FieldViolation]:
     size = np.array([image.width, image.height])
     outside = np.flatnonzero(((prompt.points < 0) | (prompt.points >= size)).any(axis=1))
     expected = f"expected 0 <= x < {image.width} and 0 <= y < {image.height}"
     return [
-        FieldViolation(f"{path}.point" if single else f"{path}.points[{index}]", f"{expected}, got ({x:g}, {y:g})")
+        FieldViolation(field.format(index), f"{expected}, got ({x:g}, {y:g})")
         for index, (x, y) in zip(outside, prompt.points[outside], strict=True)
     ]
 
