@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cutout_server.models.protocols import Model
 from cutout_server.models.runtime import Engine, Runtime
-from cutout_server.types.models import ModelFiles, Task
+from cutout_server.types import ModelFiles, Task
 
 
 @dataclass(frozen=True)

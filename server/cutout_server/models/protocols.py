@@ -24,9 +24,7 @@ from cutout_server.models.queries import (
     Tracked,
     TrackQuery,
 )
-from cutout_server.types.images import RgbImage
-from cutout_server.types.masks import MaskPatch
-from cutout_server.types.models import Features
+from cutout_server.types import Features, MaskPatch, RgbImage
 
 
 @runtime_checkable

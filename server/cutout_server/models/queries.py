@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutout_server.models.embedding import Embedding, ObjectMemory
-from cutout_server.types.masks import Box, Logits, Rle
-from cutout_server.types.requests import Exemplar, ObjectPrompt
+from cutout_server.types import Box, Exemplar, Logits, ObjectPrompt, Rle
 
 MULTIMASK = 3  # whole, part, subpart
 
