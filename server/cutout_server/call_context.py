@@ -53,14 +53,14 @@ class Stages:
 
 
 async def _unbounded(nbytes: int) -> None:
-    """Room for whatever comes."""
+    """Waits for nothing: the bytes of these answers are not bounded."""
 
 
 class Resting(Protocol):
-    """Something that a call holds and can do without for a while."""
+    """Something that a call can give back while it waits for its caller, such as a slot on a device."""
 
     def rest(self) -> bool:
-        """Gives it back until the call goes on, and says whether it is given back."""
+        """Gives it back until the call goes on; returns whether that was possible."""
         ...
 
 
@@ -74,10 +74,10 @@ class Call:
         deadline_s: On the clock of time.monotonic; infinite for sessions, which live by their idle time.
         stages: Where the time went.
         peer: The caller's address.
-        resting: What it holds and gives back while nothing but its caller is waited for.
+        resting: What it gives back while it waits for nothing but its caller.
         hold_answer: Waits for room for so many bytes of its answer.
         account: What the caller uses of the server.
-        image_key: What load balancers go by, as it came; empty when it did not.
+        image_key: The header that load balancers route by; empty when there was none.
         span: Its part of a trace.
     """
 
@@ -107,13 +107,13 @@ def current() -> Call:
 
 
 def party() -> str:
-    """That of the current call; what the server does for itself is nobody's."""
+    """The party of the current call; empty for what the server does for itself."""
     call = _current.get(None)
     return call.party if call else ""
 
 
 def deadline_s() -> float:
-    """That of the current call, if there is one."""
+    """The deadline of the current call; infinite when there is none."""
     call = _current.get(None)
     return call.deadline_s if call else float("inf")
 

@@ -1,4 +1,4 @@
-"""The messages of one call, as bytes, within what callers may have in hand and how long they may keep us waiting."""
+"""The messages of one call, as bytes: within a budget of bytes for all callers, and of time for each message."""
 
 import asyncio
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ class Exchange:
 
     @contextmanager
     def of(self, caller: str) -> Iterator[None]:
-        """Whose call it is; within the block it can be read and written."""
+        """Counts the messages to a caller's bytes; they can be read and written within the block."""
         bounds = self._bounds
         with bounds.received.hold(caller) as self._message, bounds.answers.hold(caller) as self._answer:
             yield
@@ -109,7 +109,7 @@ class Exchange:
         return self._arrived(data)
 
     def drop(self) -> None:
-        """The last message is used no more."""
+        """Gives the room of the last message back: nobody uses it any more."""
         self._message.shrink(self._kept)
 
     async def hold_answer(self, nbytes: int) -> None:
@@ -143,7 +143,7 @@ class Exchange:
         try:
             done, _ = await asyncio.wait({writing}, timeout=REST_AFTER_S)
             while not done:
-                rested = [each.rest() for each in call_context.current().resting]
+                rested = [held.rest() for held in call_context.current().resting]
                 done, _ = await asyncio.wait({writing}, timeout=None if all(rested) else REST_AFTER_S)
             writing.result()
         finally:

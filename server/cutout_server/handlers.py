@@ -18,7 +18,7 @@ NextMessage = Callable[[], Awaitable[bytes | None]]
 
 
 def inner(handler: Any) -> Callable[..., Any]:
-    """What a servicer does, whichever kind of method it is."""
+    """The servicer's own method, unary or streaming."""
     method: Callable[..., Any] = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
@@ -26,10 +26,10 @@ def inner(handler: Any) -> Callable[..., Any]:
 
 
 async def requested(handler: Any, next_message: NextMessage) -> Any:
-    """What that takes: a message, or an iterator of them.
+    """What the servicer's method takes: a message, or an iterator of messages.
 
     Raises:
-        MalformedMessageError: There is none, or it cannot be read.
+        MalformedMessageError: No message came, or it cannot be read.
     """
     if handler.request_streaming:
         return _all(handler, next_message)
@@ -54,7 +54,7 @@ def serialized(handler: Any, response: Any, limit: int) -> bytes:
 
 
 def bare(error: CutoutError) -> CutoutError:
-    """The error without what led to it, whose frames have the request: megabytes that would stay until the next GC."""
+    """The error without its traceback, whose frames hold the request: megabytes that would stay until the next GC."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
 

@@ -20,7 +20,7 @@ CALLERS_SHARE = 0.5
 
 
 def _nothing() -> None:
-    """Nobody holds what it can do without."""
+    """The default of `on_short`: there is nothing to give back."""
 
 
 class PixelBudget:
@@ -31,7 +31,8 @@ class PixelBudget:
         callers_share: How much of them one caller may hold.
 
     Attributes:
-        on_short: Called when somebody has to wait: whoever can do without what it holds gives it back.
+        on_short: Called when somebody has to wait, so that pixels held for pictures that nobody asked for yet are given
+            back.
     """
 
     def __init__(self, pixels: int, *, callers_share: float = CALLERS_SHARE) -> None:

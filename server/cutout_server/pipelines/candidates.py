@@ -63,7 +63,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Proposals:
-    """What a request comes to before its first mask.
+    """What a kind gives for a request before the first mask is made: its candidates, and what the answer tells beside.
 
     Attributes:
         candidates: Chunk by chunk; can be taken once.
@@ -83,6 +83,6 @@ class Proposals:
 
 
 async def in_chunks(candidates: Sequence[Candidate]) -> AsyncIterator[Sequence[Candidate]]:
-    """Candidates that are all there."""
+    """Candidates that are there already, chunk by chunk."""
     for start in range(0, len(candidates), CHUNK):
         yield candidates[start : start + CHUNK]

@@ -1,4 +1,4 @@
-"""The whole image and its overlapping tiles: what each shows, and what that comes to together."""
+"""The whole image and its overlapping tiles: the objects in each view, and how they are put together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ from cutout_server.types import (
 
 @dataclass(frozen=True)
 class Views:
-    """Where a request looks, and what was found out on the way.
+    """The views of a request, and what was learnt from those that were asked.
 
     Attributes:
         context: Of the whole image.

@@ -18,7 +18,7 @@ RESERVE = 4
 
 
 class Who(NamedTuple):
-    """What promises are kept to: one caller at one address."""
+    """Who a slot is promised to: one caller at one address."""
 
     party: str
     peer: str
@@ -55,7 +55,7 @@ class Admission:
         self._pace = Pace(0.1, clock=clock)
 
     def expects(self, caller: Who) -> bool:
-        """Whether a slot is held for a caller by now."""
+        """Whether a slot is held for a caller now, since it was told to come back by this time."""
         promise = self._promises.get(caller)
         return promise is not None and promise.due_s <= self._clock() <= promise.expires_s
 

@@ -69,7 +69,7 @@ class FairQueue:
                 caller.round += 1
 
     def step_back(self, turn: Turn) -> None:
-        """Puts a request behind all that wait now: what work of many long passes owes to the others."""
+        """Puts a request behind all that wait now, as work of many long passes should be."""
         turn.number, turn.round, turn.deadline_s = next(self._numbers), None, float("inf")
 
     def order(self, turn: Turn) -> tuple[int, float, int]:

@@ -58,13 +58,13 @@ class Slot:
         return embedding
 
     async def image_features(self, spec: ModelSpec, picture: Picture) -> Embedding:
-        """What a detector makes of the picture before there are words, likewise."""
+        """What a detector computes of the picture alone, before it is given words; cached likewise."""
         return (await self._look(IMAGE_FEATURES, spec, picture))[0]
 
     async def _look(
         self, operation: Operation[RgbImage, Embedding], spec: ModelSpec, picture: Picture
     ) -> tuple[Embedding, bool]:
-        """The embedding that an operation makes of a picture, and whether it was at hand or on its way."""
+        """The embedding that an operation makes of a picture, and whether it was cached or being made already."""
         started_s = time.monotonic()
 
         async def encode() -> Embedding:
@@ -79,7 +79,7 @@ class Slot:
         return embedding, cached
 
     def step_back(self) -> None:
-        """Lets those go first who came meanwhile: what work of many long passes owes to the others."""
+        """Lets requests go first that came meanwhile; work of many long passes calls it between passes."""
         if not self._is_resting:
             self.pool.fair_queue.step_back(self.turn)
 

@@ -42,7 +42,7 @@ class SingleFlight(Generic[K, V]):
             flight.waiters -= 1
             if flight.waiters == 0 and not flight.task.done():
                 flight.task.cancel()
-                # Gone at once, so that nobody boards a flight that is about to be cancelled.
+                # Removed at once, so that nobody joins work that is about to be cancelled.
                 self._land(key, flight.task)
 
     async def _fly(self, key: K, work: Callable[[], Awaitable[V]]) -> V:

@@ -1,4 +1,4 @@
-"""A request's run as a whole answer, new or kept, or as a stream of messages."""
+"""The answer to a request: whole, which may come from the cache, or as a stream of messages."""
 
 import time
 from collections.abc import AsyncGenerator

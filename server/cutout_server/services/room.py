@@ -1,4 +1,4 @@
-"""What one message of an answer has room for."""
+"""The size of an answer's message, counted while the answer is made."""
 
 from typing import TypeVar
 
@@ -14,17 +14,17 @@ _ENVELOPE_BYTES = 1024  # Of all that is around the answer: the response's own f
 
 
 class Room:
-    """The bytes left of an answer that is made piece by piece, so that one too large is given up before all is made."""
+    """The bytes that are left for an answer, so that one too large is given up before all of it is made."""
 
     def __init__(self, message_bytes: int) -> None:
         self._message_bytes = message_bytes
         self._left = message_bytes - _ENVELOPE_BYTES
 
     async def take(self, part: M) -> M:
-        """Gives a part its place.
+        """Counts the bytes of a part, and returns the part.
 
         Raises:
-            AnswerTooLargeError: There is none left.
+            AnswerTooLargeError: The message has no room for it.
             OverloadedError: Answers that nobody takes in have all the memory that answers may have.
         """
         self._left -= part.ByteSize() + _FRAMING_BYTES

@@ -17,7 +17,7 @@ class Picture:
     Attributes:
         height: Rows.
         width: Columns.
-        key: Equal for equal pixels alone, as far as anyone knows how to find others.
+        key: Made of a hash of pixels, so that pictures of different pixels have different keys.
         source: Its pixels, or what makes them.
     """
 

@@ -1,4 +1,4 @@
-"""What every kind of request answers."""
+"""What every kind of request is asked: for its plan, and for its candidates."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the kinds have in common that make masks themselves."""
+"""What all kinds of request share that make masks: how they are asked of parts of an image."""
 
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
@@ -17,11 +17,11 @@ class MasksKind(Kind[M_co]):
     """A kind that makes masks itself, of an image or of parts of it."""
 
     async def settled(self, _context: Context) -> Self:
-        """The same with that decided which is the same for all parts of the image."""
+        """This kind with what is decided once for all parts of the image, such as which phrases are looked for."""
         return self
 
     def in_views(self) -> Self:
-        """The same for one view of the image; the other options are for what all views come to together."""
+        """This kind as one view is asked: without the options that apply to the objects of all views together."""
         options = replace(
             self.request.options,
             tiling=None,
