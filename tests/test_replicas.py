@@ -5,18 +5,23 @@ import base64
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import pytest
+from conftest import Stubs
+from cutout.v1 import model_service_pb2
 from cutout_client import AsyncClient, Client, CutoutError
 from cutout_common.rle import rle_decode
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import GatewayThread
 from replicas import BOX, Replica, Replicas, balanced, pictures, replicas
+from test_service_tracking import SIDE as OBJECT
+from test_service_tracking import iou, picture, place
 from waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
@@ -227,6 +232,41 @@ def test_a_session_goes_on_when_its_server_is_gone(servers: Replicas, files: lis
         assert sum(replica.runs for replica in servers.each) == 1
     servers.run(0, 1, 2)
     asyncio.run(goes_on(addresses, files[3], expected, lambda: holder().drain()))
+
+
+def test_a_live_session_goes_on_when_its_server_is_gone(servers: Replicas):
+    """By SIGTERM, then by SIGKILL: every frame is answered once, by the masks that would have been."""
+    numbers, (top, left) = range(12), place(0)
+    addresses = servers.run(0, 1, 2)
+
+    def follows(replica: Replica) -> bool:
+        with grpc.insecure_channel(replica.address) as channel:
+            status = Stubs.over(channel).models.GetStatus(model_service_pb2.GetStatusRequest())
+        return status.tracking.sessions > 0
+
+    def holders() -> list[Replica]:
+        return [replica for replica in servers.each if replica.runs and follows(replica)]
+
+    def follow(ends: Mapping[int, Callable[[Replica], object]]) -> list[np.ndarray]:
+        masks = []
+        with (
+            Client(addresses) as client,
+            client.live(map(picture, numbers), boxes=(left, top, left + OBJECT, top + OBJECT)) as live,
+        ):
+            for found in live:
+                assert found.index == len(masks)
+                masks.append(found[0].mask)
+                if end := ends.get(found.index):
+                    (holder,) = holders()
+                    end(holder)
+        assert live.resumed == len(ends)
+        wait_until(lambda: not holders())
+        return masks
+
+    undisturbed = follow({})
+    masks = follow({1: Replica.drain, 6: Replica.kill})
+    # The first replay has the prompt itself, the second one a mask of the tracker's own.
+    assert all(iou(mask, other) > 0.9 for mask, other in zip(masks, undisturbed, strict=True))
 
 
 async def goes_on(addresses: str, file: bytes, expected: np.ndarray, end: Callable[[], object]) -> None:

@@ -14,6 +14,7 @@ For example:
 from cutout_common import __version__
 
 from cutout_client.aio import AsyncClient
+from cutout_client.aio_live import AsyncLiveStream
 from cutout_client.answer import ImageInfo, Omission, Timings
 from cutout_client.client import Client
 from cutout_client.coco import CocoDataset
@@ -45,7 +46,7 @@ from cutout_client.generation import (
     GenerationStream,
 )
 from cutout_client.images import ImageId, ImageLike, UploadedImage, VideoFrame
-from cutout_client.live import AsyncLiveStream, LiveStream
+from cutout_client.live import LiveStream
 from cutout_client.objects import SegmentedObject
 from cutout_client.prompts import (
     Box,

@@ -6,10 +6,11 @@ from os import PathLike
 from typing import Unpack
 
 from cutout_client import administration, stored
+from cutout_client.aio_live import AsyncLiveStream
 from cutout_client.calls import AsyncCalls
 from cutout_client.images import ImageLike
 from cutout_client.keywords import lists_arguments
-from cutout_client.live import AsyncLiveStream
+from cutout_client.live_state import LiveState
 from cutout_client.prompts import Boxes
 from cutout_client.stored import (
     AsyncVideoTrackStream,
@@ -43,13 +44,15 @@ class AsyncVideos:
         tracker: str = "",
         newest: bool = False,
         held_frames: int = 0,
+        resume: bool = True,
         request_id: str = "",
         **options: Unpack[TrackOptions],
     ) -> AsyncLiveStream:
         """As `Client.live`: `async for frame in client.live(...)`; frames may come from an async iterator, too."""
         opening = tracking_opening(tracker, held_frames, options, newest=newest)
         call = self._calls.call(None, request_id)
-        return AsyncLiveStream(self._calls.link, frames, opening, first_prompts(boxes, prompts), call)
+        state = LiveState(opening, first_prompts(boxes, prompts), call)
+        return AsyncLiveStream(self._calls.link, frames, state, resume=resume)
 
     def track(
         self,
@@ -62,6 +65,7 @@ class AsyncVideos:
         end: int | None = None,
         every: int = 1,
         held_frames: int = 0,
+        resume: bool = True,
         request_id: str = "",
         **options: Unpack[TrackOptions],
     ) -> AsyncLiveStream:
@@ -72,6 +76,7 @@ class AsyncVideos:
             prompts=prompts,
             tracker=tracker,
             held_frames=held_frames,
+            resume=resume,
             request_id=request_id,
             **options,
         )

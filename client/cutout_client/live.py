@@ -1,59 +1,42 @@
 """Frames in, the objects in them out, as they come."""
 
-import asyncio
 import queue
 import threading
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import grpc
-from cutout.v1 import tracking_service_pb2
 
-from cutout_client import errors
-from cutout_client.diagnosis import translated, translated_async
-from cutout_client.images import ImageLike, Picture, read_picture
-from cutout_client.link import AsyncLink, Link
-from cutout_client.retrying import anywhere, anywhere_async
-from cutout_client.tracked import (
-    Frame,
-    TrackedFrame,
-    TrackPrompt,
-    correction_request,
-    frame_request,
-    read_frame,
-    removal_request,
-)
+from cutout_client.diagnosis import translated
+from cutout_client.images import ImageLike
+from cutout_client.limits import late, limited
+from cutout_client.link import Link
+from cutout_client.live_journal import Request, Said
+from cutout_client.live_state import LiveState, Response
+from cutout_client.retrying import interrupted, retried
+from cutout_client.tracked import Frame, TrackedFrame, TrackPrompt, correction_request, removal_request
 from cutout_client.transport import Call, Stubs
 
-Request = tracking_service_pb2.TrackObjectsRequest
-Response = tracking_service_pb2.TrackObjectsResponse
-
-_AHEAD = 4  # Frames that are sent before the first of them is answered.
-_AHEAD_OF_NEWEST = 64  # Likewise where the server drops what comes too fast.
+Steps = queue.SimpleQueue[Request | None]
 
 
-class _Sending:
-    """What both twins know of the frames that were sent."""
+class Live:
+    """What both twins let their callers say and know.
 
-    def __init__(self, opening: Request, first: Mapping[int, TrackPrompt], call: Call) -> None:
+    Attributes:
+        tracker: The model that serves the session, once it is open.
+        resumed: How often the session was opened anew because its server was lost or stopped.
+    """
+
+    def __init__(self, state: LiveState, *, resume: bool) -> None:
         self.tracker = ""
-        self._opening = opening
-        self._first = dict(first)
-        self._held_frames = opening.open.held_frames or 4
-        newest = opening.open.drop_policy == tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST
-        self._ahead = _AHEAD_OF_NEWEST if newest else _AHEAD
-        self._call = call
+        self.resumed = 0
+        self._state = state
+        self._resumes = resume
+        self._is_open = False
+        self._over = False
         self._rpc: Any = None
-        self._failure: BaseException | None = None  # Of the caller's own frames.
-        self._said: deque[Request] = deque()  # What goes before the next frame.
-        self._sent: OrderedDict[int, Picture] = OrderedDict()  # Not answered yet.
-        self._held: OrderedDict[int, Picture] = OrderedDict()
-        self._next = 0
-        self._unanswered = 0  # Messages whose answers the caller has not left behind.
-        self._left_behind = 0
-        self._all_said = False
 
     def correct(self, index: int, prompts: Mapping[int, TrackPrompt]) -> None:
         """Says more of objects in a frame that was answered; the answer is one of those to come.
@@ -65,96 +48,56 @@ class _Sending:
         Raises:
             ValueError: The frames have ended, and the caller has gone on behind the last answer.
         """
-        self._say(correction_request(index, prompts))
+        self._say(Said(correction_request(index, prompts)))
 
     def remove(self, object_ids: Sequence[int]) -> None:
         """Follows objects no more, from the next frame on; raises as `correct` does."""
-        self._say(removal_request(object_ids))
+        self._say(Said(removal_request(object_ids)))
 
-    def _say(self, message: Request) -> None:
-        if self._all_said:
-            raise ValueError("the frames have ended, and all of them were answered")
-        self._said.append(message)
-        self._changed_now()
-
-    def _changed_now(self) -> None:
-        """Wakes who sends."""
-
-    def _go_on(self) -> None:
-        """The caller asks for what comes behind the answer that it has: what it wanted to say of that it has said."""
-        self._unanswered -= self._left_behind
-        self._left_behind = 0
-        self._changed_now()
-
-    def _message(self, given: ImageLike | Frame) -> Request:
-        frame = given if isinstance(given, Frame) else Frame(given)
-        if self._first:
-            frame = Frame(frame.image, {**self._first, **frame.prompts}, frame.timestamp_s, frame.index)
-            self._first = {}
-        index = self._next if frame.index is None else frame.index
-        self._next = index + 1
-        self._sent[index] = picture = read_picture(frame.image)
-        return frame_request(frame, picture, index)
-
-    def _read(self, message: Response) -> TrackedFrame | None:
-        """The answer, if it is a frame's.
-
-        Raises:
-            CutoutError: It is a refusal.
-        """
-        kind = message.WhichOneof("message")
-        if kind == "error":
-            self._sent.pop(message.frame_index, None)
-            self._left_behind = 1
-            raise errors.from_status(message.error, self._call.request_id)
-        if kind != "frame":
-            self._left_behind = 1
-            return None
-        answer = message.frame
-        for dropped in answer.dropped_frames:
-            self._sent.pop(dropped, None)
-        self._left_behind = len(answer.dropped_frames) + 1
-        if not answer.corrected:
-            self._held[answer.frame_index] = self._sent.pop(answer.frame_index)
-            while len(self._held) > self._held_frames:
-                self._held.popitem(last=False)
-        return read_frame(answer, self._held[answer.frame_index])
+    def _say(self, said: Said) -> None:
+        self._state.say(said)
 
 
-class LiveStream(_Sending):
+class LiveStream(Live):
     """An iterator of frames with their objects, in the order in which the frames went.
 
     A frame or a correction that was refused raises where its answer would be; `next` goes on behind it. Frames are
-    taken from the caller's iterator in a thread of gRPC's, a few ahead of the answers. Close it, or use it in a `with`
-    block, when not all is wanted.
+    taken from the caller's iterator in a thread of their own, a few ahead of the answers. Close it, or use it in a
+    `with` block, when not all is wanted.
+
+    When its server is lost or stops, the session is opened anew at one that serves: the last `held_frames` frames go
+    there with what was said in them, then those that are not answered yet. An object whose prompt is in none of these
+    begins at its mask in the oldest of them that shows it, or, in none, in the frame in which it was seen last. So no
+    more than `held_frames` and one frame for each absent object are kept, and nothing is answered twice.
 
     Attributes:
         tracker: The model that serves the session, once it is open.
+        resumed: How often the session was opened anew because its server was lost or stopped.
     """
 
-    def __init__(
-        self,
-        link: Link,
-        frames: Iterable[ImageLike | Frame],
-        opening: Request,
-        first: Mapping[int, TrackPrompt],
-        call: Call,
-    ) -> None:
-        super().__init__(opening, first, call)
+    def __init__(self, link: Link, frames: Iterable[ImageLike | Frame], state: LiveState, *, resume: bool) -> None:
+        super().__init__(state, resume=resume)
         self._frames = frames
         self._changed = threading.Condition(threading.RLock())
         self._link = link
-        self._over = False
+        self._steps: Steps | None = None  # Of the session that messages go to.
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> TrackedFrame:
-        if self._rpc is None:
-            self.tracker = self._open().opened.tracker
+        if not self._is_open:
+            self._open(self._state.call(again=False))
+            self._is_open = True
+            threading.Thread(target=self._take, name="cutout-frames", daemon=True).start()
         while True:
-            self._go_on()
-            if (frame := self._read(self._receive())) is not None:
+            with self._changed:
+                self._state.go_on()
+                self._changed.notify_all()
+            message = self._receive()
+            with self._changed:
+                frame = self._state.answered(message)
+            if frame is not None:
                 return frame
 
     def __enter__(self) -> Self:
@@ -165,191 +108,114 @@ class LiveStream(_Sending):
 
     def close(self) -> None:
         """Ends the session; frames that are under way are not answered."""
-        self._over = True
-        self._changed_now()
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
         if self._rpc is not None:
             self._rpc.cancel()
 
-    def _go_on(self) -> None:
+    def _say(self, said: Said) -> None:
         with self._changed:
-            super()._go_on()
-
-    def _changed_now(self) -> None:
-        with self._changed:
+            super()._say(said)
             self._changed.notify_all()
-
-    def _open(self) -> Response:
-        def attempt(stubs: Stubs) -> Response:
-            # No frame is taken from the caller before a server has the session.
-            begins: queue.SimpleQueue[bool] = queue.SimpleQueue()
-            self._rpc = stubs.tracking.TrackObjects(self._requests(begins), metadata=self._call.metadata)
-            answer: Response | None = None
-            try:
-                answer = next(self._rpc, Response())
-            finally:
-                begins.put(answer is not None)
-            return answer
-
-        with translated(self._call):
-            return anywhere(self._call, self._link, attempt)
 
     def _receive(self) -> Response:
         try:
-            with translated(self._call):
-                message: Response | None = next(self._rpc, None)
-        except errors.CutoutError:
-            self._over = True
-            self._changed_now()
+            while True:
+                try:
+                    message: Response | None = next(self._rpc, None)
+                    break
+                except grpc.RpcError as failure:
+                    self._resume(failure)
+            if message is None:
+                self._state.end()
+                raise StopIteration
+        except Exception:
+            self.close()
             raise
-        if message is None:
-            self._over = True
-            if self._failure is not None:
-                raise self._failure
-            raise StopIteration
         return message
 
-    def _requests(self, begins: "queue.SimpleQueue[bool]") -> Iterator[Request]:
-        yield self._opening
-        if not begins.get():
-            return
+    def _resume(self, failure: grpc.RpcError) -> None:
+        """Goes on at a server that can; raises what the failure means when none is to."""
+        call = self._state.call(again=True)
+        with translated(call):
+            if self._over or not self._resumes:
+                raise failure
+            pause_s = interrupted(call, self._link, failure)
+        time.sleep(pause_s)
+        self._open(call)
+        self.resumed += 1
+
+    def _open(self, call: Call) -> None:
+        replay = self._state.replay()
+
+        def attempt(stubs: Stubs) -> None:
+            # No frame is taken from the caller before a server has the session.
+            steps: Steps = queue.SimpleQueue()
+            self._rpc = rpc = stubs.tracking.TrackObjects(self._requests(steps), metadata=call.metadata)
+            with limited(rpc.cancel, call.remaining_s()) as is_late:
+                try:
+                    self._begin(rpc, steps, replay, call)
+                except grpc.RpcError:
+                    if is_late():
+                        raise late(call) from None
+                    raise
+                except BaseException:
+                    rpc.cancel()
+                    raise
+                finally:
+                    steps.put(None)
+
+        retried(call, self._link, attempt)
+
+    def _begin(self, rpc: Iterator[Response], steps: Steps, replay: Sequence[Said], call: Call) -> None:
+        """Tells a server what there is to know of the session, one thing at a time, so that it drops none."""
+        for said in (Said(self._state.opening), *replay):
+            steps.put(said.message())
+            answer = self._state.replayed(next(rpc, None), call)
+            self.tracker = answer.opened.tracker or self.tracker
+        with self._changed:
+            self._state.begin(call, len(replay))
+            self._steps = steps
+
+    def _requests(self, steps: Steps) -> Iterator[Request]:
+        while (request := steps.get()) is not None:
+            yield request
+        while (said := self._next(steps)) is not None:
+            try:
+                request = said.message()
+            except Exception as failure:  # noqa: BLE001 - it is of the caller's file, and raised to the caller
+                with self._changed:
+                    self._state.fail(failure, said)
+            else:
+                yield request
+
+    def _next(self, steps: Steps) -> Said | None:
+        """What a session is told next; None when it is not to be told any more."""
+        state = self._state
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._over or self._steps is not steps or state.has_next or state.is_done,
+            )
+            return None if self._over or self._steps is not steps else state.next()
+
+    def _take(self) -> None:
+        """Takes the caller's frames, while there is room."""
+        state = self._state
         try:
             for given in self._frames:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._over or self._unanswered < self._ahead)
+                    self._changed.wait_for(lambda: self._over or state.has_room)
                 if self._over:
                     return
-                message = self._message(given)
-                yield from self._taken()
+                said = state.read(given)
                 with self._changed:
-                    self._unanswered += 1
-                yield message
+                    if state.all_taken:  # One before it could not be sent.
+                        return
+                    state.say(said)
+                    self._changed.notify_all()
         except Exception as failure:  # noqa: BLE001 - it is the caller's own, and raised to the caller
-            self._failure = failure
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._over or self._said or not self._unanswered)
-                if self._over or not self._said:
-                    self._all_said = True
-                    return
-            yield from self._taken()
-
-    def _taken(self) -> Iterator[Request]:
-        while self._said:
-            with self._changed:
-                self._unanswered += 1
-            yield self._said.popleft()
-
-
-class AsyncLiveStream(_Sending):
-    """As `LiveStream`, for asyncio: `async for frame in client.live(...)`. Frames may come from an async iterator.
-
-    Attributes:
-        tracker: The model that serves the session, once it is open.
-    """
-
-    def __init__(
-        self,
-        link: Callable[[], AsyncLink],
-        frames: Iterable[ImageLike | Frame] | AsyncIterable[ImageLike | Frame],
-        opening: Request,
-        first: Mapping[int, TrackPrompt],
-        call: Call,
-    ) -> None:
-        super().__init__(opening, first, call)
-        self._frames = frames
-        self._changed = asyncio.Event()
-        self._link = link
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> TrackedFrame:
-        if self._rpc is None:
-            self.tracker = (await self._open()).opened.tracker
-        while True:
-            self._go_on()
-            if (frame := self._read(await self._receive())) is not None:
-                return frame
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Ends the session; frames that are under way are not answered."""
-        if self._rpc is not None:
-            self._rpc.cancel()
-
-    def _changed_now(self) -> None:
-        self._changed.set()
-
-    async def _until(self, ready: Callable[[], Any]) -> None:
-        while not ready():
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def _open(self) -> Response:
-        async def attempt(stubs: Stubs) -> Response:
-            begins: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self._rpc = stubs.tracking.TrackObjects(self._requests(begins), metadata=self._call.metadata)
-            answer: Response | Any = None
-            try:
-                answer = await self._rpc.read()
-            finally:
-                begins.set_result(answer is not None)
-            return Response() if answer is grpc.aio.EOF else answer
-
-        async with translated_async(self._call):
-            return await anywhere_async(self._call, self._link(), attempt)
-
-    async def _receive(self) -> Response:
-        async with translated_async(self._call):
-            message: Response | Any = await self._rpc.read()
-        if message is grpc.aio.EOF:
-            if self._failure is not None:
-                raise self._failure
-            raise StopAsyncIteration
-        return message
-
-    async def _requests(self, begins: "asyncio.Future[bool]") -> AsyncIterator[Request]:
-        yield self._opening
-        if not await begins:
-            return
-        with suppress(_Ended):
-            async for given in self._given():
-                await self._until(lambda: self._unanswered < self._ahead)
-                message = await asyncio.to_thread(self._message, given)
-                while self._said:
-                    self._unanswered += 1
-                    yield self._said.popleft()
-                self._unanswered += 1
-                yield message
-        while True:
-            await self._until(lambda: self._said or not self._unanswered)
-            if not self._said:
-                self._all_said = True
-                return
-            self._unanswered += 1
-            yield self._said.popleft()
-
-    async def _given(self) -> AsyncIterator[ImageLike | Frame]:
-        try:
-            if isinstance(self._frames, AsyncIterable):
-                async for frame in self._frames:
-                    yield frame
-                return
-            frames = iter(self._frames)
-            while (frame := await asyncio.to_thread(next, frames, _END)) is not _END:
-                yield frame
-        except Exception as failure:
-            self._failure = failure
-            raise _Ended from failure
-
-
-class _Ended(Exception):  # noqa: N818 - never leaves this file
-    pass
-
-
-_END: Any = object()
+            state.fail(failure)
+        with self._changed:
+            state.all_taken = True
+            self._changed.notify_all()

@@ -15,7 +15,7 @@ from cutout_common.failover import Course
 
 from cutout_client import errors
 from cutout_client.diagnosis import translated, translated_async
-from cutout_client.errors import CutoutError, OverloadedError
+from cutout_client.errors import CutoutError, OverloadedError, UnavailableError
 from cutout_client.link import AsyncLink, Link
 from cutout_client.transport import Call, Stubs
 
@@ -32,7 +32,7 @@ def retried(call: Call, link: Link, attempt: Callable[[Stubs], T]) -> T:
         try:
             with translated(call):
                 return anywhere(call, link, attempt)
-        except OverloadedError as error:
+        except (OverloadedError, UnavailableError) as error:
             pause_s = call.pause_s(error)
             if pause_s is None:
                 raise
@@ -45,7 +45,7 @@ async def retried_async(call: Call, link: AsyncLink, attempt: Callable[[Stubs], 
         try:
             async with translated_async(call):
                 return await anywhere_async(call, link, attempt)
-        except OverloadedError as error:
+        except (OverloadedError, UnavailableError) as error:
             pause_s = call.pause_s(error)
             if pause_s is None:
                 raise

@@ -5,19 +5,19 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, Self, Unpack
 
 import grpc
 from cutout.v1 import segmentation_service_pb2
 from cutout_common import routing
-from cutout_common.status import ErrorDetails
 
 from cutout_client import errors, requests, tasks
 from cutout_client.answer import ImageInfo
-from cutout_client.diagnosis import translated, translated_async, unanswered
+from cutout_client.diagnosis import translated, translated_async
 from cutout_client.images import Picture, RemotePicture
 from cutout_client.keywords import lists_arguments
+from cutout_client.limits import ended, late, limited
 from cutout_client.link import AsyncLink, Link
 from cutout_client.prompts import Boxes, EverythingOptions, Options, Prompts, Regions, TextOptions
 from cutout_client.responses import read_image_info, read_segmentation
@@ -42,11 +42,6 @@ def read_answer(message: Response, picture: Picture, request_id: str) -> Segment
     return read_segmentation(message.segmentation, picture, request_id)
 
 
-def _late(call: Call) -> errors.DeadlineError:
-    text = unanswered(call) or "no answer in time; the session is over"
-    return errors.DeadlineError(grpc.StatusCode.DEADLINE_EXCEEDED, text, ErrorDetails(request_id=call.request_id))
-
-
 def _local(picture: Picture, gone: errors.NotFoundError) -> Picture:
     """What to open a session with in place of a stored picture whose server is gone.
 
@@ -56,10 +51,6 @@ def _local(picture: Picture, gone: errors.NotFoundError) -> Picture:
     if gone.reason != routing.ELSEWHERE or not isinstance(picture, RemotePicture) or picture.local is None:
         raise gone
     return picture.local
-
-
-def _ended(request_id: str, why: str = "the server has ended the session") -> errors.CallCancelledError:
-    return errors.CallCancelledError(grpc.StatusCode.CANCELLED, why, ErrorDetails(request_id=request_id))
 
 
 @lists_arguments
@@ -97,7 +88,7 @@ class Session:
             self._rpc.cancel()
             self._turn.acquire()
         self._prompts.put(None)
-        with self._limited(_CLOSE_S), suppress(grpc.RpcError):
+        with limited(self._rpc.cancel, _CLOSE_S), suppress(grpc.RpcError):
             for _answer in self._rpc:
                 pass
         self._turn.release()
@@ -199,38 +190,18 @@ class Session:
         return retried(call, self._link, attempt).opened
 
     def _next(self, call: Call) -> Response:
-        with self._limited(call.remaining_s()) as is_late:
+        with limited(self._rpc.cancel, call.remaining_s()) as is_late:
             try:
                 message: Response | None = next(self._rpc, None)
             except grpc.RpcError:
                 self._prompts.put(None)  # ends the thread that sends
                 if is_late():
-                    raise _late(call) from None
+                    raise late(call) from None
                 raise
         if message is None:
             self._prompts.put(None)
-            raise _ended(call.request_id)
+            raise ended(call.request_id)
         return message
-
-    @contextmanager
-    def _limited(self, limit_s: float | None) -> Iterator[Callable[[], bool]]:
-        """Cancels the call when time is up: gRPC's own deadline would count from the session's beginning."""
-        up = threading.Event()
-        if limit_s is None:
-            yield up.is_set
-            return
-
-        def expire() -> None:
-            up.set()
-            self._rpc.cancel()
-
-        timer = threading.Timer(limit_s, expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield up.is_set
-        finally:
-            timer.cancel()
 
 
 def _sent(opening: Iterator[Request], prompts: "queue.SimpleQueue[Request | None]") -> Iterator[Request]:
@@ -335,7 +306,7 @@ class AsyncSession:
         """As `Session._answer`."""
         while True:
             if self._over:
-                raise _ended(call.request_id, "the session is over: it was left, or a prompt was cancelled or late")
+                raise ended(call.request_id, "the session is over: it was left, or a prompt was cancelled or late")
             try:
                 self._prompts.put_nowait(request)
                 return await self._next(call)
@@ -373,9 +344,9 @@ class AsyncSession:
         except TimeoutError:
             # The call is cancelled with its read; asked again, grpc would say that our own task was.
             self._over = True
-            raise await asyncio.to_thread(_late, call) from None
+            raise await asyncio.to_thread(late, call) from None
         if message is grpc.aio.EOF:
-            raise _ended(call.request_id)
+            raise ended(call.request_id)
         return message
 
 

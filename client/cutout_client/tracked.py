@@ -197,16 +197,20 @@ def first_prompts(boxes: Boxes | None, prompts: Mapping[int, TrackPrompt] | None
     return {**said, **(prompts or {})}
 
 
-def frame_request(frame: Frame, picture: Picture, index: int) -> tracking_service_pb2.TrackObjectsRequest:
-    """A frame's message."""
+def frame_request(frame: Frame, index: int) -> tracking_service_pb2.TrackObjectsRequest:
+    """A frame's message, without its picture; `fill_frame` puts it in."""
     message = tracking_service_pb2.Frame(frame_index=index, prompts=prompt_messages(frame.prompts))
     if frame.timestamp_s is not None:
         message.timestamp_seconds = frame.timestamp_s
+    return tracking_service_pb2.TrackObjectsRequest(frame=message)
+
+
+def fill_frame(message: tracking_service_pb2.Frame, picture: Picture) -> None:
+    """Puts the picture into a frame's message."""
     if isinstance(picture, PixelPicture) and picture.values.nbytes <= _RAW_BYTES:
         picture.fill_raw(message.image)
     elif not picture.fill(message.image):
         message.image.content = picture.file()
-    return tracking_service_pb2.TrackObjectsRequest(frame=message)
 
 
 def correction_request(index: int, prompts: Mapping[int, TrackPrompt]) -> tracking_service_pb2.TrackObjectsRequest:

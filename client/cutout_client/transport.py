@@ -21,12 +21,13 @@ from cutout_common.routing import ANYWHERE, Place
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from cutout_client.connection import Connection
-from cutout_client.errors import OverloadedError
+from cutout_client.errors import OverloadedError, UnavailableError
 
 LOAD_TIMEOUT_S = 600.0  # reading gigabytes of weights takes a while
 # Of callers who were told the same delay: a seat is held for them for longer than this makes them late.
 SPREAD = 0.25
 MIN_PAUSE_S = 0.05
+_UNREACHED_PAUSE_S = 1.0
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Call:
         losses: How many servers were lost with it.
         member: The server that was asked last.
         had_its_turn: Whether it has been its turn, so that a stream which goes on elsewhere has no more time for that.
+        waits_for_servers: Whether it is made again, while there is time, when no server can be reached.
     """
 
     connection: Connection
@@ -55,6 +57,7 @@ class Call:
     losses: Losses = field(default_factory=Losses)
     member: Member | None = None
     had_its_turn: bool = False
+    waits_for_servers: bool = False
 
     @classmethod
     def of(cls, connection: Connection, timeout_s: float | None, request_id: str) -> "Call":
@@ -106,11 +109,17 @@ class Call:
         """Seconds left; never negative, so that gRPC itself answers DEADLINE_EXCEEDED."""
         return None if self.limit_s is None else max(0.0, self.expires - time.monotonic())
 
-    def pause_s(self, error: OverloadedError) -> float | None:
-        """Seconds to wait before a full server is asked again; None when that would be too late, or is not wanted."""
-        if error.retry_after_s is None or not self.connection.retries:
+    def pause_s(self, error: OverloadedError | UnavailableError) -> float | None:
+        """Seconds to wait before a full server is asked again; None when that would be too late, or is not wanted.
+
+        Likewise of one that cannot be reached.
+        """
+        wanted_s = error.retry_after_s
+        if isinstance(error, UnavailableError):
+            wanted_s = (wanted_s or _UNREACHED_PAUSE_S) if self.waits_for_servers else None
+        if wanted_s is None or not self.connection.retries:
             return None
-        pause = max(MIN_PAUSE_S, error.retry_after_s) * random.uniform(1, 1 + SPREAD)  # noqa: S311  # no secret
+        pause = max(MIN_PAUSE_S, wanted_s) * random.uniform(1, 1 + SPREAD)  # noqa: S311  # no secret
         remaining = self.remaining_s()
         return pause if remaining is None or pause < remaining else None
 

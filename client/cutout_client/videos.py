@@ -9,6 +9,7 @@ from cutout_client.calls import Calls
 from cutout_client.images import ImageLike
 from cutout_client.keywords import lists_arguments
 from cutout_client.live import LiveStream
+from cutout_client.live_state import LiveState
 from cutout_client.prompts import Boxes
 from cutout_client.stored import (
     Direction,
@@ -42,6 +43,7 @@ class Videos:
         tracker: str = "",
         newest: bool = False,
         held_frames: int = 0,
+        resume: bool = True,
         request_id: str = "",
         **options: Unpack[TrackOptions],
     ) -> LiveStream:
@@ -54,12 +56,15 @@ class Videos:
             tracker: Name of the model. Default: the server's.
             newest: Drop frames that come faster than they are worked on; each answer says which. Default: wait.
             held_frames: How many answered frames can be corrected. Default: 4.
+            resume: Whether to go on at another server, or at the same one again, when this one is lost or stops; it is
+                tried for the client's timeout, 60 s without one. See `LiveStream`.
             request_id: See the class.
             options: Those of `TrackOptions`.
         """
         opening = tracking_opening(tracker, held_frames, options, newest=newest)
         call = self._calls.call(None, request_id)
-        return LiveStream(self._calls.link, frames, opening, first_prompts(boxes, prompts), call)
+        state = LiveState(opening, first_prompts(boxes, prompts), call)
+        return LiveStream(self._calls.link, frames, state, resume=resume)
 
     def track(
         self,
@@ -72,6 +77,7 @@ class Videos:
         end: int | None = None,
         every: int = 1,
         held_frames: int = 0,
+        resume: bool = True,
         request_id: str = "",
         **options: Unpack[TrackOptions],
     ) -> LiveStream:
@@ -88,6 +94,7 @@ class Videos:
             end: The one behind the last; None for all.
             every: Each how many-th frame.
             held_frames: See `live`.
+            resume: See `live`.
             request_id: See the class.
             options: Those of `TrackOptions`.
         """
@@ -97,6 +104,7 @@ class Videos:
             prompts=prompts,
             tracker=tracker,
             held_frames=held_frames,
+            resume=resume,
             request_id=request_id,
             **options,
         )
