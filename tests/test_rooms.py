@@ -141,14 +141,29 @@ def test_the_architecture_names_files_that_exist():
     assert text.split("## Words")[1].count("\n| ") <= 25 + 2
 
 
+def test_a_box_request_is_followed_through_few_files():
+    """Whoever reads on from the interceptors to the answer opens fewer than thirty files."""
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    steps = re.findall(
+        r"^\d\. (.+(?:\n   .+)*)", text.split("## The walk of one box request")[1].split("\n## ")[0], re.MULTILINE
+    )
+    assert len(steps) == 7
+    assert 15 < len({name for step in steps for name in re.findall(r"`([\w/]+\.py)`", step)}) < 30
+
+
 def test_nobody_behind_the_converters_asks_what_kind_a_request_is():
     """A kind of request is a class in `pipelines/kinds`; what differs between kinds is a member of theirs."""
     requests = {kind.__name__ for kind in (MasksRequest, *MasksRequest.__subclasses__(), AnalyzeRequest)}
     for file in [*files("services"), *files("pipelines"), *files("pools"), *files("models")]:
         for node in ast.walk(ast.parse(file.read_text())):
+            asked: set[str] = set()
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
                 asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
-                assert not asked & {*requests, "SegmentRequest"}, file
+            elif isinstance(node, ast.MatchClass) or (isinstance(node, ast.Compare) and "type(" in ast.unparse(node)):
+                asked = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+            assert not asked & {*requests, "SegmentRequest"}, file
+            # Nor by a name that the request carries of its own kind.
+            assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "request.kind"), file
 
 
 def test_every_request_has_a_kind_and_every_method_of_a_model_an_operation():
