@@ -119,6 +119,19 @@ class Here:
         return Outcome(0.1, 2**20, np.stack(masks))
 
 
+@contextmanager
+def beside(work, *given):
+    """Steps of a benchmark in this process."""
+    steps = work(*given)
+    next(steps)
+
+    def step():
+        next(steps)
+        return 0.1, 2**20
+
+    yield step
+
+
 @pytest.fixture(scope="module")
 def plan(sam2_files):  # noqa: F811
     """Of a narrow SAM 2 whose server and loops are in this process: starting others is `startup`'s own business."""
@@ -137,7 +150,8 @@ def plan(sam2_files):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["naive", "stages", "callers", "objects", "megapixels", "prompts", "repeats", "startup", "memory"]
+    "name",
+    ["naive", "stages", "callers", "objects", "megapixels", "prompts", "repeats", "startup", "memory", "following"],
 )
 def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
     """And its figures can be kept."""
@@ -146,6 +160,7 @@ def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
         "prompts": {"BOXES": boxes(3)},
         "objects": {"COUNTS": (1, 2), "SIZE": (300, 400)},
         "repeats": {"CALLERS": 3},
+        "following": {"_apart": beside},
     }
     for constant, value in smaller.get(name, {}).items():
         monkeypatch.setattr(module, constant, value)
@@ -157,6 +172,8 @@ def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
         assert all(row["least IoU"] == 1 for row in rows)
     if name == "repeats":
         assert [row["encoder passes"] for row in rows] == [3, 1, 0, 1, 0]
+    if name == "following":
+        assert [row["way, objects"] for row in rows] == ["predictor, 1", "server, 1", "loop, 1"]
     if name == "memory":
         assert rows[0]["requests"] == report.tables[1].rows[-1]["requests"] == 5
 

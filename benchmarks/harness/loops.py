@@ -161,12 +161,18 @@ def official_work(subject: Subject) -> tuple[Work, str]:
 
 def raw_work(subject: Subject) -> tuple[Work, str]:
     """The server's own model by its Protocol; no queue, no files, no encoding of masks."""
+    model, runtime = raw_model(subject)
+    return partial(masks_of, model), runtime
+
+
+def raw_model(subject: Subject) -> tuple[Any, str]:
+    """That model, and what runs it."""
     from cutout_server.catalogue import Catalogue  # noqa: PLC0415 - its models import torch
     from cutout_server.settings import ModelSettings, Settings  # noqa: PLC0415
 
     settings = Settings(models=(ModelSettings.model_validate(subject.settings()),), weights_dir=CACHE)
     loaded = Catalogue.of(settings).specs["subject"].load("cpu", may_export=True)
-    return partial(masks_of, loaded.model), f"{loaded.runtime.engine.value} {loaded.runtime.precision.value}"
+    return loaded.model, f"{loaded.runtime.engine.value} {loaded.runtime.precision.value}"
 
 
 def masks_of(model: Any, pixels: NDArray[np.uint8], groups: Sequence[Boxes]) -> list[Any]:

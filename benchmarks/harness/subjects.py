@@ -1,6 +1,8 @@
 """Models under test: published sizes with random weights, made once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +77,26 @@ def official(family: str, config: str, checkpoint: Path | None) -> Any:
         from segment_anything import sam_model_registry  # noqa: PLC0415 - torch takes seconds
 
         return sam_model_registry[config](checkpoint).eval()
+    from sam2.build_sam import build_sam2  # noqa: PLC0415
+
+    return _built(build_sam2, config, checkpoint)
+
+
+def official_video(config: str, checkpoint: Path) -> Any:
+    """SAM 2's own video predictor on the CPU, but for holes, which it fills on GPUs alone; see `official`."""
+    from sam2.build_sam import build_sam2_video_predictor  # noqa: PLC0415 - torch takes seconds
+
+    return _built(partial(build_sam2_video_predictor, apply_postprocessing=False), config, checkpoint)
+
+
+def _built(build: Callable[..., Any], config: str, checkpoint: Path | None) -> Any:
     from hydra import initialize_config_dir  # noqa: PLC0415
     from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415
-    from sam2.build_sam import build_sam2  # noqa: PLC0415
 
     file = _config_file(config)
     GlobalHydra.instance().clear()  # sam2 points it at its own configs when it is imported
     with initialize_config_dir(str(file.parent.absolute()), version_base="1.2"):
-        return build_sam2(file.name, None if checkpoint is None else str(checkpoint), device="cpu")
+        return build(file.name, None if checkpoint is None else str(checkpoint), device="cpu")
 
 
 def _config_file(config: str) -> Path:
