@@ -55,7 +55,10 @@ PER_DEVICE: dict[str, tuple[str, Callable[[DeviceStatus], float]]] = {
     "cutout_embeddings_cache_capacity_bytes": ("Bound on them.", lambda d: d.embeddings.capacity_bytes),
     "cutout_device_memory_used_bytes": ("Memory in use of the GPU, or of this process.", lambda d: d.memory_used_bytes),
     "cutout_device_memory_total_bytes": ("Memory of the device.", lambda d: d.memory_total_bytes),
-    "cutout_device_memory_budget_bytes": ("Bound on the models' memory; 0 is none.", lambda d: d.memory_budget_bytes),
+    "cutout_device_memory_budget_bytes": (
+        "Bound on the memory of models and tracking; 0 is none.",
+        lambda d: d.memory_budget_bytes,
+    ),
     "cutout_device_model_bytes": ("Memory of the loaded models.", lambda d: sum(d.models.values())),
 }
 COUNTED_PER_DEVICE: dict[str, tuple[str, Callable[[DeviceStatus], float]]] = {

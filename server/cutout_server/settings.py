@@ -178,7 +178,11 @@ class Settings(Config):
     devices: Annotated[tuple[str, ...], Len(min_length=1)] = Field(
         ("cpu",), description="One pool each: cpu, cuda:0, cuda:1 ..."
     )
-    memory_budget_bytes: int = Field(0, ge=0, description="Bound on the models' memory per device; 0 is none.")
+    memory_budget_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bound on the memory of models and of what sessions remember of objects, per device; 0: none.",
+    )
     embeddings_cache_bytes: int = Field(GIB, ge=0, description="Bound on the embeddings kept per device.")
     embeddings_cache_dtype: Literal["model", "bf16"] = Field(
         "model", description="How embeddings are kept: as the model makes them, or as bfloat16 in half of the memory."

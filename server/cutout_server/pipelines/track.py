@@ -187,7 +187,7 @@ class Tracking:
             )
         for number in object_ids:
             self._objects.pop(number, None)
-        self._memory.hold(len(self._objects), sum(memory.nbytes for memory in self._objects.values()))
+        self._memory.keep(len(self._objects), sum(memory.nbytes for memory in self._objects.values()))
         return sorted(self._objects)
 
     def dropped(self, frames: int) -> None:
@@ -246,8 +246,9 @@ class Tracking:
         )
         found = await self._finished(slot, embedding, held.picture, dict(zip(numbers, answers, strict=True)))
         objects = {**self._objects, **{n: answer.memory for n, answer in zip(numbers, answers, strict=True)}}
-        self._memory.hold(len(objects), sum(memory.nbytes for memory in objects.values()))
+        self._memory.hold(len(objects), sum(memory.nbytes for memory in objects.values()), slot.pool.models)
         self._objects = objects
+        await slot.pool.make_room()
         return found
 
     async def _finished(

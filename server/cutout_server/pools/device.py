@@ -215,6 +215,12 @@ class DevicePool:
         """Unloads a model between two batches."""
         await self._exclusively(lambda models: models.unload(name))
 
+    async def make_room(self) -> None:
+        """Has models leave that no longer fit beside what sessions remember."""
+        models = self.models
+        if not models.fits(sum(models.sizes().values()) + models.remembered_bytes):
+            await self._exclusively(lambda models: models.make_room())
+
     async def close(self) -> None:
         """Stops the worker; what still waits is cancelled. A pass under way ends by itself, and nobody waits for it."""
         self._worker.cancel()

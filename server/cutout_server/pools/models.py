@@ -1,4 +1,4 @@
-"""The models that one device holds, within its memory budget."""
+"""The models that one device holds, within its memory budget, beside what sessions remember there."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import structlog
 from cutout_common.heap import trim
 
 from cutout_server.catalogue import Loaded, ModelSpec
-from cutout_server.errors import FailedPreconditionError
+from cutout_server.errors import FailedPreconditionError, OverloadedError
 from cutout_server.models.memory import give_back
 from cutout_server.models.protocols import Model
 from cutout_server.models.runtime import Runtime
@@ -15,18 +15,23 @@ from cutout_server.weights import size_bytes
 
 log = structlog.get_logger()
 
+# Whoever holds memory holds it for as long as its session lasts, and nobody knows how long that is.
+TRACKING_RETRY_S = 5.0
+
 
 class LoadedModels:
     """Least recently used models leave first. Used by the device's worker thread alone, except for `sizes`.
 
     Attributes:
         loads: How often each model was loaded.
+        remembered_bytes: What sessions remember of objects on this device; the event loop's to set.
     """
 
     def __init__(self, device: str, budget_bytes: int, on_unload: Callable[[str], None]) -> None:
         self.device = device
         self.budget_bytes = budget_bytes
         self.loads: dict[str, int] = {}
+        self.remembered_bytes = 0
         self._on_unload = on_unload
         self._models: OrderedDict[str, Loaded] = OrderedDict()  # The least recently used first.
 
@@ -47,6 +52,7 @@ class LoadedModels:
 
         Raises:
             FailedPreconditionError: Its files cannot be used, or it alone exceeds the budget.
+            OverloadedError: It exceeds what sessions leave of the budget.
         """
         held = self._models.get(spec.name)
         if held is not None:
@@ -66,6 +72,16 @@ class LoadedModels:
                 reason="MODEL_TOO_LARGE",
             )
         self._make_room(model.nbytes)
+        if not self.fits(model.nbytes + self.remembered_bytes):
+            size = model.nbytes
+            del model, loaded
+            give_back(self.device)
+            raise OverloadedError(
+                f"model {spec.name!r} takes {size} bytes; of the {self.budget_bytes} that {self.device} may hold, "
+                f"{self.remembered_bytes} are what sessions remember of objects; come back when some have ended",
+                reason="TRACKING_MEMORY",
+                retry_after_s=TRACKING_RETRY_S,
+            )
         self._models[spec.name] = loaded
         self.loads[spec.name] = self.loads.get(spec.name, 0) + 1
         runtime = {"engine": loaded.runtime.engine.value, "precision": loaded.runtime.precision.value}
@@ -79,6 +95,14 @@ class LoadedModels:
             give_back(self.device)
             log.info("model unloaded", model=name, device=self.device)
 
+    def fits(self, nbytes: int) -> bool:
+        """Whether the device may hold so much."""
+        return not self.budget_bytes or nbytes <= self.budget_bytes
+
+    def make_room(self) -> None:
+        """Unloads what no longer fits beside what sessions remember."""
+        self._make_room(0)
+
     def _make_room(self, nbytes: int) -> None:
-        while self.budget_bytes and self._models and sum(self.sizes().values()) + nbytes > self.budget_bytes:
+        while self._models and not self.fits(sum(self.sizes().values()) + self.remembered_bytes + nbytes):
             self.unload(next(iter(self._models)))

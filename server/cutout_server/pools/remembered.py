@@ -1,4 +1,4 @@
-"""What sessions remember of the objects that they follow: so many bytes in all, so many of one caller."""
+"""What sessions remember of the objects that they follow: so many bytes in all, of one caller, and on a device."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,9 +7,7 @@ from cutout_common.allowance import Allowance, Held
 
 from cutout_server import call_context
 from cutout_server.errors import OverloadedError
-
-# Whoever holds memory holds it for as long as its session lasts, and nobody knows how long that is.
-_RETRY_S = 5.0
+from cutout_server.pools.models import TRACKING_RETRY_S, LoadedModels
 
 
 class Remembered:
@@ -53,7 +51,7 @@ class Remembered:
             try:
                 yield session
             finally:
-                session.hold(0, 0)
+                session.keep(0, 0)
                 self.sessions -= 1
 
 
@@ -69,28 +67,41 @@ class SessionMemory:
         self._held = held
         self._tracker = tracker
         self._objects = 0
+        self._device: LoadedModels | None = None
 
     @property
     def bytes(self) -> int:
         """What it remembers."""
         return self._held.amount
 
-    def hold(self, objects: int, nbytes: int) -> None:
-        """Says what it remembers from now on.
+    def hold(self, objects: int, nbytes: int, device: LoadedModels) -> None:
+        """Says what it remembers from now on, and on which device, beside the model that follows the objects.
 
         Raises:
             OverloadedError: There is no room for so much; it is as before.
         """
-        if not self._held.grow_at_once(nbytes):
+        before = self.bytes
+        others = device.remembered_bytes - (before if device is self._device else 0)
+        fits = device.fits(device.sizes().get(self._tracker, 0) + others + nbytes)
+        if nbytes > before and not (fits and self._held.grow_at_once(nbytes)):
             raise OverloadedError(
                 f"what is remembered of {objects} objects takes {nbytes} bytes, and sessions have as many as they may; "
                 "remove objects, or come back when others have ended",
                 reason="TRACKING_MEMORY",
-                retry_after_s=_RETRY_S,
+                retry_after_s=TRACKING_RETRY_S,
             )
+        if self._device is not None:
+            self._device.remembered_bytes -= before
+        device.remembered_bytes += nbytes
+        self._device = device
         self._held.shrink(nbytes)
         self._all.objects += objects - self._objects
         self._objects = objects
+
+    def keep(self, objects: int, nbytes: int) -> None:
+        """Says what it still remembers: no more than before."""
+        if self._device is not None:
+            self.hold(objects, nbytes, self._device)
 
     def answered(self) -> None:
         """Counts a frame."""
