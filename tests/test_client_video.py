@@ -121,6 +121,19 @@ def test_the_server_finds_what_words_say_and_ranges_of_frames(
     assert "start_frame: expected less than 6, got 9" in capsys.readouterr().err
 
 
+def test_words_are_looked_for_without_sending_the_file(
+    server: RunningServer, file: Path, capsys: pytest.CaptureFixture[str]
+):
+    """In the first frame and, if wanted, in each n-th one; what cannot be followed is said."""
+    flags = ["--text", "object", "--text-every", "2", "--json", "--end", "3", "--server", server.address]
+    assert main(["track", str(file), *flags]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["frame"] for line in lines] == [0, 1, 2]
+    assert {each["name"] for line in lines for each in line["objects"]} == {"object"}
+    assert main(["track", str(file), "--text", "license plate", "--json", "--server", server.address]) == 1
+    assert "nothing in the first frame is license plate" in capsys.readouterr().err
+
+
 def test_a_file_may_be_closed_while_it_is_read(tmp_path: Path):
     """In another thread, as a session that is stopped does: that one's frames end, and the process lives."""
     path, noise = tmp_path / "noise.mp4", np.random.default_rng(0)
@@ -179,7 +192,7 @@ def test_a_server_that_reads_no_videos_is_named(
         (["video.mp4", "--json"], "say what to follow"),
         (["video.mp4", "--box", "1,2,3,4"], "say what to write"),
         (["--camera", "0", "--box", "1,2,3,4", "--json", "--on-server"], "--on-server goes with a video"),
-        (["video.mp4", "--text", "object", "--json", "--text-every", "5"], "goes with --on-server and --text"),
+        (["video.mp4", "--box", "1,2,3,4", "--json", "--text-every", "5"], "goes with --text"),
         (["video.mp4", "--box", "1,2,3,4", "--json", "--every", "0"], "--every of at least 1"),
     ],
 )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from cutout_client import (
 from cutout_client.images import PixelPicture
 from cutout_client.live_journal import Journal, Said
 from cutout_client.transport import Call
-from test_service_tracking import SIDE, boxed, frame, iou, masked, picture, place, truth
+from test_service_tracking import SIDE, boxed, frame, iou, masked, picture, place, squares, truth
 from waiting import PATIENCE_S, wait_until
 
 FRAMES = 14
@@ -103,32 +103,43 @@ def in_any_order(answers: Answers) -> dict[tuple[int, bool], Mapping[int, np.nda
 
 
 @pytest.fixture(scope="module")
-def three() -> Iterator[list[RunningServer]]:
+def several() -> Iterator[list[RunningServer]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(run_server()) for _ in range(3)]
+        yield [stack.enter_context(run_server()) for _ in range(4)]
+
+
+@contextmanager
+def serving(several: list[RunningServer]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The addresses of those that run, and what stops the one that follows objects."""
+    running = [each for each in several if each.stopping is None]
+
+    def end() -> None:
+        (holder,) = [each for each in running if each.app.status().tracking.sessions]
+        holder.stop()
+
+    yield ",".join(each.address for each in running), end
+    wait_until(lambda: not any(each.app.status().tracking.sessions for each in running))
 
 
 @pytest.mark.parametrize(("kind", "held_frames"), [("client", 16), ("asyncio", 4)])
 def test_a_live_session_goes_on_at_another_server(
-    server: RunningServer, three: list[RunningServer], kind: str, held_frames: int
+    server: RunningServer, several: list[RunningServer], kind: str, held_frames: int
 ):
     """Frame numbers, times and ids stay, nothing is lost or answered twice, and masks are those that would have been.
 
     They are the same ones while the frames with the prompts are held, else they differ as little as LIKE says.
     """
     undisturbed, _ = follow(server.address, held_frames)
-    running = [each for each in three if each.stopping is None]
+    with serving(several) as (address, end):
 
-    def end(index: int) -> None:
-        if index == ENDS_AT:
-            (holder,) = [each for each in running if each.app.status().tracking.sessions]
-            holder.stop()
+        def on(index: int) -> None:
+            if index == ENDS_AT:
+                end()
 
-    address = ",".join(each.address for each in running)
-    if kind == "client":
-        answers, resumed = follow(address, held_frames, end)
-    else:
-        answers, resumed = asyncio.run(follow_async(address, held_frames, end))
+        if kind == "client":
+            answers, resumed = follow(address, held_frames, on)
+        else:
+            answers, resumed = asyncio.run(follow_async(address, held_frames, on))
     assert resumed == 1
     expected, found = in_any_order(undisturbed), in_any_order(answers)
     for key, objects in found.items():
@@ -139,6 +150,24 @@ def test_a_live_session_goes_on_at_another_server(
                 assert np.array_equal(mask, other)
             assert iou(mask, other) >= LIKE, (key, number)
     assert found[2 * (FRAMES - 1), False].keys() == {1, 5}
+
+
+def test_words_are_looked_for_at_another_server_too(several: list[RunningServer]):
+    """At once, and then again in each n-th frame; what they find gets ids that were not given before."""
+    with (
+        serving(several) as (address, end),
+        Client(address, timeout_s=PATIENCE_S) as client,
+        client.live(map(squares, range(12)), phrases=["blue", "red"], phrases_every=2) as live,
+    ):
+        followed = []
+        for found in live:
+            followed.append([each.object_id for each in found])
+            if found.index == 0:
+                end()
+    assert followed[0] == [1]
+    assert followed[-1] == [1, 2]
+    assert live.names == {1: "blue", 2: "red"}
+    assert live.resumed == 1
 
 
 def test_what_is_not_to_be_resumed_is_not_and_what_cannot_be_is_given_up(monkeypatch: pytest.MonkeyPatch):

@@ -57,6 +57,11 @@ def masked(number: int, mask: np.ndarray) -> pb2.TrackPrompt:
     return pb2.TrackPrompt(object_id=number, mask={"size": mask.shape, "counts": rle_encode(mask).decode()})
 
 
+def saying(message: pb2.TrackObjectsRequest, *phrases: str) -> pb2.TrackObjectsRequest:
+    message.frame.phrases.extend(phrases)
+    return message
+
+
 def opened(**options: object) -> pb2.TrackObjectsRequest:
     return pb2.TrackObjectsRequest(open=pb2.TrackingOpen(**options))
 
@@ -152,6 +157,7 @@ def test_objects_are_followed_corrected_added_and_removed(server: RunningServer,
 @pytest.mark.parametrize(
     ("message", "fields"),
     [
+        (saying(frame(9), "a wombat"), ["frame.phrases[0]"]),
         (frame(9, pixels=np.zeros((50, 60, 3), np.uint8)), ["frame.image"]),
         (pb2.TrackObjectsRequest(frame={"frame_index": 9, "image": {"content": b"broken"}}), ["frame.image.content"]),
         (pb2.TrackObjectsRequest(frame={"frame_index": 9}), ["frame.image"]),
@@ -197,6 +203,8 @@ def test_what_is_refused_is_named_and_passed_over(
         ({"tracker": "nobody"}, "open.tracker"),
         ({"held_frames": 17}, "open.held_frames"),
         ({"drop_policy": 9}, "open.drop_policy"),
+        ({"box_threshold": 2}, "open.box_threshold"),
+        ({"first_found_id": 2**31 + 1}, "open.first_found_id"),
         ({"options": {"mask_formats": [1, 1]}}, "open.options.mask_formats"),
         ({"options": {"mask_threshold": 99}}, "open.options.mask_threshold"),
         (None, "open"),
@@ -223,6 +231,34 @@ def test_objects_may_be_kept_from_overlapping(server: RunningServer):
         assert (first | second).all()
         assert [mask.WhichOneof("encoding") for mask in objects[0].masks] == ["rle", "bits", "png"]
         live.end()
+
+
+def squares(index: int) -> np.ndarray:
+    """A blue square that moves; from frame 3 on a red one, too."""
+    pixels = np.full((*SIZE, 3), 128, np.uint8)
+    pixels[10:40, 10 + 2 * index : 40 + 2 * index] = (0, 0, 220)
+    if index >= 3:
+        pixels[50:80, 70 - 2 * index : 100 - 2 * index] = (220, 0, 0)
+    return pixels
+
+
+def test_words_are_looked_for_again(channel: grpc.Channel):
+    """In each n-th frame: what is followed stays one object, what is new gets an id that is free."""
+    live = Live(channel, phrases_every=2, first_found_id=4)
+    corner = np.zeros(SIZE, np.bool_)
+    corner[-9:, :9] = True
+    messages = [frame(index, pixels=squares(index)) for index in range(7)]
+    messages[0] = saying(frame(0, masked(5, corner), pixels=squares(0)), "blue", "red")
+    answers = [live.ask(message).frame for message in messages]
+    live.end()
+    found = {
+        answer.frame_index: ([(each.object_id, each.label) for each in answer.found.objects], answer.found.known)
+        for answer in answers
+        if answer.HasField("found")
+    }
+    assert found == {0: ([(4, "blue")], 0), 2: ([], 1), 4: ([(6, "red")], 1), 6: ([], 2)}
+    followed = [[each.object_id for each in answer.objects] for answer in answers]
+    assert followed == [[4, 5]] * 4 + [[4, 5, 6]] * 3
 
 
 def test_frames_that_come_too_fast_give_way_to_the_newest(server: RunningServer):

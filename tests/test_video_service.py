@@ -21,7 +21,7 @@ from cutout_server import parts
 from cutout_server.images import videos as videos_module
 from cutout_server.imaging.video import VideoFile, VideoLimits
 from google.rpc.status_pb2 import Status
-from test_service_tracking import SIZE, Live, boxed, decoded, frame, iou, masked, picture, truth
+from test_service_tracking import SIZE, Live, boxed, decoded, frame, iou, masked, picture, squares, truth
 from videos import RATE, upload, video
 from waiting import PATIENCE_S, wait_until
 
@@ -180,15 +180,6 @@ def test_words_begin_objects_that_are_not_followed_yet(channel: grpc.Channel, st
     assert again.known == 1
     assert [each.object_id for each in again.objects] == [each.object_id + 1 for each in found.objects[:-1]]
     assert [each.frame_index for each in frames(messages)] == [2, 3, 1, 0]
-
-
-def squares(index: int) -> np.ndarray:
-    """A blue square that moves; from frame 3 on a red one, too."""
-    pixels = np.full((*SIZE, 3), 128, np.uint8)
-    pixels[10:40, 10 + 2 * index : 40 + 2 * index] = (0, 0, 220)
-    if index >= 3:
-        pixels[50:80, 70 - 2 * index : 100 - 2 * index] = (220, 0, 0)
-    return pixels
 
 
 @pytest.mark.parametrize("direction", [FORWARD, BACKWARD, BOTH])

@@ -44,14 +44,26 @@ class AsyncVideos:
         tracker: str = "",
         newest: bool = False,
         held_frames: int = 0,
+        phrases: str | Sequence[str] = (),
+        phrases_every: int = 0,
+        detector: str = "",
+        segmenter: str = "",
         resume: bool = True,
         request_id: str = "",
         **options: Unpack[TrackOptions],
     ) -> AsyncLiveStream:
         """As `Client.live`: `async for frame in client.live(...)`; frames may come from an async iterator, too."""
-        opening = tracking_opening(tracker, held_frames, options, newest=newest)
+        opening = tracking_opening(
+            tracker,
+            held_frames,
+            options,
+            newest=newest,
+            detector=detector,
+            segmenter=segmenter,
+            phrases_every=phrases_every,
+        )
         call = self._calls.call(None, request_id)
-        state = LiveState(opening, first_prompts(boxes, prompts), call)
+        state = LiveState(opening, first_prompts(boxes, prompts), phrases, call)
         return AsyncLiveStream(self._calls.link, frames, state, resume=resume)
 
     def track(
@@ -65,6 +77,10 @@ class AsyncVideos:
         end: int | None = None,
         every: int = 1,
         held_frames: int = 0,
+        phrases: str | Sequence[str] = (),
+        phrases_every: int = 0,
+        detector: str = "",
+        segmenter: str = "",
         resume: bool = True,
         request_id: str = "",
         **options: Unpack[TrackOptions],
@@ -76,6 +92,10 @@ class AsyncVideos:
             prompts=prompts,
             tracker=tracker,
             held_frames=held_frames,
+            phrases=phrases,
+            phrases_every=phrases_every,
+            detector=detector,
+            segmenter=segmenter,
             resume=resume,
             request_id=request_id,
             **options,

@@ -38,6 +38,11 @@ class Live:
         self._over = False
         self._rpc: Any = None
 
+    @property
+    def names(self) -> Mapping[int, str]:
+        """The phrase by which each object was found that words began, so far."""
+        return self._state.names
+
     def correct(self, index: int, prompts: Mapping[int, TrackPrompt]) -> None:
         """Says more of objects in a frame that was answered; the answer is one of those to come.
 

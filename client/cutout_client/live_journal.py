@@ -50,9 +50,11 @@ class Said:
         return message
 
     def saying(self, prompts: Iterable[tracking_service_pb2.TrackPrompt]) -> "Said":
-        """The same with other prompts."""
+        """The same with other prompts, and no phrases: what these found is known by its masks."""
         request = Request()
         request.CopyFrom(self.request)
+        if request.HasField("frame"):
+            request.frame.ClearField("phrases")
         said = request.correct if request.HasField("correct") else request.frame
         del said.prompts[:]
         said.prompts.extend(prompts)

@@ -3,7 +3,8 @@
 Knows nothing of how messages travel, nor of threads and loops: `LiveStream` and `AsyncLiveStream` do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cutout.v1 import tracking_service_pb2
 from cutout_common.failover import Losses
@@ -12,6 +13,7 @@ from cutout_client import errors
 from cutout_client.images import ImageLike, read_picture
 from cutout_client.limits import ended
 from cutout_client.live_journal import Journal, Request, Said
+from cutout_client.messages import words
 from cutout_client.tracked import Frame, TrackedFrame, TrackPrompt, frame_request, read_frame
 from cutout_client.transport import Call
 
@@ -29,18 +31,25 @@ class LiveState:
     Args:
         opening: The first message.
         first: Prompts in the first frame.
+        phrases: What to look for there.
         call: To which the session belongs.
 
     Attributes:
         failure: What the caller's own frames have raised.
         all_taken: Whether there are no more of them.
+        names: The phrase by which each object was found that words began.
     """
 
-    def __init__(self, opening: Request, first: Mapping[int, TrackPrompt], call: Call) -> None:
+    def __init__(
+        self, opening: Request, first: Mapping[int, TrackPrompt], phrases: str | Sequence[str], call: Call
+    ) -> None:
         self.opening = opening
+        self.names: dict[int, str] = {}
         self.failure: Exception | None = None
         self.all_taken = False
-        self._first = dict(first)
+        self._first, self._first_phrases = dict(first), words("phrases", phrases)
+        self._phrases: list[str] = []  # Those that were looked for last.
+        self._are_due = False  # Whether another server is to look for them: it does not know when it would have been.
         newest = opening.open.drop_policy == tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST
         self._ahead = _AHEAD_OF_NEWEST if newest else _AHEAD
         self._call = call
@@ -66,9 +75,12 @@ class LiveState:
         self._number = replayed
         for said in self._waiting:
             said.number = None
+        self._are_due = bool(self._phrases and self.opening.open.phrases_every)
 
     def replay(self) -> list[Said]:
         """What to tell a server of the session before; nothing at its first one."""
+        if self.names:  # No id is given again.
+            self.opening.open.first_found_id = max(self.names) + 1
         return self._journal.replay()
 
     def read(self, given: ImageLike | Frame) -> Said:
@@ -79,9 +91,10 @@ class LiveState:
             ValueError: Likewise, or its prompts cannot be sent.
         """
         frame = given if isinstance(given, Frame) else Frame(given)
-        if self._first:
-            frame = Frame(frame.image, {**self._first, **frame.prompts}, frame.timestamp_s, frame.index)
-            self._first = {}
+        if self._first or self._first_phrases:
+            phrases = [*self._first_phrases, *words("phrases", frame.phrases)]
+            frame = replace(frame, prompts={**self._first, **frame.prompts}, phrases=phrases)
+            self._first, self._first_phrases = {}, []
         index = self._index if frame.index is None else frame.index
         self._index = index + 1
         return Said(frame_request(frame, index), read_picture(frame.image))
@@ -117,6 +130,10 @@ class LiveState:
         if said is not None:
             said.number = self._number
             self._number += 1
+            if self._are_due and said.picture is not None:
+                if not said.request.frame.phrases:
+                    said.request.frame.phrases.extend(self._phrases)
+                self._are_due = False
         return said
 
     def fail(self, failure: Exception, said: Said | None = None) -> None:
@@ -146,6 +163,9 @@ class LiveState:
             self._journal.removed(message.removed.object_ids)
             return None
         answer = message.frame
+        if answer.HasField("found"):
+            self.names |= {each.object_id: each.label for each in answer.found.objects}
+            self._phrases = list(said.request.frame.phrases) or self._phrases
         dropped = set(answer.dropped_frames)
         self._left_behind += len(dropped)
         self._waiting = [each for each in self._waiting if each.picture is None or each.index not in dropped]

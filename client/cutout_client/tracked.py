@@ -16,7 +16,7 @@ from cutout_client import tasks
 from cutout_client.answer import Timings
 from cutout_client.encodings import decode
 from cutout_client.images import ImageLike, Picture, PixelPicture
-from cutout_client.messages import build
+from cutout_client.messages import build, words
 from cutout_client.prompts import Box, Boxes, MaskFormat, Point, Prompt
 from cutout_client.responses import read_timings
 
@@ -48,12 +48,14 @@ class Frame:
         prompts: By object: an id that is new begins one.
         timestamp_s: Comes back with the answer.
         index: The frame's number, greater than those before; None for the next one.
+        phrases: What to look for in it; what is found begins as objects, which `LiveStream.names` names.
     """
 
     image: ImageLike
     prompts: Mapping[int, TrackPrompt] = field(default_factory=dict)
     timestamp_s: float | None = None
     index: int | None = None
+    phrases: str | Sequence[str] = ()
 
 
 class TrackOptions(TypedDict, total=False):
@@ -161,7 +163,14 @@ class TrackedFrame:
 
 
 def opening(
-    tracker: str, held_frames: int, options: TrackOptions, *, newest: bool
+    tracker: str,
+    held_frames: int,
+    options: TrackOptions,
+    *,
+    newest: bool,
+    detector: str = "",
+    segmenter: str = "",
+    phrases_every: int = 0,
 ) -> tracking_service_pb2.TrackObjectsRequest:
     """The first message of a session."""
     policies = tracking_service_pb2.TrackingOpen
@@ -172,6 +181,9 @@ def opening(
             held_frames=held_frames,
             drop_policy=policies.DROP_POLICY_NEWEST if newest else policies.DROP_POLICY_WAIT,
             options=tracking_options(options),
+            detector=detector,
+            segmenter=segmenter,
+            phrases_every=phrases_every,
         )
     )
 
@@ -199,7 +211,8 @@ def first_prompts(boxes: Boxes | None, prompts: Mapping[int, TrackPrompt] | None
 
 def frame_request(frame: Frame, index: int) -> tracking_service_pb2.TrackObjectsRequest:
     """A frame's message, without its picture; `fill_frame` puts it in."""
-    message = tracking_service_pb2.Frame(frame_index=index, prompts=prompt_messages(frame.prompts))
+    phrases = words("phrases", frame.phrases)
+    message = tracking_service_pb2.Frame(frame_index=index, prompts=prompt_messages(frame.prompts), phrases=phrases)
     if frame.timestamp_s is not None:
         message.timestamp_seconds = frame.timestamp_s
     return tracking_service_pb2.TrackObjectsRequest(frame=message)

@@ -43,6 +43,10 @@ class Videos:
         tracker: str = "",
         newest: bool = False,
         held_frames: int = 0,
+        phrases: str | Sequence[str] = (),
+        phrases_every: int = 0,
+        detector: str = "",
+        segmenter: str = "",
         resume: bool = True,
         request_id: str = "",
         **options: Unpack[TrackOptions],
@@ -56,14 +60,27 @@ class Videos:
             tracker: Name of the model. Default: the server's.
             newest: Drop frames that come faster than they are worked on; each answer says which. Default: wait.
             held_frames: How many answered frames can be corrected. Default: 4.
+            phrases: What to look for in the first frame; what is found begins as objects, and `names` of the answer say
+                which.
+            phrases_every: Look for phrases again so many frames on, and again; what is new joins. Default: 0, once.
+            detector: Name of the model that finds. Default: the server's.
+            segmenter: Name of the model that cuts out what phrases find. Default: the server's.
             resume: Whether to go on at another server, or at the same one again, when this one is lost or stops; it is
                 tried for the client's timeout, 60 s without one. See `LiveStream`.
             request_id: See the class.
             options: Those of `TrackOptions`.
         """
-        opening = tracking_opening(tracker, held_frames, options, newest=newest)
+        opening = tracking_opening(
+            tracker,
+            held_frames,
+            options,
+            newest=newest,
+            detector=detector,
+            segmenter=segmenter,
+            phrases_every=phrases_every,
+        )
         call = self._calls.call(None, request_id)
-        state = LiveState(opening, first_prompts(boxes, prompts), call)
+        state = LiveState(opening, first_prompts(boxes, prompts), phrases, call)
         return LiveStream(self._calls.link, frames, state, resume=resume)
 
     def track(
@@ -77,6 +94,10 @@ class Videos:
         end: int | None = None,
         every: int = 1,
         held_frames: int = 0,
+        phrases: str | Sequence[str] = (),
+        phrases_every: int = 0,
+        detector: str = "",
+        segmenter: str = "",
         resume: bool = True,
         request_id: str = "",
         **options: Unpack[TrackOptions],
@@ -94,6 +115,10 @@ class Videos:
             end: The one behind the last; None for all.
             every: Each how many-th frame.
             held_frames: See `live`.
+            phrases: Likewise, in the frame `start`.
+            phrases_every: See `live`.
+            detector: See `live`.
+            segmenter: See `live`.
             resume: See `live`.
             request_id: See the class.
             options: Those of `TrackOptions`.
@@ -104,6 +129,10 @@ class Videos:
             prompts=prompts,
             tracker=tracker,
             held_frames=held_frames,
+            phrases=phrases,
+            phrases_every=phrases_every,
+            detector=detector,
+            segmenter=segmenter,
             resume=resume,
             request_id=request_id,
             **options,

@@ -26,6 +26,7 @@ from cutout_server.pipelines.generate import GeneratePipeline
 from cutout_server.pipelines.rewrite import Rewriter
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import TrackPipeline
+from cutout_server.pipelines.track_live import LiveTrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.fair_queue import FairThreads
@@ -124,7 +125,7 @@ class Parts:
                 generation, segmentation, reader, max_message_bytes=settings.max_message_bytes
             ),
             tracking=TrackingServicer(
-                tracking,
+                LiveTrackPipeline(tracking, segmentation, max_objects=settings.max_tracked_objects),
                 VideoTrackPipeline(tracking, segmentation, videos, max_objects=settings.max_tracked_objects),
                 VideoTrackReader(reader, TrackingReader(settings.max_tracked_objects)),
                 self.drain.begun,

@@ -7,11 +7,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import grpc
-import numpy as np
 
 from cutout_client.client import Client
 from cutout_client.errors import CutoutError
 from cutout_client.images import read_picture
+from cutout_client.live import LiveStream
 from cutout_client.stored import VideoTrackStream
 from cutout_client.tracked import TrackedFrame, TrackPrompt
 from cutout_client.video import Video
@@ -41,7 +41,7 @@ def here(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
     """Decodes a file or a camera's frames here.
 
     Raises:
-        ValueError: Nothing can be read, or nothing is what the words say.
+        ValueError: Nothing can be read.
     """
     source = args.video if args.camera is None else args.camera
     with Video(source, start=args.start, end=args.end, every=args.every) as video:
@@ -50,19 +50,16 @@ def here(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
         if first is None:
             raise ValueError(f"{source}: there is no frame that can be read")
         said, names = _said(args)
-        if args.text:
-            for number, each in enumerate(client.segment_text(first.image, args.text), len(said) + 1):
-                said[number], names[number] = TrackPrompt(mask=np.array(each.mask)), each.label
-        if not said:
-            raise nothing_found(args.text)
         with client.live(
             itertools.chain([first], frames),
             prompts=said,
+            phrases=args.text or (),
+            phrases_every=args.text_every,
             tracker=args.tracker,
             newest=args.newest,
             non_overlapping=args.non_overlapping,
         ) as live:
-            yield Followed(live, names, video.info.rate / args.every, len(video))
+            yield Followed(_named(live, names), names, video.info.rate / args.every, len(video))
 
 
 @contextmanager
@@ -99,6 +96,13 @@ def on_server(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
     finally:
         with suppress(CutoutError):  # Unused for a while it is forgotten anyway.
             client.delete_video(video)
+
+
+def _named(live: LiveStream, names: dict[int, str]) -> Iterator[TrackedFrame]:
+    """Frames as they come, behind what is found in them."""
+    for found in live:
+        names.update(live.names)
+        yield found
 
 
 def _received(stream: VideoTrackStream, names: dict[int, str], args: argparse.Namespace) -> Iterator[TrackedFrame]:

@@ -29,7 +29,7 @@ def add_to(commands: Any) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="look for --text again in each N-th frame; with --on-server",
+        help="look for --text again in each N-th frame",
     )
     what.add_argument("--box", **several, type=prompts.box, metavar="X0,Y0,X1,Y1", help="the object in each box")
     what.add_argument("--point", **several, type=prompts.point, metavar="X,Y[,0]", help="one object by clicks")
@@ -92,8 +92,8 @@ def _check(args: argparse.Namespace) -> None:
         args.parser.error("expected either a video or --camera")
     if args.on_server and (args.video is None or args.newest):
         args.parser.error("--on-server goes with a video, and without --newest")
-    if args.text_every and not (args.on_server and args.text and args.text_every > 0):
-        args.parser.error("--text-every is at least 1, and goes with --on-server and --text")
+    if args.text_every and not (args.text and args.text_every > 0):
+        args.parser.error("--text-every is at least 1, and goes with --text")
     if not (args.text or args.box or args.point):
         args.parser.error("say what to follow: --text, --box or --point")
     if not (args.out or args.overlay or args.json):

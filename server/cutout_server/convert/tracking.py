@@ -16,6 +16,7 @@ from cutout_server.errors import InvalidRequestError
 from cutout_server.types import (
     CorrectionRequest,
     DropPolicy,
+    FoundObjects,
     FramePrompt,
     FrameRequest,
     MaskFormat,
@@ -149,6 +150,17 @@ def tracked_frame(frame: TrackedFrame, dropped: Sequence[int], stages: Stages) -
         corrected=frame.corrected,
         timings=timings(stages),
         memory_bytes=frame.memory_bytes,
+        found=None if frame.found is None else found_objects(frame.found),
+    )
+
+
+def found_objects(found: FoundObjects) -> tracking_service_pb2.FoundObjects:
+    """What phrases found."""
+    return tracking_service_pb2.FoundObjects(
+        frame=found.frame,
+        objects=[tracking_service_pb2.FoundObject(**vars(each)) for each in found.objects],
+        known=found.known,
+        too_many=found.too_many,
     )
 
 

@@ -1,7 +1,8 @@
 """Messages about stored videos to domain types, and back."""
 
 import datetime
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from cutout.v1 import image_pb2, video_service_pb2
 from cutout.v1 import segmentation_service_pb2 as service_pb2
@@ -14,9 +15,11 @@ from cutout_server.convert.responses import timings
 from cutout_server.convert.tracking import TrackingReader, read_options
 from cutout_server.images.store import StoredVideo
 from cutout_server.types import (
+    CorrectionRequest,
     Direction,
     DropPolicy,
-    FoundObjects,
+    FrameRequest,
+    LiveRequest,
     TextRequest,
     TrackingRequest,
     VideoPrompt,
@@ -35,6 +38,9 @@ WAYS = {
     Direction.FORWARD: pb2.TrackVideoRequest.DIRECTION_FORWARD,
     Direction.BACKWARD: pb2.TrackVideoRequest.DIRECTION_BACKWARD,
 }
+
+
+MAX_FOUND_ID = 2**31  # Ids are given from there on, and never come to an end.
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,8 @@ class VideoTrackReader:
             check.require(bool(said.prompts or said.phrases), path, "expected prompts or phrases, got none")
             read = self.tracking.prompts(check, said.prompts, f"{path}.")
             objects |= read.keys()
-            phrases = self._phrases(message, said, path) if said.phrases else None
+            with within(path):
+                phrases = _phrases(self.requests, message, said.phrases) if said.phrases else None
             prompts.append(VideoPrompt(said.frame, read, phrases))
         most = self.tracking.max_objects
         check.require(len(objects) <= most, "prompts", f"expected at most {most} objects in all, got {len(objects)}")
@@ -97,18 +104,53 @@ class VideoTrackReader:
             check.require(by_words or not getattr(message, field), field, "expected none without phrases")
         return tuple(prompts)
 
-    def _phrases(self, message: pb2.TrackVideoRequest, said: pb2.VideoPrompt, path: str) -> TextRequest:
-        """The phrases as a request; its picture is the frame, which takes the place of the one here."""
-        text = service_pb2.SegmentByTextRequest(
-            image=image_pb2.Image(image_id="to be decoded"),
-            phrases=said.phrases,
-            detector=message.detector,
-            segmenter=message.segmenter,
-        )
-        if message.HasField("box_threshold"):
-            text.box_threshold = message.box_threshold
-        with within(path):
-            return self.requests.text(text)
+
+def _phrases(
+    reader: RequestReader, message: pb2.TrackVideoRequest | pb2.TrackingOpen, phrases: Sequence[str]
+) -> TextRequest:
+    """The phrases as a request; its picture is the frame, which takes the place of the one here."""
+    text = service_pb2.SegmentByTextRequest(
+        image=image_pb2.Image(image_id="to be decoded"),
+        phrases=phrases,
+        detector=message.detector,
+        segmenter=message.segmenter,
+    )
+    if message.HasField("box_threshold"):
+        text.box_threshold = message.box_threshold
+    return reader.text(text)
+
+
+@dataclass(frozen=True)
+class LiveReader:
+    """Reads the messages of a live session, of which the first one holds for the others, too.
+
+    Every method raises InvalidRequestError with all violated fields.
+    """
+
+    reader: VideoTrackReader
+    open: pb2.TrackingOpen
+
+    def opening(self) -> LiveRequest:
+        """The beginning."""
+        tracking = self.reader.tracking.opening(self.open)
+        check = Checker()
+        first = self.open.first_found_id or 1
+        check.require(first <= MAX_FOUND_ID, "first_found_id", f"expected at most {MAX_FOUND_ID}, got {first}")
+        if self.open.HasField("box_threshold"):
+            check.optional(self.open, "box_threshold", 0.0, 1.0)
+        check.done()
+        return LiveRequest(tracking, self.open.phrases_every, first)
+
+    def frame(self, message: pb2.Frame) -> FrameRequest:
+        """A frame; whether its prompts lie in it shows later."""
+        frame = self.reader.tracking.frame(message)
+        if not message.phrases:
+            return frame
+        return replace(frame, phrases=_phrases(self.reader.requests, self.open, message.phrases))
+
+    def correction(self, message: pb2.Correction) -> CorrectionRequest:
+        """Prompts on a frame that is held."""
+        return self.reader.tracking.correction(message)
 
 
 def video(stored: StoredVideo) -> video_service_pb2.Video:
@@ -130,16 +172,6 @@ def video(stored: StoredVideo) -> video_service_pb2.Video:
     )
     message.expire_time.FromDatetime(datetime.datetime.fromtimestamp(stored.expires_at_s(), datetime.UTC))
     return message
-
-
-def found_objects(found: FoundObjects) -> pb2.FoundObjects:
-    """What phrases found."""
-    return pb2.FoundObjects(
-        frame=found.frame,
-        objects=[pb2.FoundObject(**vars(each)) for each in found.objects],
-        known=found.known,
-        too_many=found.too_many,
-    )
 
 
 def summary(worked: int, unreadable: set[int], stages: Stages) -> pb2.TrackVideoSummary:

@@ -1,40 +1,29 @@
 """Objects followed through a stored video: forward, backward, or both, each pass a session of its own."""
 
-import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from cutout_common import masks as codec
 from cutout_common.status import FieldViolation
 
 from cutout_server import call_context
-from cutout_server.errors import InvalidRequestError, OverloadedError, QuotaError
+from cutout_server.errors import InvalidRequestError
 from cutout_server.images.store import StoredVideo
 from cutout_server.images.videos import Videos
+from cutout_server.pipelines.finding import Finder, patiently
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import Tracking, TrackPipeline
 from cutout_server.types import (
-    CorrectionRequest,
     Direction,
-    FoundObject,
     FoundObjects,
     FramePrompt,
     FrameRequest,
-    Rle,
     TensorImage,
-    TextRequest,
     TrackedFrame,
     VideoPrompt,
     VideoTrackRequest,
 )
-
-T = TypeVar("T")
-
-_SAME_IOU = 0.5  # Of two masks of one object.
-_QUEUE_FULL = OverloadedError.default_reason
 
 
 @dataclass(frozen=True)
@@ -113,13 +102,11 @@ class Following:
         self.unreadable: set[int] = set()
         self._request = request
         self._tracking = tracking
-        self._segmentation = segmentation
         self._videos = videos
-        self._max_objects = max_objects
         self._said = _said(request, end)
         self._begun: dict[int, tuple[int, FramePrompt]] = {}  # By object: its first frame, and what was said there.
-        used = {number for prompt in request.prompts for number in prompt.prompts}
-        self._free_ids = (number for number in itertools.count(1) if number not in used)
+        self._finder = Finder(segmentation, max_objects=max_objects)
+        self._finder.used(number for prompt in request.prompts for number in prompt.prompts)
         grid = sorted({*range(request.start_frame, end, request.every), *self._said})
         first, last = min(self._said), max(self._said)
         if request.direction is Direction.BOTH:
@@ -209,40 +196,14 @@ class Following:
         async def ask() -> TrackedFrame:
             return await tracking.frame(FrameRequest(next(ordinals), image, None, said.prompts))
 
-        frame = await _patiently(ask)
+        frame = await patiently(ask)
         self._note(said.frame, said.prompts)
         if said.phrases is None:
             return frame, None
-        news, prompts = await self._look(said.frame, image, said.phrases, frame)
-        if prompts:
-            added = await tracking.correct(CorrectionRequest(frame.index, prompts))
-            objects = sorted((*frame.objects, *added.objects), key=lambda each: each.object_id)
-            frame = replace(frame, objects=tuple(objects), memory_bytes=added.memory_bytes)
-            self._note(said.frame, prompts)
+        finds = await self._finder.find(image, said.phrases)
+        frame, news, prompts = await self._finder.begin(tracking, finds, frame, said.frame)
+        self._note(said.frame, prompts)
         return frame, news
-
-    async def _look(
-        self, number: int, image: TensorImage, phrases: TextRequest, frame: TrackedFrame
-    ) -> tuple[FoundObjects, dict[int, FramePrompt]]:
-        """What phrases find that is not followed yet, and the masks by which it begins."""
-
-        async def ask() -> list[tuple[str, float, Rle]]:
-            async with self._segmentation.open(phrases.with_image(image)) as run:
-                return [(each.label, each.detection_score or 0.0, each.mask) async for each in run.objects()]
-
-        finds = sorted(await _patiently(ask), key=lambda each: -each[1])
-        followed = [each.mask for each in frame.objects if each.mask is not None]
-        objects, prompts, known, too_many = [], dict[int, FramePrompt](), 0, 0
-        for label, score, mask in finds:
-            if any(_same(mask, other) for other in followed):
-                known += 1
-            elif len(frame.objects) + len(prompts) == self._max_objects:
-                too_many += 1
-            else:
-                followed.append(mask)
-                objects.append(FoundObject(next(self._free_ids), label, score))
-                prompts[objects[-1].object_id] = mask
-        return FoundObjects(number, tuple(objects), known, too_many), prompts
 
     def _note(self, frame: int, prompts: Mapping[int, FramePrompt]) -> None:
         """Where objects begin, for the way back."""
@@ -287,22 +248,6 @@ def _named(index: int) -> Iterator[None]:
         ]
         named = (FieldViolation(field, v.description) for field, v in zip(fields, error.violations, strict=True))
         raise InvalidRequestError(*named, reason=error.reason) from None
-
-
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Asks until there is room: a stored video can wait."""
-    while True:
-        try:
-            return await ask()
-        except (OverloadedError, QuotaError) as full:
-            if full.retry_after_s is None or full.reason not in {_QUEUE_FULL, QuotaError.default_reason}:
-                raise
-            with call_context.stage("queue"):
-                await asyncio.sleep(full.retry_after_s)
-
-
-def _same(mask: Rle, other: Rle) -> bool:
-    return bool(codec.rle_iou(mask.height, mask.width, [mask.counts], [other.counts])[0, 0] >= _SAME_IOU)
 
 
 def _check_range(request: VideoTrackRequest, end: int, count: int) -> None:

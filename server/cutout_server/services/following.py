@@ -8,7 +8,7 @@ from cutout.v1 import tracking_service_pb2 as pb2
 
 from cutout_server import call_context
 from cutout_server.convert import videos as convert
-from cutout_server.convert.tracking import tracked_frame
+from cutout_server.convert.tracking import found_objects, tracked_frame
 from cutout_server.errors import DeadlineError
 from cutout_server.pipelines.track_video import FollowedFrame, Following
 from cutout_server.services.listening import draining_error
@@ -33,7 +33,7 @@ async def stream(
             frame = await Room(max_message_bytes).take(tracked_frame(followed.frame, (), followed.stages))
             message = pb2.TrackVideoResponse(frames_done=followed.done, frames_total=total, direction=way)
             if followed.found is not None:
-                message.found.CopyFrom(convert.found_objects(followed.found))
+                message.found.CopyFrom(found_objects(followed.found))
                 yield message
             message.frame.CopyFrom(frame)
             yield message

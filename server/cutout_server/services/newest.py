@@ -13,7 +13,7 @@ _MOST = 2  # Messages that wait; they are megabytes each. Only a plain frame giv
 
 
 class Newest:
-    """Messages in their order, read ahead, of which frames without prompts give way to later frames.
+    """Messages in their order, read ahead, of which frames without prompts and phrases give way to later frames.
 
     Use it in an `async with` block.
 
@@ -71,4 +71,4 @@ class Newest:
 
 def _gives_way(numbered: Numbered) -> bool:
     message = numbered[1]
-    return message.WhichOneof("message") == "frame" and not message.frame.prompts
+    return message.WhichOneof("message") == "frame" and not (message.frame.prompts or message.frame.phrases)

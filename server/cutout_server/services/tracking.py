@@ -12,9 +12,9 @@ from cutout.v1 import tracking_service_pb2_grpc as pb2_grpc
 from cutout_server import call_context
 from cutout_server.convert import tracking as convert
 from cutout_server.convert.checks import within
-from cutout_server.convert.videos import VideoTrackReader
+from cutout_server.convert.videos import LiveReader, VideoTrackReader
 from cutout_server.errors import CutoutError, InvalidRequestError, to_status
-from cutout_server.pipelines.track import Tracking, TrackPipeline
+from cutout_server.pipelines.track_live import LiveTracking, LiveTrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
 from cutout_server.services import following
 from cutout_server.services.listening import Use, attempted, draining_error, patiently
@@ -31,7 +31,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
 
     def __init__(
         self,
-        tracking: TrackPipeline,
+        live: LiveTrackPipeline,
         stored: VideoTrackPipeline,
         reader: VideoTrackReader,
         draining: asyncio.Event,
@@ -40,10 +40,9 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
         frame_deadline_s: float,
         max_message_bytes: int,
     ) -> None:
-        self._tracking = tracking
+        self._live = live
         self._stored = stored
-        self._stored_reader = reader
-        self._reader = reader.tracking
+        self._reader = reader
         self._draining = draining
         self._idle_s = idle_s
         self._frame_deadline_s = frame_deadline_s
@@ -60,19 +59,20 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
             if first is None or first.WhichOneof("message") != "open":
                 raise InvalidRequestError.of("open", "expected it as the first message")
             with within("open"):
-                request = self._reader.opening(first.open)
-                tracking = await stack.enter_async_context(self._tracking.open(request))
-            yield pb2.TrackObjectsResponse(opened=pb2.TrackingOpened(tracker=tracking.tracker.name))
+                reader = LiveReader(self._reader, first.open)
+                request = reader.opening()
+                tracking = await stack.enter_async_context(self._live.open(request))
+            yield pb2.TrackObjectsResponse(opened=pb2.TrackingOpened(tracker=tracking.tracker))
             numbered: AsyncIterator[Numbered] = _numbered(messages)
             newest: Newest | None = None
-            if request.drop_policy is DropPolicy.NEWEST:
+            if request.tracking.drop_policy is DropPolicy.NEWEST:
                 newest = await stack.enter_async_context(Newest(numbered))
                 numbered = aiter(newest)
             dropped: list[int] = []
             async for number, message in numbered:
                 if newest is not None:
                     dropped += _counted(newest.dropped(), tracking)
-                answer = await self._answer(tracking, message, use, dropped)
+                answer = await self._answer(tracking, reader, message, use, dropped)
                 if answer.WhichOneof("message") == "frame":
                     dropped = []
                 answer.message_number = number
@@ -84,7 +84,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
         self, request: pb2.TrackVideoRequest, context: Context
     ) -> AsyncGenerator[pb2.TrackVideoResponse]:
         answer = following.stream(
-            self._stored.open(self._stored_reader.read(request)),
+            self._stored.open(self._reader.read(request)),
             self._draining,
             frame_deadline_s=self._frame_deadline_s,
             max_message_bytes=self._max_message_bytes,
@@ -94,7 +94,12 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                 yield message
 
     async def _answer(
-        self, tracking: Tracking, message: pb2.TrackObjectsRequest, use: Use, dropped: list[int]
+        self,
+        tracking: LiveTracking,
+        reader: LiveReader,
+        message: pb2.TrackObjectsRequest,
+        use: Use,
+        dropped: list[int],
     ) -> pb2.TrackObjectsResponse:
         async def work() -> pb2.TrackObjectsResponse:
             kind = convert.one_of(message)
@@ -103,9 +108,9 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                     left = tracking.remove(list(message.remove.object_ids))
                     return pb2.TrackObjectsResponse(removed=pb2.Removed(object_ids=left))
                 if kind == "correct":
-                    found: TrackedFrame = await tracking.correct(self._reader.correction(message.correct))
+                    found: TrackedFrame = await tracking.correct(reader.correction(message.correct))
                 else:
-                    found = await tracking.frame(self._reader.frame(message.frame))
+                    found = await tracking.frame(reader.frame(message.frame))
                 answer = convert.tracked_frame(found, dropped, call_context.current().stages)
                 return pb2.TrackObjectsResponse(frame=await Room(self._max_message_bytes).take(answer))
 
@@ -128,6 +133,6 @@ async def _numbered(messages: Requests) -> AsyncIterator[Numbered]:
         number += 1
 
 
-def _counted(dropped: list[int], tracking: Tracking) -> list[int]:
+def _counted(dropped: list[int], tracking: LiveTracking) -> list[int]:
     tracking.dropped(len(dropped))
     return dropped

@@ -71,6 +71,7 @@ from cutout_server.types.tracking import (
     FoundObjects as FoundObjects,
     FramePrompt as FramePrompt,
     FrameRequest as FrameRequest,
+    LiveRequest as LiveRequest,
     TrackedFrame as TrackedFrame,
     TrackedObject as TrackedObject,
     TrackingRequest as TrackingRequest,

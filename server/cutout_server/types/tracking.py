@@ -30,18 +30,34 @@ class TrackingRequest:
 
 
 @dataclass(frozen=True)
+class LiveRequest:
+    """The beginning of a live session; see the contract's TrackingOpen.
+
+    Attributes:
+        phrases_every: 0 when phrases are not looked for again.
+        first_found_id: The least id that is given to what they find.
+    """
+
+    tracking: TrackingRequest
+    phrases_every: int
+    first_found_id: int
+
+
+@dataclass(frozen=True)
 class FrameRequest:
     """A frame.
 
     Attributes:
         index: The caller's number of it.
         prompts: By the caller's number of the object, in the caller's order.
+        phrases: What to look for in it.
     """
 
     index: int
     image: ImageSource
     timestamp_s: float | None
     prompts: Mapping[int, FramePrompt]
+    phrases: TextRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,25 @@ class TrackedObject:
 
 
 @dataclass(frozen=True)
+class FoundObject:
+    """An object that a phrase found; see the contract's message of the same name."""
+
+    object_id: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """What phrases found in a frame; see the contract's message of the same name."""
+
+    frame: int
+    objects: tuple[FoundObject, ...]
+    known: int
+    too_many: int
+
+
+@dataclass(frozen=True)
 class TrackedFrame:
     """The objects of a frame; see the contract's message of the same name."""
 
@@ -79,6 +114,7 @@ class TrackedFrame:
     objects: tuple[TrackedObject, ...]
     corrected: bool
     memory_bytes: int = field(default=0)
+    found: FoundObjects | None = None
 
 
 class Direction(Enum):
@@ -123,22 +159,3 @@ class VideoTrackRequest:
     end_frame: int | None
     every: int
     phrases_every: int
-
-
-@dataclass(frozen=True)
-class FoundObject:
-    """An object that a phrase found; see the contract's message of the same name."""
-
-    object_id: int
-    label: str
-    score: float
-
-
-@dataclass(frozen=True)
-class FoundObjects:
-    """What phrases found in a frame; see the contract's message of the same name."""
-
-    frame: int
-    objects: tuple[FoundObject, ...]
-    known: int
-    too_many: int
