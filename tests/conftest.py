@@ -18,7 +18,7 @@ import pytest
 import skimage.data
 import structlog
 from cutout.v1 import image_service_pb2_grpc, model_service_pb2_grpc, segmentation_service_pb2_grpc
-from cutout_client import sessions
+from cutout_client import session_steps
 from cutout_client.connection import Connection
 from cutout_gateway import calls
 from cutout_gateway.descriptors import Contract
@@ -78,7 +78,7 @@ def patience() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUTOUT_DEFAULT_DEADLINE_S", str(PATIENCE_S))
         patch.setenv("CUTOUT_GATEWAY_DEFAULT_TIMEOUT_S", str(PATIENCE_S))
-        patch.setattr(sessions, "_CLOSE_S", PATIENCE_S)
+        patch.setattr(session_steps, "CLOSE_S", PATIENCE_S)
         patch.setitem(Connection.__init__.__kwdefaults__, "timeout_s", PATIENCE_S)
         yield
 

@@ -15,6 +15,7 @@ from cutout_common import __version__
 
 from cutout_client.aio import AsyncClient
 from cutout_client.aio_live import AsyncLiveStream
+from cutout_client.aio_sessions import AsyncSession
 from cutout_client.answer import ImageInfo, Omission, Timings
 from cutout_client.client import Client
 from cutout_client.coco import CocoDataset
@@ -60,7 +61,7 @@ from cutout_client.prompts import (
     Tiling,
 )
 from cutout_client.results import Segmentation
-from cutout_client.sessions import AsyncSession, Session
+from cutout_client.sessions import Session
 from cutout_client.status import CacheStatus, CallerStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
 from cutout_client.stored import AsyncVideoTrackStream, StoredVideo, VideoTrackStream
 from cutout_client.streams import AsyncObjectStream, ObjectStream

@@ -6,6 +6,7 @@ from typing import Self, Unpack
 import PIL.Image
 
 from cutout_client import administration, image_rpcs, tasks
+from cutout_client.aio_sessions import AsyncSession
 from cutout_client.aio_videos import AsyncVideos
 from cutout_client.calls import AsyncCalls
 from cutout_client.connection import DEFAULT_ADDRESS, Connection, ConnectionOptions
@@ -25,7 +26,6 @@ from cutout_client.prompts import (
 )
 from cutout_client.requests import overlay_request
 from cutout_client.results import Segmentation
-from cutout_client.sessions import AsyncSession
 from cutout_client.status import Model, ServerStatus
 from cutout_client.streams import AsyncObjectStream
 from cutout_client.transport import LOAD_TIMEOUT_S
