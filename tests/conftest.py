@@ -29,7 +29,7 @@ from cutout_server.settings import Settings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from waiting import PATIENCE_S, wait_until
 
-pytest_plugins = ["decode_processes", "file_order", "full_size", "pytester", "run_ends"]
+pytest_plugins = ["decode_processes", "file_order", "kept_memory", "full_size", "pytester", "run_ends"]
 
 
 def scheduling() -> int:

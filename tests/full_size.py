@@ -13,6 +13,7 @@ import psutil
 import pytest
 from cutout_server.models.memory import give_back
 from filelock import FileLock
+from kept_memory import keep_nothing
 
 from tools import unmet
 
@@ -50,6 +51,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Did it keep its word?"""
+    if _gigabytes(item) is not None:
+        keep_nothing()
     result = yield
     if (start := item.stash.get(START, None)) is not None:
         taken, said = _status("VmHWM") - start, _gigabytes(item)

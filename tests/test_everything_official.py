@@ -17,7 +17,7 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from segment_anything import SamAutomaticMaskGenerator
 from skimage import data
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_memory")]
 
 PICTURES = {
     "cat": data.chelsea,

@@ -37,7 +37,7 @@ with warnings.catch_warnings():
 # The package's own layers use an old name of autocast, which ours leave alone.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.usefixtures("one_thread", "kept_memory"),
     pytest.mark.filterwarnings("ignore:`torch.cuda.amp.autocast:FutureWarning"),
 ]
 

@@ -30,7 +30,7 @@ from PIL import Image
 from sam2_cases import PICTURES
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "kept_memory")]
 
 PHRASES = ("cat", "a photo of the astronaut", "Red sofa!", "coffee", "rocket on the launch pad at night")
 THRESHOLD = 0.3

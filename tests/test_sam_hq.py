@@ -18,7 +18,7 @@ from cutout_server.types import Box, ModelFiles, ObjectPrompt, Rle
 from sam2_cases import KINDS, PICTURES
 from transformers import SamHQConfig, SamHQModel, SamHQProcessor, SamImageProcessor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_memory")]
 
 NARROW = {
     "vision_config": {

@@ -18,7 +18,7 @@ from sam2_cases import KINDS, PICTURES, Case, points
 from sam_checkpoints import official_model, official_predictor, sam_checkpoint, write_sam  # noqa: F401
 from segment_anything import SamPredictor, sam_model_registry
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_memory")]
 
 
 @dataclass(frozen=True)
