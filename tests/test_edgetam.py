@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_server
+from cutout_client import Client, InvalidRequestError
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.edgetam import load
 from cutout_server.models.pretrained import nbytes
@@ -38,6 +40,30 @@ def test_the_video_models_folder_serves_pictures(edgetam_video_folder, tmp_path)
     assert ours.nbytes == nbytes(EdgeTamVideoModel.from_pretrained(edgetam_video_folder))
     np.testing.assert_allclose(answers[0].logits, answers[1].logits, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(answers[0].predicted_iou, answers[1].predicted_iou, rtol=0, atol=1e-5)
+
+
+def test_a_folder_for_pictures_alone_is_no_tracker(tmp_path):
+    """Its config.json says so before it is loaded; what is wrong with a damaged one shows then."""
+    models = []
+    for name, config in {
+        "stills": '{"model_type": "edgetam"}',
+        "video": '{"model_type": "edgetam_video"}',
+        "bad": "[",
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+        models.append({"name": name, "family": "edgetam", "checkpoint": str(tmp_path / name)})
+    with (
+        run_server(models=models, default_segmenter="stills", preload=False) as server,
+        Client(server.address) as client,
+    ):
+        listed = {model.name: model for model in client.models()}
+        assert {name for name, model in listed.items() if "track" in model.tasks} == {"bad", "video"}
+        assert all("everything" in model.tasks for model in listed.values())
+        assert "track" in listed["video"].default_for
+        with pytest.raises(InvalidRequestError) as refused:
+            next(iter(client.live([np.zeros((9, 9, 3), np.uint8)], boxes=(1, 1, 5, 5), tracker="stills")))
+        assert [violation.field for violation in refused.value.violations] == ["open.tracker"]
 
 
 class Touch:

@@ -10,7 +10,7 @@ class Model:
     Attributes:
         name: The name that requests use.
         family: What it is built on.
-        tasks: "segment", "detect", "everything", "segment_text", "classify", "generate".
+        tasks: "segment", "detect", "everything", "segment_text", "classify", "generate", "track".
         description: For people.
         loaded_on: Devices that hold it now.
         memory_bytes: What it takes on a device; 0 until it was loaded once.

@@ -1,9 +1,10 @@
 """The models that the operator allowed: settings joined with what their families can do."""
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,14 @@ class Catalogue:
         Raises:
             ConfigError: A setting names an unknown family, lacks a checkpoint, or names a default that cannot serve.
         """
-        families = {model.name: _family(model) for model in settings.models}
+        weights = Weights(
+            settings.weights_dir,
+            offline=settings.offline,
+            token=settings.hub_token.get_secret_value(),
+            endpoint=settings.hub_endpoint,
+            progress=sys.stderr.isatty(),
+        )
+        families = {model.name: _as_found(_family(model), weights, wanted(model)) for model in settings.models}
         names = {
             Task.SEGMENT: ("default_segmenter", settings.default_segmenter),
             Task.DETECT: ("default_detector", settings.default_detector),
@@ -163,13 +171,6 @@ class Catalogue:
         for task in (Task.EVERYTHING, Task.TRACK):
             goes_on = segmenter is not None and task in families[segmenter].tasks
             defaults[task] = segmenter if goes_on else _default(families, "", task, "")
-        weights = Weights(
-            settings.weights_dir,
-            offline=settings.offline,
-            token=settings.hub_token.get_secret_value(),
-            endpoint=settings.hub_endpoint,
-            progress=sys.stderr.isatty(),
-        )
         return cls(
             {
                 model.name: ModelSpec(
@@ -268,6 +269,18 @@ def _family(model: ModelSettings) -> Family:
             f"got {sorted(made_of.companions)}"
         )
     return family
+
+
+def _as_found(family: Family, weights: Weights, made_of: Wanted) -> Family:
+    """The family, without tracking where the folder is for pictures alone; what is to be downloaded may be any."""
+    folder = weights.files(made_of).checkpoint if family.stills and weights.has(made_of) else None
+    if folder is None:
+        return family
+    try:
+        is_for_stills = json.loads((folder / "config.json").read_text("utf-8")).get("model_type") == family.stills
+    except (OSError, ValueError, AttributeError):  # Loading says what is wrong with it.
+        return family
+    return replace(family, tasks=family.tasks - {Task.TRACK}) if is_for_stills else family
 
 
 def _engine(settings: Settings, model: ModelSettings, family: Family) -> dict[str, Any]:

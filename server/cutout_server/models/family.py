@@ -26,6 +26,7 @@ class Family:
         extra: The extra of the `cutout` distribution that brings its packages.
         exemplars: Whether it takes boxes around examples of what is wanted.
         proposes: Whether its models are Proposers too.
+        stills: The model_type of folders that are for pictures alone, and so cannot track; empty when there are none.
         max_batch: Most jobs in one pass that it gains from; a pass cannot be interrupted, so no more than that.
         vocabulary: The only words that it understands; empty when it has no such list.
         box_threshold: Default for detection.
@@ -46,6 +47,7 @@ class Family:
     extra: str = "server"
     exemplars: bool = False
     proposes: bool = False
+    stills: str = ""
     max_batch: int = 64
     vocabulary: tuple[str, ...] = ()
     box_threshold: float = 0.35

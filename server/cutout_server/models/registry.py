@@ -68,7 +68,7 @@ FAMILIES: dict[str, Family] = {
             predicted_iou_threshold=0.88,
             max_logit=inf,
         ),
-        Family(name="edgetam", tasks=_SEGMENTER | {Task.TRACK}, load=_from("edgetam"), max_logit=inf),
+        Family(name="edgetam", tasks=_SEGMENTER | {Task.TRACK}, load=_from("edgetam"), stills="edgetam", max_logit=inf),
         Family(
             name="sam3",
             tasks=_SEGMENTER | {Task.SEGMENT_TEXT, Task.TRACK},
