@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import RunningServer
-from cutout_client import AsyncClient, Client, Tiling
+from cutout_client import AsyncClient, Client, Tiling, TrackPrompt
 
 PIXELS = np.zeros((24, 32, 3), np.uint8)
 BOX = (7, 5, 25, 19)
@@ -79,8 +79,34 @@ CALLS: dict[str, tuple[Call, type[Exception], str]] = {
         r"phrases must be text, or a list of texts such as \['cat', 'dog'\], not \[1\]",
     ),
     "a name that is none": (lambda c: c.load_model(5), TypeError, "name must be text, not 5"),
-    "an id that is none": (lambda c: c.delete(5), TypeError, "image_id must be text, not 5"),
-    "an id of a file that is none": (lambda c: c.download(5), TypeError, "image_id must be text, not 5"),
+    "an id that is none": (lambda c: c.delete(5), TypeError, "image must be a stored picture, or its id, not 5"),
+    "an id of a file that is none": (lambda c: c.download(5), TypeError, "image must be a stored picture, or its id"),
+    "a service that is none": (lambda c: c.health(5), TypeError, "service must be text, not 5"),
+    "a device that is none": (lambda c: c.unload_model("sam", 5), TypeError, "device must be text, not 5"),
+    "a time that is none": (lambda c: c.models(timeout_s="5"), TypeError, "timeout_s must be a number of seconds, or"),
+    "a request id that is none": (lambda c: c.models(request_id=5), TypeError, "request_id must be text, not 5"),
+    "a video's id that is none": (lambda c: c.video(5), TypeError, "video must be a stored video, or its id, not 5"),
+    "a video to delete": (lambda c: c.delete_video(None), TypeError, "video must be a stored video.*not None"),
+    "a video to store": (lambda c: c.upload_video(5), TypeError, "video must be the path of a file, or its bytes"),
+    "a video to follow": (lambda c: c.track_video(5, phrases={0: "cat"}), TypeError, "video must be a stored video"),
+    "a start that is none": (lambda c: c.track_video("v", start="a"), TypeError, "start must be a whole number"),
+    "a start behind all": (lambda c: c.track_video("v", start=2**40), ValueError, "start must be a whole.*not 1099"),
+    "an end that is none": (lambda c: c.track("v.mp4", end="a"), TypeError, "end must be a whole number, not 'a'"),
+    "a step that is none": (lambda c: c.track_video("v", every=None), TypeError, "every must be a whole.*None"),
+    "a way that is none": (lambda c: c.track_video("v", direction=["both"]), ValueError, "direction must be one of"),
+    "phrases by no frame": (lambda c: c.track_video("v", phrases="cat"), TypeError, "phrases must be a dict by frame"),
+    "a frame that is none": (
+        lambda c: c.track_video("v", prompts={"a": {}}),
+        TypeError,
+        "a frame of prompts must be a whole number, not 'a'",
+    ),
+    "prompts by no object": (lambda c: c.live([], prompts=[BOX]), TypeError, "prompts must be a dict of TrackPrompts"),
+    "prompts of pictures": (lambda c: c.live([], prompts={1: BOX}), TypeError, "each of prompts must be a TrackPrompt"),
+    "an object that is none": (
+        lambda c: c.track_video("v", prompts={0: {"a": TrackPrompt(box=BOX)}}),
+        TypeError,
+        "an object of prompts must be a whole number of at least 0, not 'a'",
+    ),
     "words that are nothing": (lambda c: c.segment_text(PIXELS, None), TypeError, "phrases must be text.*not None"),
     "words that are bytes": (lambda c: c.stream(PIXELS, phrases=b"cat"), TypeError, "phrases must be text.*b'cat'"),
     "concepts that are none": (lambda c: c.analyze(PIXELS, ["cat", 2]), TypeError, "concepts must be text"),
@@ -165,6 +191,10 @@ def test_a_clients_own_arguments(kind: type) -> None:
     """So do the clients when they are made."""
     with pytest.raises(TypeError, match=r"adress \(did you mean address\?\); \w*Client\(\) takes address, api_key"):
         kind(adress="localhost:50051")
+    for wrong in ({"address": 5}, {"api_key": 5}, {"timeout_s": "5"}, {"retries": None}, {"max_in_flight": "many"}):
+        (name,) = wrong
+        with pytest.raises(TypeError, match=f"^{name} must be "):
+            kind(**wrong)
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])

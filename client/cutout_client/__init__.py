@@ -63,9 +63,9 @@ from cutout_client.prompts import (
 from cutout_client.results import Segmentation
 from cutout_client.sessions import Session
 from cutout_client.status import CacheStatus, CallerStatus, DeviceStatus, ImageStoreStatus, Model, ServerStatus
-from cutout_client.stored import AsyncVideoTrackStream, StoredVideo, VideoTrackStream
+from cutout_client.stored import AsyncVideoTrackStream, StoredVideo, VideoTrackOptions, VideoTrackStream
 from cutout_client.streams import AsyncObjectStream, ObjectStream
-from cutout_client.tracked import Frame, TrackedFrame, TrackedObject, TrackOptions, TrackPrompt
+from cutout_client.tracked import Frame, LiveOptions, TrackedFrame, TrackedObject, TrackOptions, TrackPrompt
 
 __all__ = [
     "AbortedError",
@@ -103,6 +103,7 @@ __all__ = [
     "ImageStoreStatus",
     "InternalError",
     "InvalidRequestError",
+    "LiveOptions",
     "LiveStream",
     "Model",
     "NotFoundError",
@@ -134,6 +135,7 @@ __all__ = [
     "UnimplementedError",
     "UploadedImage",
     "VideoFrame",
+    "VideoTrackOptions",
     "VideoTrackStream",
     "__version__",
 ]

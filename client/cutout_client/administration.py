@@ -38,7 +38,7 @@ GET_MODEL = Row(model_service_pb2.GetModelRequest, lambda stubs: stubs.models.Ge
 LOAD_MODEL = Row(model_service_pb2.LoadModelRequest, lambda stubs: stubs.models.LoadModel, _model)
 UNLOAD_MODEL = Row(model_service_pb2.UnloadModelRequest, lambda stubs: stubs.models.UnloadModel, _model)
 GET_STATUS = Row(model_service_pb2.GetStatusRequest, lambda stubs: stubs.models.GetStatus, read_status)
-CHECK_HEALTH = Row(StringValue, lambda stubs: stubs.health, read_health)
+CHECK_HEALTH = Row(StringValue, lambda stubs: stubs.health, read_health, called={"value": "service"})
 DELETE_IMAGE = Row(image_service_pb2.DeleteImageRequest, lambda stubs: stubs.images.DeleteImage, _nothing, _of_image)
 GET_VIDEO = Row(
     video_service_pb2.GetVideoRequest, lambda stubs: stubs.videos.GetVideo, lambda it: read_video(it.video), _of_video

@@ -1,7 +1,7 @@
 """The methods of `AsyncClient` about videos."""
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable
 from os import PathLike
 from typing import Unpack
 
@@ -11,18 +11,15 @@ from cutout_client.calls import AsyncCalls
 from cutout_client.images import ImageLike
 from cutout_client.keywords import lists_arguments
 from cutout_client.live_state import LiveState
-from cutout_client.prompts import Boxes
 from cutout_client.stored import (
     AsyncVideoTrackStream,
-    Direction,
     StoredVideo,
     VideoLike,
+    VideoTrackOptions,
     VideoUpload,
-    track_request,
     video_id_of,
 )
-from cutout_client.tracked import Frame, TrackOptions, TrackPrompt, first_prompts
-from cutout_client.tracked import opening as tracking_opening
+from cutout_client.tracked import Frame, LiveOptions, beginning
 from cutout_client.video import frames_of
 
 
@@ -39,67 +36,27 @@ class AsyncVideos:
         self,
         frames: Iterable[ImageLike | Frame] | AsyncIterable[ImageLike | Frame],
         *,
-        boxes: Boxes | None = None,
-        prompts: Mapping[int, TrackPrompt] | None = None,
-        tracker: str = "",
         newest: bool = False,
-        held_frames: int = 0,
-        phrases: str | Sequence[str] = (),
-        phrases_every: int = 0,
-        detector: str = "",
-        segmenter: str = "",
-        resume: bool = True,
         request_id: str = "",
-        **options: Unpack[TrackOptions],
+        **options: Unpack[LiveOptions],
     ) -> AsyncLiveStream:
         """As `Client.live`: `async for frame in client.live(...)`; frames may come from an async iterator, too."""
-        opening = tracking_opening(
-            tracker,
-            held_frames,
-            options,
-            newest=newest,
-            detector=detector,
-            segmenter=segmenter,
-            phrases_every=phrases_every,
-        )
-        call = self._calls.call(None, request_id)
-        state = LiveState(opening, first_prompts(boxes, prompts), phrases, call)
-        return AsyncLiveStream(self._calls.link, frames, state, resume=resume)
+        state = LiveState(*beginning(options, newest=newest), self._calls.call(None, request_id))
+        return AsyncLiveStream(self._calls.link, frames, state, resume=options.get("resume", True))
 
     def track(
         self,
         video: str | PathLike[str],
         *,
-        boxes: Boxes | None = None,
-        prompts: Mapping[int, TrackPrompt] | None = None,
-        tracker: str = "",
         start: int = 0,
         end: int | None = None,
         every: int = 1,
-        held_frames: int = 0,
-        phrases: str | Sequence[str] = (),
-        phrases_every: int = 0,
-        detector: str = "",
-        segmenter: str = "",
-        resume: bool = True,
         request_id: str = "",
-        **options: Unpack[TrackOptions],
+        **options: Unpack[LiveOptions],
     ) -> AsyncLiveStream:
         """As `Client.track`: `async for frame in client.track(...)`."""
-        return self.live(
-            frames_of(video, start=start, end=end, every=every),
-            boxes=boxes,
-            prompts=prompts,
-            tracker=tracker,
-            held_frames=held_frames,
-            phrases=phrases,
-            phrases_every=phrases_every,
-            detector=detector,
-            segmenter=segmenter,
-            resume=resume,
-            request_id=request_id,
-            **options,
-        )
+        frames = frames_of(video, start=start, end=end, every=every)
+        return self.live(frames, request_id=request_id, **options)
 
     async def upload_video(
         self, video: VideoLike, *, timeout_s: float | None = None, request_id: str = ""
@@ -124,33 +81,9 @@ class AsyncVideos:
         self,
         video: StoredVideo | str,
         *,
-        prompts: Mapping[int, Mapping[int, TrackPrompt]] | None = None,
-        phrases: Mapping[int, str | Sequence[str]] | None = None,
-        direction: Direction = "forward",
-        start: int = 0,
-        end: int | None = None,
-        every: int = 1,
-        tracker: str = "",
-        detector: str = "",
-        segmenter: str = "",
-        phrases_every: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
-        **options: Unpack[TrackOptions],
+        **options: Unpack[VideoTrackOptions],
     ) -> AsyncVideoTrackStream:
         """As `Client.track_video`: `async for frame in client.track_video(...)`."""
-        request = track_request(
-            video,
-            prompts=prompts,
-            phrases=phrases,
-            direction=direction,
-            start=start,
-            end=end,
-            every=every,
-            tracker=tracker,
-            detector=detector,
-            segmenter=segmenter,
-            phrases_every=phrases_every,
-            options=options,
-        )
-        return AsyncVideoTrackStream(*self._calls.stream(stored.follow(request), timeout_s, request_id))
+        return AsyncVideoTrackStream(*self._calls.stream(stored.follow(video, options), timeout_s, request_id))

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypedDict
 
 import cutout_common
 import grpc
 from cutout_common import channels, reach
 from cutout_common.address import check
+
+from cutout_client.messages import of_type
 
 DEFAULT_ADDRESS = "localhost:50051"
 MAX_RETRIES = 4  # gRPC makes five attempts at most, whatever it is told
@@ -38,6 +42,7 @@ class Connection:
     """The arguments of a client, looked over and with their defaults.
 
     Raises:
+        TypeError: One is of another type.
         ValueError: They do not go together, or one is out of its range.
     """
 
@@ -54,6 +59,11 @@ class Connection:
     max_in_flight: int = 16  # enough to keep a device busy, and a quarter of the seats that a server has by default
 
     def __post_init__(self) -> None:
+        of_type("address", self.address, str, "text")
+        of_type("api_key", self.api_key, str, "text")
+        of_type("timeout_s", self.timeout_s, (Real, NoneType), "a number of seconds, or None")
+        of_type("retries", self.retries, Integral, "a whole number")
+        of_type("max_in_flight", self.max_in_flight, Integral, "a whole number")
         check(self.address)
         if self.max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {self.max_in_flight}")

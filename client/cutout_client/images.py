@@ -20,6 +20,7 @@ from cutout.v1 import image_pb2
 from numpy.typing import NDArray
 
 from cutout_client.keywords import nearest
+from cutout_client.messages import of_type
 from cutout_client.pixels import eight_bits, from_pillow, on_white, read_rgb, to_pillow
 
 INLINE_BYTES = 3 * 2**20  # gRPC refuses messages over 4 MiB by default; the rest is for prompts.
@@ -301,7 +302,12 @@ def _missing(path: Path) -> OSError:
 
 
 def image_id_of(image: UploadedImage | ImageId | str) -> str:
-    """The id of a stored picture."""
+    """The id of a stored picture.
+
+    Raises:
+        TypeError: It is none.
+    """
+    of_type("image", image, (UploadedImage, str), "a stored picture, or its id")
     return image.image_id if isinstance(image, UploadedImage) else image
 
 

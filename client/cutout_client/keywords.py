@@ -36,7 +36,7 @@ def choose(name: str, value: Any, known: Collection[str]) -> None:
     Raises:
         ValueError: With the words that it takes.
     """
-    if value not in known:
+    if value not in list(known):  # Which compares what cannot be hashed, too.
         hint = nearest(value, known) if isinstance(value, str) else ""
         raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}{hint}")
 

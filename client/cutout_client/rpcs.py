@@ -1,6 +1,6 @@
 """RPCs as values: what is asked, where, and how the answer is read. Both clients make them, and differ in waiting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -121,12 +121,14 @@ class Row(Generic[P, T]):
         method: See `_Rpc`.
         read: Makes of the answer what callers get.
         place: Where a request should go; None for anywhere.
+        called: What callers call the request's fields, where that is not their names.
     """
 
     kind: Callable[P, Message]
     method: Callable[[Stubs], Any]
     read: Callable[[Any], T]
     place: Callable[[Any], Place] | None = None
+    called: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *_: P.args, **fields: P.kwargs) -> Unary[T]:
         """The RPC.
@@ -135,6 +137,6 @@ class Row(Generic[P, T]):
             TypeError: A value is of a type that its field does not take.
         """
         kind: Any = self.kind
-        request = build(kind, **fields)
+        request = build(kind, self.called, **fields)
         place = self.place(request) if self.place else None
         return Unary(self.method, lambda: request, lambda answer, _: self.read(answer), place=place, takes_turn=False)

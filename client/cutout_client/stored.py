@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from numbers import Integral
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,10 @@ from cutout_common import routing
 from cutout_common.status import ErrorDetails
 
 from cutout_client.errors import InternalError
+from cutout_client.frame_range import check_range
 from cutout_client.images import CHUNK_BYTES, RemotePicture, VideoFrame
 from cutout_client.keywords import choose
-from cutout_client.messages import build, words
+from cutout_client.messages import build, of_type, words
 from cutout_client.rpcs import Streamed, Unary
 from cutout_client.streams import AsyncMessageStream, MessageStream
 from cutout_client.tracked import TrackedFrame, TrackOptions, TrackPrompt, prompt_messages, read_frame, tracking_options
@@ -80,7 +82,12 @@ def read_video(message: video_service_pb2.Video) -> StoredVideo:
 
 
 def video_id_of(video: StoredVideo | str) -> str:
-    """The id of a stored video."""
+    """The id of a stored video.
+
+    Raises:
+        TypeError: It is none.
+    """
+    of_type("video", video, (StoredVideo, str), "a stored video, or its id")
     return video.video_id if isinstance(video, StoredVideo) else video
 
 
@@ -101,9 +108,11 @@ class VideoUpload:
 
         Raises:
             FileNotFoundError: The path names no file.
+            TypeError: It is neither a path nor bytes.
         """
         if isinstance(video, bytes):
             return cls(hashlib.sha256(video).hexdigest(), video)
+        of_type("video", video, (str, PathLike), "the path of a file, or its bytes")
         path = Path(fspath(video))
         if not path.is_file():
             raise FileNotFoundError(f"there is no video {path}")
@@ -130,39 +139,50 @@ class VideoUpload:
                 yield piece
 
 
-def track_request(
-    video: StoredVideo | str,
-    *,
-    prompts: Mapping[int, Mapping[int, TrackPrompt]] | None,
-    phrases: Mapping[int, str | Sequence[str]] | None,
-    direction: Direction,
-    start: int,
-    end: int | None,
-    every: int,
-    tracker: str,
-    detector: str,
-    segmenter: str,
-    phrases_every: int,
-    options: TrackOptions,
-) -> Request:
-    """What is to be followed; see `Client.track_video`.
+class VideoTrackOptions(TrackOptions, total=False):
+    """`TrackOptions`, and what to follow through a stored video, and how.
 
-    Raises:
-        TypeError: A value is of a type that its field does not take.
-        ValueError: A value cannot be sent.
+    Attributes:
+        prompts: By frame and object: what is known of objects. An id that is new begins one.
+        phrases: By frame: what to look for there. What is found begins as objects; the answer's `names` say which.
+        direction: "forward" from the first frame with prompts, "backward" from the last one, or "both". Default:
+            "forward".
+        start: The first frame, from 0. Default: 0.
+        end: The one behind the last. Default: all.
+        every: Each how many-th frame; those with prompts come in any case. Default: 1.
+        tracker: Name of the model. Default: the server's.
+        detector: Name of the model that finds. Default: the server's.
+        segmenter: Name of the model that cuts out what phrases find. Default: the server's.
+        phrases_every: Look for phrases again so many frames on, and again; what is new joins. Default: 0, once.
     """
-    if every < 1 or start < 0 or (end is not None and end <= start):
-        raise ValueError(f"expected 0 <= start < end and every >= 1, got {start}, {end}, {every}")
+
+    prompts: Mapping[int, Mapping[int, TrackPrompt]] | None
+    phrases: Mapping[int, str | Sequence[str]] | None
+    direction: Direction
+    start: int
+    end: int | None
+    every: int
+    tracker: str
+    detector: str
+    segmenter: str
+    phrases_every: int
+
+
+def _track_request(video: StoredVideo | str, how: VideoTrackOptions) -> Request:
+    start, end, every = how.get("start", 0), how.get("end"), how.get("every", 1)
+    check_range(start, end, every)
+    direction = how.get("direction", "forward")
     choose("direction", direction, DIRECTIONS)
-    said, looked_for = prompts or {}, phrases or {}
+    said, looked_for = _by_frame("prompts", how.get("prompts")), _by_frame("phrases", how.get("phrases"))
     return build(
         Request,
+        {"start_frame": "start", "end_frame": "end"},
         video_id=video_id_of(video),
-        tracker=tracker,
-        options=tracking_options(options),
+        options=tracking_options(how),
         prompts=[
             build(
                 tracking_service_pb2.VideoPrompt,
+                {"frame": "a frame of prompts or phrases"},
                 frame=number,
                 prompts=prompt_messages(said.get(number, {})),
                 phrases=words("phrases", looked_for.get(number, ())),
@@ -173,10 +193,16 @@ def track_request(
         start_frame=start,
         end_frame=end or 0,
         every=every,
-        detector=detector,
-        segmenter=segmenter,
-        phrases_every=phrases_every,
+        **{name: how.get(name) for name in ("tracker", "detector", "segmenter", "phrases_every")},
     )
+
+
+def _by_frame(name: str, given: Mapping[int, Any] | None) -> Mapping[int, Any]:
+    by_frame = {} if given is None else given
+    of_type(name, by_frame, Mapping, "a dict by frame")
+    for frame in by_frame:
+        of_type(f"a frame of {name}", frame, Integral, "a whole number")
+    return by_frame
 
 
 class Following:
@@ -237,8 +263,14 @@ def upload(file: VideoUpload) -> Unary[StoredVideo]:
     )
 
 
-def follow(request: Request) -> Streamed[tuple[TrackedFrame, ...], Following]:
-    """Follows objects through a stored video."""
+def follow(video: StoredVideo | str, how: VideoTrackOptions) -> Streamed[tuple[TrackedFrame, ...], Following]:
+    """Follows objects through a stored video.
+
+    Raises:
+        TypeError: A value is of a type that its field does not take.
+        ValueError: A value cannot be sent.
+    """
+    request = _track_request(video, how)
     return Streamed(
         lambda stubs: stubs.tracking.TrackVideo,
         lambda: request,

@@ -16,7 +16,7 @@ from cutout_client import tasks
 from cutout_client.answer import Timings
 from cutout_client.encodings import decode
 from cutout_client.images import ImageLike, Picture, PixelPicture
-from cutout_client.messages import build, words
+from cutout_client.messages import build, of_type, words
 from cutout_client.prompts import Box, Boxes, MaskFormat, Point, Prompt
 from cutout_client.responses import read_timings
 
@@ -74,6 +74,34 @@ class TrackOptions(TypedDict, total=False):
     max_hole_area: int
     min_part_area: int
     non_overlapping: bool
+
+
+class LiveOptions(TrackOptions, total=False):
+    """`TrackOptions`, and what to follow in frames that are sent, and how.
+
+    Attributes:
+        boxes: In the first frame, x_min, y_min, x_max, y_max each: objects 1, 2 and so on.
+        prompts: In the first frame, by object.
+        tracker: Name of the model. Default: the server's.
+        held_frames: How many answered frames can be corrected. Default: 4.
+        phrases: What to look for in the first frame; what is found begins as objects, and `names` of the answer say
+            which.
+        phrases_every: Look for phrases again so many frames on, and again; what is new joins. Default: 0, once.
+        detector: Name of the model that finds. Default: the server's.
+        segmenter: Name of the model that cuts out what phrases find. Default: the server's.
+        resume: Whether to go on at another server, or at the same one again, when this one is lost or stops; it is
+            tried for the client's timeout, 60 s without one. See `LiveStream`. Default: True.
+    """
+
+    boxes: Boxes | None
+    prompts: Mapping[int, TrackPrompt] | None
+    tracker: str
+    held_frames: int
+    phrases: str | Sequence[str]
+    phrases_every: int
+    detector: str
+    segmenter: str
+    resume: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,51 +190,47 @@ class TrackedFrame:
         return labels
 
 
-def opening(
-    tracker: str,
-    held_frames: int,
-    options: TrackOptions,
-    *,
-    newest: bool,
-    detector: str = "",
-    segmenter: str = "",
-    phrases_every: int = 0,
-) -> tracking_service_pb2.TrackObjectsRequest:
-    """The first message of a session."""
+def beginning(
+    how: LiveOptions, *, newest: bool = False
+) -> tuple[tracking_service_pb2.TrackObjectsRequest, dict[int, TrackPrompt], str | Sequence[str]]:
+    """The first message of a session, and prompts and phrases in the first frame: boxes are objects 1, 2 and so on.
+
+    Raises:
+        TypeError: A value is of a type that its field does not take.
+        ValueError: A box has not four numbers, or a prompt's id is that of a box, too.
+    """
     policies = tracking_service_pb2.TrackingOpen
-    return tracking_service_pb2.TrackObjectsRequest(
+    looking: dict[str, Any] = {name: how.get(name) for name in ("detector", "segmenter", "phrases_every")}
+    opening = tracking_service_pb2.TrackObjectsRequest(
         open=build(
             tracking_service_pb2.TrackingOpen,
-            tracker=tracker,
-            held_frames=held_frames,
+            tracker=how.get("tracker", ""),
+            held_frames=how.get("held_frames", 0),
             drop_policy=policies.DROP_POLICY_NEWEST if newest else policies.DROP_POLICY_WAIT,
-            options=tracking_options(options),
-            detector=detector,
-            segmenter=segmenter,
-            phrases_every=phrases_every,
+            options=tracking_options(how),
+            **looking,
         )
     )
+    return opening, _first_prompts(how.get("boxes"), how.get("prompts")), how.get("phrases", ())
 
 
 def tracking_options(options: TrackOptions) -> tracking_service_pb2.TrackingOptions:
-    """What to make of the masks."""
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    """What to make of the masks, of options that may say more."""
+    given: dict[str, Any] = {name: options.get(name) for name in TrackOptions.__annotations__}
+    given = {name: value for name, value in given.items() if value is not None}
     if "mask_formats" in given:
         given["mask_formats"] = tasks.mask_formats(given["mask_formats"])
     return build(tracking_service_pb2.TrackingOptions, **given)
 
 
-def first_prompts(boxes: Boxes | None, prompts: Mapping[int, TrackPrompt] | None) -> dict[int, TrackPrompt]:
-    """What is said in the first frame: boxes become objects 1, 2 and so on, beside those of `prompts`.
-
-    Raises:
-        ValueError: A box has not four numbers, or an id is that of a box, too.
-    """
+def _first_prompts(boxes: Boxes | None, prompts: Mapping[int, TrackPrompt] | None) -> dict[int, TrackPrompt]:
+    prompts = {} if prompts is None else prompts
+    prompt_messages(prompts)  # Before a camera is asked.
     rows = tasks.rows(boxes, (4,), "boxes are x_min, y_min, x_max, y_max")
     said = {number: TrackPrompt(box=row) for number, row in enumerate(rows, 1)}
-    if both := said.keys() & (prompts or {}).keys():
+    if both := said.keys() & prompts.keys():
         raise ValueError(f"prompts must have other ids than the {len(rows)} boxes, which are 1 and so on; got {both}")
-    return {**said, **(prompts or {})}
+    return {**said, **prompts}
 
 
 def frame_request(frame: Frame, index: int) -> tracking_service_pb2.TrackObjectsRequest:
@@ -268,13 +292,21 @@ def _object(message: tracking_service_pb2.TrackedObject) -> TrackedObject:
 
 
 def prompt_messages(prompts: Mapping[int, TrackPrompt]) -> list[tracking_service_pb2.TrackPrompt]:
-    """What is said of objects in a frame."""
+    """What is said of objects in a frame.
+
+    Raises:
+        TypeError: They are no prompts by object.
+    """
+    of_type("prompts", prompts, Mapping, "a dict of TrackPrompts by object")
+    for prompt in prompts.values():
+        of_type("each of prompts", prompt, TrackPrompt, "a TrackPrompt")
     return [_prompt(object_id, prompt) for object_id, prompt in prompts.items()]
 
 
 def _prompt(object_id: int, prompt: TrackPrompt) -> tracking_service_pb2.TrackPrompt:
     said = tasks.object_prompt(Prompt(points=prompt.points, box=prompt.box))
-    message = build(tracking_service_pb2.TrackPrompt, object_id=object_id, points=said.points)
+    called = {"object_id": "an object of prompts"}
+    message = build(tracking_service_pb2.TrackPrompt, called, object_id=object_id, points=said.points)
     if said.HasField("box"):
         message.box.CopyFrom(said.box)
     if prompt.mask is not None:

@@ -4,6 +4,8 @@ import random
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from numbers import Real
+from types import NoneType
 from typing import Any
 
 from cutout.v1 import (
@@ -22,6 +24,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from cutout_client.connection import Connection
 from cutout_client.errors import OverloadedError, UnavailableError
+from cutout_client.messages import of_type
 
 LOAD_TIMEOUT_S = 600.0  # reading gigabytes of weights takes a while
 # Of callers who were told the same delay: a seat is held for them for longer than this makes them late.
@@ -69,9 +72,12 @@ class Call:
             request_id: Its id; empty for a new one.
 
         Raises:
+            TypeError: The time is no number, or the id no text.
             ValueError: The id cannot be sent.
         """
         limit = connection.timeout_s if timeout_s is None else timeout_s
+        of_type("timeout_s", limit, (Real, NoneType), "a number of seconds, or None")
+        of_type("request_id", request_id, str, "text")
         if request_id and not request_ids.is_usable(request_id):
             raise ValueError(f"request_id must be {request_ids.EXPECTED}, not {request_id!r}")
         request_id = request_id or request_ids.new()

@@ -18,6 +18,7 @@ import numpy as np
 from cutout_common.distribution import install_hint
 from numpy.typing import NDArray
 
+from cutout_client.frame_range import check_range
 from cutout_client.tracked import Frame
 
 DEFAULT_RATE = 30.0  # Where a file or a camera does not say.
@@ -66,8 +67,7 @@ class Video:
     def __init__(
         self, source: str | PathLike[str] | int, *, start: int = 0, end: int | None = None, every: int = 1
     ) -> None:
-        if start < 0 or every < 1 or (end is not None and end <= start):
-            raise ValueError(f"expected 0 <= start < end and every >= 1, got {start}, {end}, {every}")
+        check_range(start, end, every)
         if not isinstance(source, int) and not Path(source).is_file():
             raise FileNotFoundError(f"there is no video {fspath(source)}")
         cv2 = _cv2()
