@@ -1,4 +1,4 @@
-"""Small videos, made by PyAV."""
+"""Small videos, made by PyAV; how they are stored and followed through by gRPC."""
 
 import os
 import tempfile
@@ -8,12 +8,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import grpc
 import numpy as np
+from cutout.v1 import tracking_service_pb2 as tracking_pb2
+from cutout.v1 import tracking_service_pb2_grpc
 from cutout.v1 import video_service_pb2 as pb2
 from cutout.v1 import video_service_pb2_grpc as pb2_grpc
+from cutout_common.status import unpack
+from google.rpc.status_pb2 import Status
+from waiting import PATIENCE_S
 
 RATE = 10
 PIECE = 16 * 1024
+FORWARD, BACKWARD, BOTH = 1, 2, 3
 
 
 def video(
@@ -82,3 +89,40 @@ def upload(channel: object, data: bytes, **fields: str) -> pb2.Video:
     pieces = (data[at : at + PIECE] for at in range(0, len(data), PIECE))
     messages = (pb2.UploadVideoRequest(chunk={"data": piece}, **fields) for piece in pieces)
     return pb2_grpc.VideoServiceStub(channel).UploadVideo(messages).video
+
+
+def asked(video_id: str, *prompts: dict[str, object], **fields: object) -> tracking_pb2.TrackVideoRequest:
+    return tracking_pb2.TrackVideoRequest(video_id=video_id, prompts=prompts, **fields)
+
+
+def tracked(channel: grpc.Channel, request: tracking_pb2.TrackVideoRequest) -> list[tracking_pb2.TrackVideoResponse]:
+    """The whole answer, which begins, counts and ends as it should."""
+    stub = tracking_service_pb2_grpc.TrackingServiceStub(channel)
+    messages = list(stub.TrackVideo(request, timeout=PATIENCE_S))
+    kinds = [message.WhichOneof("message") for message in messages]
+    assert (kinds[0], kinds[-1]) == ("started", "summary")
+    assert messages[0].started.tracker == "builtin"
+    done = [message.frames_done for message in messages]
+    assert done == sorted(done)
+    assert done[-1] == messages[0].frames_total == messages[-1].frames_total
+    return messages
+
+
+def frames(messages: list[tracking_pb2.TrackVideoResponse]) -> list[tracking_pb2.TrackedFrame]:
+    return [message.frame for message in messages if message.HasField("frame")]
+
+
+def refusal(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, list[str]]:
+    """Code, reason and the fields of the violations."""
+    status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+    details = unpack(status)
+    return error.code(), details.reason, [violation.field for violation in details.violations]
+
+
+def is_stored(channel: grpc.Channel, video_id: str) -> bool:
+    """Whether whoever asks finds it."""
+    try:
+        pb2_grpc.VideoServiceStub(channel).GetVideo(pb2.GetVideoRequest(video_id=video_id))
+    except grpc.RpcError as error:
+        return refusal(error)[1] != "VIDEO_NOT_FOUND"
+    return True
