@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,6 +17,7 @@ from cutout_client.video import Video, VideoWriter
 from cutout_server.images import videos
 from pycocotools import mask as coco
 from test_service_tracking import SIDE, SIZE, iou, picture, place, truth
+from videos import video, without_beginning
 from waiting import PATIENCE_S, wait_until
 
 from tools import ctrl_c
@@ -36,17 +38,18 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_file_is_read_as_it_was_written(file: Path):
     """All frames, or those that are asked for, with their numbers and times."""
-    with Video(file) as video:
-        assert (video.info.width, video.info.height, video.info.rate, video.info.frames) == (*SIZE[::-1], 10, FRAMES)
-        frames = list(video)
-        assert len(frames) == len(video) == FRAMES
+    with Video(file) as opened:
+        info = opened.info
+        assert (info.width, info.height, info.rate, info.frames) == (*SIZE[::-1], 10, FRAMES)
+        frames = list(opened)
+        assert len(frames) == len(opened) == FRAMES
     for index, frame in enumerate(frames):
         assert frame.index == index
         assert frame.timestamp_s == pytest.approx(index / 10)
         assert np.abs(frame.image.astype(int) - picture(index)).mean() < 8
-    with Video(file, start=1, end=5, every=2) as video:
-        assert [frame.index for frame in video] == [1, 3]
-        assert len(video) == 2
+    with Video(file, start=1, end=5, every=2) as opened:
+        assert [frame.index for frame in opened] == [1, 3]
+        assert len(opened) == 2
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path, file: Path):
@@ -132,6 +135,26 @@ def test_words_are_looked_for_without_sending_the_file(
     assert {each["name"] for line in lines for each in line["objects"]} == {"object"}
     assert main(["track", str(file), "--text", "license plate", "--json", "--server", server.address]) == 1
     assert "nothing in the first frame is license plate" in capsys.readouterr().err
+
+
+def test_objects_are_drawn_on_the_frames_in_which_the_server_found_them(server: RunningServer, tmp_path: Path):
+    """Also where a file begins in the middle of a group, so that OpenCV counts fewer frames than are in it."""
+    path, overlay = tmp_path / "begun.mkv", tmp_path / "tracked.mp4"
+    whole = video([picture(index) for index in range(10)], container="matroska", group=4)
+    path.write_bytes(without_beginning(whole, 3))
+    with av.open(path) as opened:
+        indices = sorted(round(packet.pts / 100) for packet in opened.demux(video=0) if packet.size)
+    with Video(path) as read:
+        assert len(list(read)) < len(indices)
+    (top, left), first = place(4), indices.index(4)  # A keyframe.
+    flags = ["--box", f"{left},{top},{left + SIDE},{top + SIDE}", "--start", str(first), "--overlay", str(overlay)]
+    assert main(["track", str(path), *flags, "--on-server", "--server", server.address]) == 0
+    with Video(overlay) as drawn:
+        frames = [frame.image.astype(int) for frame in drawn]
+    assert len(frames) == len(indices) - first
+    for index, frame in enumerate(frames, 4):
+        off = {near: np.abs(frame - picture(near))[~truth(index)].mean() for near in range(index - 1, index + 2)}
+        assert min(off, key=off.__getitem__) == index
 
 
 def test_a_file_may_be_closed_while_it_is_read(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Small videos, made by PyAV; how they are stored and followed through by gRPC."""
 
+import io
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,6 +84,17 @@ def scheduled_as_before() -> Iterator[None]:
         yield
     finally:
         os.sched_setscheduler(0, *before)
+
+
+def without_beginning(data: bytes, packets: int) -> bytes:
+    """A Matroska file without its first packets, so that it begins in the middle of a group."""
+    with tempfile.NamedTemporaryFile() as file, av.open(io.BytesIO(data)) as whole:
+        with av.open(file.name, "w", format="matroska") as made:
+            stream = made.add_stream_from_template(whole.streams.video[0])
+            for packet in itertools.islice((each for each in whole.demux(video=0) if each.size), packets, None):
+                packet.stream = stream
+                made.mux(packet)
+        return Path(file.name).read_bytes()
 
 
 def upload(channel: object, data: bytes, **fields: str) -> pb2.Video:

@@ -12,7 +12,8 @@ from cutout_client.client import Client
 from cutout_client.errors import CutoutError
 from cutout_client.images import read_picture
 from cutout_client.live import LiveStream
-from cutout_client.stored import VideoTrackStream
+from cutout_client.shown import Shown
+from cutout_client.stored import StoredVideo, VideoTrackStream
 from cutout_client.tracked import TrackedFrame, TrackPrompt
 from cutout_client.video import Video
 
@@ -92,7 +93,7 @@ def on_server(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
             non_overlapping=args.non_overlapping,
         ) as stream:
             total = len(range(args.start, end, args.every))
-            yield Followed(_received(stream, names, args), names, video.frame_rate / args.every, total)
+            yield Followed(_received(stream, video, names, args), names, video.frame_rate / args.every, total)
     finally:
         with suppress(CutoutError):  # Unused for a while it is forgotten anyway.
             client.delete_video(video)
@@ -105,18 +106,20 @@ def _named(live: LiveStream, names: dict[int, str]) -> Iterator[TrackedFrame]:
         yield found
 
 
-def _received(stream: VideoTrackStream, names: dict[int, str], args: argparse.Namespace) -> Iterator[TrackedFrame]:
+def _received(
+    stream: VideoTrackStream, stored: StoredVideo, names: dict[int, str], args: argparse.Namespace
+) -> Iterator[TrackedFrame]:
     """Frames as they come; what is drawn on is decoded here, beside it."""
     if not args.overlay:
         for found in stream:
             names.update(stream.names)
             yield found
         return
-    with Video(args.video, start=args.start, end=args.end, every=args.every) as video:
-        frames = iter(video)
+    with Video(args.video) as video:
+        shown = Shown(video, stored)
         for found in stream:
             names.update(stream.names)
-            frame = next((each for each in frames if each.index == found.index), None)
+            frame = shown.at(found)
             if frame is None:
                 raise ValueError(f"{args.video}: frame {found.index} cannot be read here, so nothing is drawn on it")
             yield replace(found, picture=read_picture(frame.image))
