@@ -87,6 +87,13 @@ def test_error_metadata_becomes_headers(rest: httpx.Client):
     assert "from-server" not in str(answer.headers)
 
 
+def test_a_parameter_of_a_request_without_fields(gateway_url: str):
+    """The refusal says that there is none."""
+    answer = httpx.get(f"{gateway_url}/v1/models", params={"x": "1"})
+    assert answer.status_code == 400
+    assert answer.json()["message"].endswith("has no field 'x'; it has none")
+
+
 def test_unknown_paths_and_methods(rest: httpx.Client):
     """404 for an unknown path, 405 with Allow for a wrong method, on our own pages as well; each a Status."""
     for method, path, status, allow in [

@@ -35,7 +35,8 @@ def resolve(message: Descriptor, path: str) -> FieldPath:
             raise LookupError(f"{dotted(fields)} has no parts")
         found = field_named(inside, name)
         if found is None:
-            raise LookupError(f"{inside.full_name} has no field {name!r}; it has {', '.join(inside.fields_by_name)}")
+            known = ", ".join(inside.fields_by_name) or "none"
+            raise LookupError(f"{inside.full_name} has no field {name!r}; it has {known}")
         fields.append(found)
         inside = None if found.is_repeated else found.message_type
     return tuple(fields)
