@@ -4,7 +4,9 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import psutil
@@ -12,7 +14,7 @@ import pytest
 from cutout_server import call_context
 from cutout_server.errors import InvalidRequestError, UnavailableError
 from cutout_server.images import decoder_processes as decoders_module
-from cutout_server.images.decoder_processes import Decoders
+from cutout_server.images.decoder_processes import Decoders, Work, Worker
 from cutout_server.imaging.decode import ImageLimits, decode, open_file
 from decode_processes import DecodeProcesses
 from test_imaging_malformed import FILES
@@ -129,6 +131,32 @@ async def test_what_a_process_says_is_not_trusted(
     with pytest.raises(UnavailableError):
         await decoders.decode(open_file(FILES["png"], LIMITS))
     assert observer.why == ["died"]
+
+
+async def test_a_process_that_may_still_be_asked_is_nobody_elses(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch, decode_processes: DecodeProcesses
+):
+    """Whoever leaves before the thread has asked takes the process along: the next one begins another."""
+    begun, left = threading.Event(), threading.Event()
+    working = Worker.working
+
+    @contextmanager
+    def late(worker: Worker, work: Work) -> Iterator[None]:
+        begun.set()
+        assert left.wait(PATIENCE_S)
+        with working(worker, work):
+            yield
+
+    monkeypatch.setattr(Worker, "working", late)
+    opened = open_file(FILES["png"], LIMITS)
+    asking = asyncio.create_task(decoders.decode(opened))
+    assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+    (first,) = decode_processes()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    left.set()
+    assert (await decoders.decode(opened)).key
+    assert first not in decode_processes()
 
 
 async def test_callers_take_turns(decoders: Decoders):

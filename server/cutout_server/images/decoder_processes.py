@@ -85,17 +85,19 @@ class Worker:
             answer = self.ask(asked, job.content)
             pixels = np.empty((file.header.height, file.header.width, 3), np.uint8)
             self.read(pixels)
+            self.is_ready = True
             return Picture.of(pixels, known_key or str(answer["key"]))
 
     @contextmanager
     def working(self, work: "Work") -> Iterator[None]:
         """Around what is asked of it; whatever goes wrong in the block but a refusal is its end.
 
+        Whoever asks says that it is ready for others, once it has said all: its caller may leave at any moment.
+
         Raises:
             InvalidRequestError: It refuses, or takes too long.
             UnavailableError: It died.
         """
-        self.is_ready = False
         try:
             yield
         except (InvalidRequestError, NotFoundError):
@@ -103,7 +105,6 @@ class Worker:
             raise
         except Exception as error:  # It may have said anything.
             raise self._end_of(work) from error
-        self.is_ready = True
 
     def ask(self, job: Mapping[str, object], content: bytes = b"") -> dict[str, Any]:
         """Sends a job and reads the first line of the answer.
@@ -300,6 +301,7 @@ class Decoders:
             self._workers.add(worker)
         if worker.retiring is not None:
             worker.retiring.cancel()
+        worker.is_ready = False  # Here, as the thread that asks it may begin when its caller has left.
         return worker
 
     def _put_back(self, worker: Worker) -> None:

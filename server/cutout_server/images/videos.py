@@ -111,7 +111,9 @@ class Videos:
 
         def describe(worker: Worker) -> VideoHeader:
             with worker.working(Work("video", field, self._decoders.seconds, reason=VIDEO_TOO_COSTLY)):
-                return VideoHeader(**worker.ask({**job, "seconds": self._decoders.seconds}))
+                header = VideoHeader(**worker.ask({**job, "seconds": self._decoders.seconds}))
+                worker.is_ready = True
+                return header
 
         async with self._decoders.worker() as worker:
             return await self._decoders.run(describe, worker)
@@ -137,16 +139,15 @@ class Videos:
             with worker.working(work):
                 if worker.ask(job).get("gone"):
                     raise _gone(video)
-            worker.is_ready = False  # Until it has said all.
 
         def following(worker: Worker) -> VideoFrame | None:
             with worker.working(work):
                 said = worker.line()
                 if not said:
+                    worker.is_ready = True
                     return None
                 pixels = np.empty((header.height, header.width, 3), np.uint8)
                 worker.read(pixels)
-            worker.is_ready = False
             return VideoFrame(int(said["number"]), float(said["seconds"]), pixels)
 
         async def frames(worker: Worker) -> AsyncGenerator[VideoFrame]:
