@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from cutout_server.errors import InvalidRequestError
 from cutout_server.imaging import video as module
-from cutout_server.imaging.video import VideoFile, VideoLimits
+from cutout_server.imaging.video import VideoLimits
+from cutout_server.imaging.video_file import VideoFile
 from videos import RATE, video
 
 SIZE = (48, 64)
@@ -158,6 +159,22 @@ def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(file: File, made: dic
     assert 0 < header.frames < COUNT
     assert header.frames + header.missing_frames == COUNT
     assert list(read(path, list(range(header.frames)))) == list(range(header.frames))
+
+
+@pytest.mark.parametrize(
+    ("container", "start", "options", "frames"),
+    [
+        ("matroska", 3000, {}, COUNT),
+        ("mp4", 3000, {}, COUNT),
+        ("mp4", -400, {"use_editlist": "1", "avoid_negative_ts": "disabled"}, COUNT - 4),
+    ],
+)
+def test_a_whole_file_misses_nothing(file: File, container: str, start: int, options: dict[str, str], frames: int):
+    """Wherever its times begin, and if an edit list leaves frames out on purpose."""
+    times = [start + 100 * index for index in range(COUNT)]
+    header = described(file(video(FRAMES, container=container, times=times, **options)))
+    assert (header.frames, header.missing_frames) == (frames, 0)
+    assert header.duration_s == pytest.approx(frames / 10, abs=0.1)
 
 
 def test_a_damaged_frame_is_passed_over(file: File):

@@ -11,7 +11,8 @@ from cutout.v1 import mask_pb2, segmentation_service_pb2_grpc, video_service_pb2
 from cutout.v1 import segmentation_service_pb2 as segment_pb2
 from cutout.v1 import video_service_pb2 as videos_pb2
 from cutout_server.images import videos as videos_module
-from cutout_server.imaging.video import VideoFile, VideoLimits
+from cutout_server.imaging.video import VideoLimits
+from cutout_server.imaging.video_file import VideoFile
 from test_service_tracking import SIZE, boxed, picture
 from videos import BACKWARD, RATE, asked, is_stored, refusal, tracked, upload, video
 from waiting import wait_until

@@ -15,7 +15,8 @@ from cutout.v1 import tracking_service_pb2 as pb2
 from cutout.v1 import tracking_service_pb2_grpc, video_service_pb2_grpc
 from cutout.v1 import video_service_pb2 as videos_pb2
 from cutout_server import parts
-from cutout_server.imaging.video import VideoFile, VideoLimits
+from cutout_server.imaging.video import VideoLimits
+from cutout_server.imaging.video_file import VideoFile
 from test_service_tracking import SIZE, Live, boxed, decoded, frame, iou, masked, picture, squares, truth
 from videos import BACKWARD, BOTH, FORWARD, RATE, asked, frames, is_stored, refusal, tracked, upload, video
 from waiting import PATIENCE_S, wait_until

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging.video import VideoFile, VideoLimits
+from cutout_server.imaging.video import VideoLimits
+from cutout_server.imaging.video_file import VideoFile
 
 
 def answer(wire: BufferedRWPair, job: dict[str, Any], allow: Callable[[int], None]) -> None:
