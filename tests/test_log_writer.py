@@ -46,6 +46,7 @@ def test_lines_arrive_in_their_order(pipe: tuple[int, int]):
 def test_lines_that_nobody_reads_are_counted(pipe: tuple[int, int]):
     """Writing goes on, bounded; whoever reads later gets the first lines, and is told how many are missing."""
     writer = LogWriter(pipe[1])
+    before = structlog.get_config()
     structlog.configure(
         processors=[structlog.processors.JSONRenderer()], logger_factory=structlog.WriteLoggerFactory(writer)
     )
@@ -57,7 +58,7 @@ def test_lines_that_nobody_reads_are_counted(pipe: tuple[int, int]):
         assert 10_000 - room - 200 <= writer.dropped <= 10_000 - room
         text = read_all(pipe[0], "left out")
     finally:
-        structlog.reset_defaults()
+        structlog.configure(**before)
     assert text.count(line) == 10_000 - writer.dropped
     assert f'"lines": {writer.dropped}' in text.splitlines()[-1]
 
