@@ -89,7 +89,7 @@ def test_error_metadata_becomes_headers(rest: httpx.Client):
 
 def test_a_parameter_of_a_request_without_fields(gateway_url: str):
     """The refusal says that there is none."""
-    answer = httpx.get(f"{gateway_url}/v1/models", params={"x": "1"})
+    answer = httpx.get(f"{gateway_url}/v1/models", params={"x": "1"}, timeout=PATIENCE_S)
     assert answer.status_code == 400
     assert answer.json()["message"].endswith("has no field 'x'; it has none")
 
