@@ -43,9 +43,8 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 # Two processes of one thread each: most tests wait more than they compute, and small models gain nothing by threads.
-# Files are taken in the order of tests/file_order.py.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 fuzz: $(VENV)/.dev
 	FUZZ_SECONDS=120 FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/adversarial/test_fuzz_rest.py tests/test_fuzz.py $(PYTEST)

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import grpc
@@ -29,7 +30,7 @@ from cutout_server.settings import Settings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
 from waiting import PATIENCE_S, wait_until
 
-pytest_plugins = ["decode_processes", "file_order", "kept_memory", "full_size", "pytester", "run_ends"]
+pytest_plugins = ["decode_processes", "kept_memory", "full_size", "pytester", "run_ends"]
 
 
 def scheduling() -> int:
@@ -55,13 +56,21 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quiet_logs() -> Iterator[None]:
-    """Servers on threads log at any time, between tests too; that has no place in pytest's report."""
-    with Path(os.devnull).open("w") as nowhere:
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere), cache_logger_on_first_use=False)
-        yield
+@pytest.fixture(scope="session")
+def nowhere() -> Iterator[IO[str]]:
+    """Where logs go."""
+    with Path(os.devnull).open("w") as file:
+        yield file
         structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet_logs(nowhere: IO[str]) -> None:
+    """Servers on threads log at any time, between tests too; that has no place in pytest's report.
+
+    Each file says so again, whatever the one before has left.
+    """
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere), cache_logger_on_first_use=False)
 
 
 @pytest.fixture(scope="module", autouse=True)

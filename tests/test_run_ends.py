@@ -1,4 +1,4 @@
-"""How a run over several processes ends early, in which order it takes files, and how full-size tests take turns."""
+"""How a run over several processes ends early, and how full-size tests take turns."""
 
 import signal
 import subprocess
@@ -57,15 +57,6 @@ MEMORY = """
 """
 
 
-ORDERED = """
-    import pytest
-    {mark}
-    @pytest.mark.parametrize("number", range({tests}))
-    def test_nothing(number):
-        pass
-"""
-
-
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str | Path]:
     """A command that runs tests as the suite's are run, with none of the plugins that take long to import."""
@@ -75,8 +66,8 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str 
     # Nothing of a run over several processes that it may itself be in.
     for name in ("CI", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
-    pytester.makeini("[pytest]\nmarkers =\n    full_size\n    slow\n")
-    pytester.makeconftest('pytest_plugins = ["run_ends", "full_size", "file_order"]')
+    pytester.makeini("[pytest]\nmarkers = full_size\n")
+    pytester.makeconftest('pytest_plugins = ["run_ends", "full_size"]')
     flags = "-p xdist.plugin --max-worker-restart=0 -n 2 --dist loadfile"
     return [sys.executable, "-m", "pytest", *flags.split()]
 
@@ -107,21 +98,6 @@ def test_a_run_that_is_ended_says_what_was_running(pytester: pytest.Pytester, ru
             text = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 1
     assert "ended while running test_b.py::test_hangs" in text
-
-
-def test_quick_files_come_last_and_full_size_tests_lie_apart(
-    pytester: pytest.Pytester, run: list[str | Path], monkeypatch: pytest.MonkeyPatch
-):
-    """Of the slow ones those with many tests are first."""
-    full, slow = "@pytest.mark.full_size(gigabytes=1)", "@pytest.mark.slow"
-    files = {"a": ("", 3), "b": (full, 1), "c": (slow, 1), "d": (slow, 2), "e": (full, 2), "f": ("", 4)}
-    monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only -q -p no:cacheprovider")
-    pytester.makepyfile(**{f"test_{name}": ORDERED.format(mark=mark, tests=n) for name, (mark, n) in files.items()})
-    pytester.makeconftest('import file_order\nfile_order.APART = 1\npytest_plugins = ["full_size", "file_order"]')
-    code, text = finish(run[:3])
-    assert code == 0, text
-    collected = [line[len("test_")] for line in text.splitlines() if line.startswith("test_")]
-    assert "".join(collected) == "eeddbcffffaaa"
 
 
 def test_full_size_tests_take_turns(pytester: pytest.Pytester, run: list[str | Path]):
