@@ -57,7 +57,7 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(scope="session")
-def nowhere() -> Iterator[IO[str]]:
+def null_file() -> Iterator[IO[str]]:
     """Where logs go."""
     with Path(os.devnull).open("w") as file:
         yield file
@@ -65,12 +65,12 @@ def nowhere() -> Iterator[IO[str]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet_logs(nowhere: IO[str]) -> None:
+def quiet_logs(null_file: IO[str]) -> None:
     """Servers on threads log at any time, between tests too; that has no place in pytest's report.
 
     Each file says so again, whatever the one before has left.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere), cache_logger_on_first_use=False)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(null_file), cache_logger_on_first_use=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
