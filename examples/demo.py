@@ -240,7 +240,7 @@ def follow(client: Client) -> tuple[str, float]:
     present, iou = demo_video.follow(client, video, OUT)
     frame_ms = (time.monotonic() - started) * 1000 / demo_video.FRAMES
     said = f'"{demo_video.PHRASE}" through {video.name}: in {present} of {demo_video.FRAMES} frames'
-    return f"{said}, IoU with where it is {iou:.2f}, {frame_ms:.0f} ms each", iou
+    return f"{said}, IoU {iou:.2f}, {frame_ms:.0f} ms each", iou
 
 
 def curl(url: str, *arguments: str) -> bytes:

@@ -11,10 +11,14 @@ import httpx
 import numpy as np
 import pytest
 from client_fixtures import ScriptedServer, scripted_server
-from conftest import run_server
-from cutout_client import AsyncClient, Client, CutoutError, ImageId
+from conftest import RunningServer, run_server
+from cutout.v1 import model_service_pb2
+from cutout_client import AsyncClient, Client, CutoutError, ImageId, InternalError
+from cutout_client.retrying import retried_async
+from cutout_client.transport import Stubs
 from cutout_common import addresses
 from cutout_common.addresses import Addresses
+from cutout_common.failover import MAX_UNTOLD
 from cutout_common.fleet import Fleet
 from cutout_common.routing import Place
 from cutout_common.status import ErrorDetails
@@ -206,3 +210,27 @@ def test_a_name_stands_for_all_of_its_addresses(monkeypatch: pytest.MonkeyPatch,
     with Client(f"dns:///servers.test:{port}") as client:
         client.segment_box(PIXELS, BOX)
     assert calls(scripts) == ["SegmentByBox"]
+
+
+@pytest.mark.parametrize(("lost", "asked"), [(2, 3), (9, MAX_UNTOLD)])
+async def test_a_refusal_that_grpc_has_lost_is_asked_for_again(lost: int, asked: int, server: RunningServer):
+    """grpc.aio tells an error of its own when a server ends a call while it writes. Told again and again, it stands."""
+    tries = 0
+
+    async def attempt(stubs: Stubs) -> int:
+        nonlocal tries
+        tries += 1
+        if tries <= lost:
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, "Internal error from Core")
+        return len((await stubs.models.ListModels(model_service_pb2.ListModelsRequest())).models)
+
+    async with AsyncClient(server.address) as client:
+        calls = client._calls
+        asking = retried_async(calls.call(PATIENCE_S, ""), calls.link(), attempt)
+        if lost < asked:
+            assert await asking == 1
+        else:
+            with pytest.raises(InternalError):
+                await asking
+    assert tries == asked

@@ -64,8 +64,8 @@ def test_a_picture_stays_where_its_embedding_is(servers: Replicas, files: list[b
         assert hit_rate(servers, client, files, PROMPTS) >= 0.9
         assert sum(servers.each[3].looked_up())
     with balanced(tmp_path, servers) as address, Client(address) as client:
-        wait_until(lambda: hit_rate(servers, client, files, COUNT) == 1)  # Envoy has found all of them healthy
-        assert hit_rate(servers, client, files, PROMPTS) >= 0.95
+        # As soon as Envoy has found all of them healthy, which on a busy machine one of them is not for a moment.
+        wait_until(lambda: hit_rate(servers, client, files, PROMPTS) >= 0.95)
 
 
 def by_client(client: Client, files: list[bytes]) -> Ask:

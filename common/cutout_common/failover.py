@@ -22,6 +22,7 @@ from cutout_common.routing import Place
 from cutout_common.status import ErrorDetails, pack, unpack
 
 MAX_LOST = 2
+MAX_UNTOLD = 5
 DRAINING = "DRAINING"
 LOST_REASON = "SERVERS_LOST"
 CHANGED_REASON = "ANSWER_CHANGED"
@@ -37,6 +38,7 @@ class Failure(Enum):
     REFUSED = auto()  # it drains, starts, or cannot keep pictures
     FULL = auto()
     ELSEWHERE = auto()  # it does not have the stored picture
+    UNTOLD = auto()  # it ended the call, and grpc.aio, which was writing, lost its word of why
 
 
 # Those after which a server is better left alone.
@@ -103,6 +105,7 @@ class Course:
         self._round = 0
         self._tried: list[Member] = []
         self._elsewhere: grpc.RpcError | None = None
+        self._untold = 0
 
     def next(self) -> Member:
         """The server to ask, which counts as busy until `Fleet.busy` around the call is left."""
@@ -133,6 +136,9 @@ class Course:
             self.succeeded(member)
         if failure is None:
             return None
+        if failure is Failure.UNTOLD:  # Asked again it says what it said.
+            self._untold += 1
+            return FIRST_PAUSE_S if self._untold < MAX_UNTOLD else None
         self._tried.append(member)
         if failure is Failure.ELSEWHERE:
             member.name, self._elsewhere = details.metadata.get(routing.HOLDER, ""), error
@@ -147,10 +153,11 @@ class Course:
         Of a single address, too, which may stand for several servers or one that is started anew.
         """
         failure, details = failure_of(error)
-        if failure is not Failure.LOST and details.reason != DRAINING:
+        is_lost = failure in {Failure.LOST, Failure.UNTOLD}
+        if not is_lost and details.reason != DRAINING:
             return None
         self._fleet.failed(member)
-        self._losses.count += failure is Failure.LOST
+        self._losses.count += is_lost
         if self._losses.are_enough:
             return None
         return 0.0 if len(self._fleet) > 1 else FIRST_PAUSE_S
@@ -173,6 +180,8 @@ class Course:
 
 
 def _said_by_grpc(code: grpc.StatusCode, said: str) -> Failure | None:
+    if code is grpc.StatusCode.INTERNAL and said == "Internal error from Core":
+        return Failure.UNTOLD
     if code is grpc.StatusCode.UNAVAILABLE:
         return Failure.UNREACHED if re.search("failed to connect|resolv", said) else Failure.LOST
     ended = {
