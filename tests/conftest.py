@@ -70,7 +70,12 @@ def quiet_logs(null_file: IO[str]) -> None:
 
     Each file says so again, whatever the one before has left.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(null_file), cache_logger_on_first_use=False)
+    structlog.configure(
+        # Plain, as servers write them: to draw one with the values of all variables takes seconds.
+        processors=[structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)],
+        logger_factory=structlog.PrintLoggerFactory(null_file),
+        cache_logger_on_first_use=False,
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -182,6 +182,11 @@ class UnimplementedError(CutoutError):
 class InternalError(CutoutError):
     """Everything that nobody foresaw."""
 
+    @classmethod
+    def of(cls, request_id: str) -> "InternalError":
+        """What was logged, in the words that callers get."""
+        return cls(f"internal error; the server's log has it under request id {request_id}")
+
 
 def to_status(error: CutoutError, request_id: str) -> Status:
     """What a caller gets to see of an error."""

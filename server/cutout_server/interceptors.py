@@ -252,7 +252,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.stages.note(error)
         except Exception:
             log.exception("unexpected error", request_id=request_id, method=rpc.method)
-            refused = InternalError(f"internal error; the server's log has it under request id {request_id}")
+            refused = InternalError.of(request_id)
         finally:
             if refused is not None:
                 code, reason = refused.code, refused.reason

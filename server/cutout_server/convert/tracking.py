@@ -12,7 +12,7 @@ from cutout_server.convert.images import read_image
 from cutout_server.convert.options import MASK_FORMATS, MAX_LOGIT
 from cutout_server.convert.prompts import read_prompt
 from cutout_server.convert.responses import timings, write_box, write_mask
-from cutout_server.errors import InvalidRequestError
+from cutout_server.errors import InvalidRequestError, to_status
 from cutout_server.types import (
     CorrectionRequest,
     DropPolicy,
@@ -140,7 +140,9 @@ def one_of(message: tracking_service_pb2.TrackObjectsRequest) -> str:
     return kind
 
 
-def tracked_frame(frame: TrackedFrame, dropped: Sequence[int], stages: Stages) -> tracking_service_pb2.TrackedFrame:
+def tracked_frame(
+    frame: TrackedFrame, dropped: Sequence[int], stages: Stages, request_id: str
+) -> tracking_service_pb2.TrackedFrame:
     """The objects of a frame."""
     return tracking_service_pb2.TrackedFrame(
         frame_index=frame.index,
@@ -150,17 +152,19 @@ def tracked_frame(frame: TrackedFrame, dropped: Sequence[int], stages: Stages) -
         corrected=frame.corrected,
         timings=timings(stages),
         memory_bytes=frame.memory_bytes,
-        found=None if frame.found is None else found_objects(frame.found),
+        found=None if frame.found is None else found_objects(frame.found, request_id),
     )
 
 
-def found_objects(found: FoundObjects) -> tracking_service_pb2.FoundObjects:
+def found_objects(found: FoundObjects, request_id: str) -> tracking_service_pb2.FoundObjects:
     """What phrases found."""
     return tracking_service_pb2.FoundObjects(
         frame=found.frame,
         objects=[tracking_service_pb2.FoundObject(**vars(each)) for each in found.objects],
         known=found.known,
         too_many=found.too_many,
+        not_begun=found.not_begun,
+        error=None if found.refusal is None else to_status(found.refusal, request_id),
     )
 
 

@@ -146,7 +146,8 @@ class LiveReader:
         frame = self.reader.tracking.frame(message)
         if not message.phrases:
             return frame
-        return replace(frame, phrases=_phrases(self.reader.requests, self.open, message.phrases))
+        phrases = _phrases(self.reader.requests, self.open, message.phrases)
+        return replace(frame, phrases=phrases, phrases_optional=message.phrases_optional)
 
     def correction(self, message: pb2.Correction) -> CorrectionRequest:
         """Prompts on a frame that is held."""

@@ -2,16 +2,18 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import structlog
 from cutout_common import masks as codec
 
 from cutout_server import call_context
-from cutout_server.errors import OverloadedError, QuotaError
+from cutout_server.errors import CutoutError, InternalError, OverloadedError, QuotaError
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import Tracking
+from cutout_server.pools.models import NO_MEMORY
 from cutout_server.types import (
     CorrectionRequest,
     FoundObject,
@@ -23,11 +25,25 @@ from cutout_server.types import (
     TrackedFrame,
 )
 
+log = structlog.get_logger()
+
 T = TypeVar("T")
 Find = tuple[str, float, Rle]  # Phrase, score and mask.
 
 _SAME_IOU = 0.5  # Of two masks of one object.
 _QUEUE_FULL = OverloadedError.default_reason
+
+
+@dataclass(frozen=True)
+class Finds:
+    """What phrases found in a picture, the highest score first.
+
+    Attributes:
+        refusal: Why they were not looked for.
+    """
+
+    found: Sequence[Find] = ()
+    refusal: CutoutError | None = None
 
 
 class Finder:
@@ -42,59 +58,77 @@ class Finder:
     def __init__(self, segmentation: SegmentPipeline, *, max_objects: int, first_id: int = 1) -> None:
         self._segmentation = segmentation
         self._max_objects = max_objects
-        self._ids = itertools.count(first_id)
+        self._next_id = first_id
         self._used: set[int] = set()
 
     def used(self, ids: Iterable[int]) -> None:
         """These are the caller's, and are not given."""
         self._used.update(ids)
 
-    async def find(self, image: ImageSource, phrases: TextRequest) -> list[Find]:
-        """What phrases find in a picture, the highest score first.
+    async def find(self, image: ImageSource, phrases: TextRequest, *, may_fail: bool) -> Finds:
+        """What phrases find in a picture.
+
+        Args:
+            image: The picture.
+            phrases: What to look for.
+            may_fail: Whether what prevents that is an answer, too.
 
         Raises:
-            CutoutError: They cannot be looked for.
+            CutoutError: They cannot be looked for, though they must be.
         """
 
         async def ask() -> list[Find]:
             async with self._segmentation.open(phrases.with_image(image)) as run:
                 return [(each.label, each.detection_score or 0.0, each.mask) async for each in run.objects()]
 
-        return sorted(await patiently(ask), key=lambda each: -each[1])
+        try:
+            return Finds(sorted(await patiently(ask), key=lambda each: -each[1]))
+        except Exception as error:
+            if not may_fail:
+                raise
+            return Finds(refusal=_refusal(error))
 
     async def begin(
-        self, tracking: Tracking, finds: Sequence[Find], frame: TrackedFrame, number: int = 0
+        self, tracking: Tracking, finds: Finds, frame: TrackedFrame, number: int = 0
     ) -> tuple[TrackedFrame, FoundObjects, dict[int, FramePrompt]]:
         """Has what was found begin, unless it is followed already.
 
         Args:
             tracking: What follows.
             finds: What was found in its latest frame.
-            frame: The answer to that.
+            frame: The answer to that, which stands whatever becomes of what was found.
             number: By which the frame goes in what is told of it.
 
         Returns:
             The frame with what is new in it, what is to be told of that, and the masks by which it begins.
         """
         followed = [each.mask for each in frame.objects if each.mask is not None]
-        objects, prompts, known, too_many = [], dict[int, FramePrompt](), 0, 0
-        for label, score, mask in finds:
-            if any(_same(mask, other) for other in followed):
+        fresh, known, too_many = list[Find](), 0, 0
+        for find in finds.found:
+            if any(_same(find[-1], other) for other in followed):
                 known += 1
-            elif len(frame.objects) + len(prompts) == self._max_objects:
+            elif len(frame.objects) + len(fresh) == self._max_objects:
                 too_many += 1
             else:
-                followed.append(mask)
-                objects.append(FoundObject(self._free_id(), label, score))
-                prompts[objects[-1].object_id] = mask
-        if prompts:
-            added = await tracking.correct(CorrectionRequest(frame.index, prompts))
-            together = sorted((*frame.objects, *added.objects), key=lambda each: each.object_id)
-            frame = replace(frame, objects=tuple(together), memory_bytes=added.memory_bytes)
-        return frame, FoundObjects(number, tuple(objects), known, too_many), prompts
+                followed.append(find[-1])
+                fresh.append(find)
+        ids = self._free_ids(len(fresh))
+        masks: dict[int, FramePrompt] = {number: mask for number, (_, _, mask) in zip(ids, fresh, strict=True)}
+        frame, refusal = await _begun(tracking, frame, masks)
+        begun = {each.object_id for each in frame.objects}
+        prompts = {number: mask for number, mask in masks.items() if number in begun}
+        self._next_id = max(prompts, default=self._next_id - 1) + 1
+        objects = tuple(
+            FoundObject(number, label, score)
+            for number, (label, score, _) in zip(ids, fresh, strict=True)
+            if number in begun
+        )
+        left = len(fresh) - len(objects)
+        return frame, FoundObjects(number, objects, known, too_many, left, finds.refusal or refusal), prompts
 
-    def _free_id(self) -> int:
-        return next(number for number in self._ids if number not in self._used)
+    def _free_ids(self, count: int) -> list[int]:
+        free = (number for number in itertools.count(self._next_id) if number not in self._used)
+        return list(itertools.islice(free, count))
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
@@ -107,6 +141,40 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
                 raise
             with call_context.stage("queue"):
                 await asyncio.sleep(full.retry_after_s)
+
+
+async def _begun(
+    tracking: Tracking, frame: TrackedFrame, masks: Mapping[int, FramePrompt]
+) -> tuple[TrackedFrame, CutoutError | None]:
+    """The frame with those objects that could begin there, the first ones, and why the others could not.
+
+    Whether there is memory for an object shows when it begins, and for several when all of them do: if there is not,
+    half as many are tried.
+    """
+    waiting, at_once = dict(masks), len(masks)
+    refusal: CutoutError | None = None
+    while waiting and at_once:
+        some = dict(itertools.islice(waiting.items(), at_once))
+        try:
+            added = await tracking.correct(CorrectionRequest(frame.index, some))
+        except Exception as error:  # noqa: BLE001 - the frame is answered without them, and says why
+            refusal = _refusal(error)
+            at_once = at_once // 2 if refusal.reason == NO_MEMORY else 0
+        else:
+            together = sorted((*frame.objects, *added.objects), key=lambda each: each.object_id)
+            frame = replace(frame, objects=tuple(together), memory_bytes=added.memory_bytes)
+            waiting = {number: mask for number, mask in waiting.items() if number not in some}
+    return frame, refusal if waiting else None
+
+
+def _refusal(error: Exception) -> CutoutError:
+    """What the caller is told of what prevented something, where that does not refuse the frame."""
+    call = call_context.current()
+    if not isinstance(error, CutoutError):
+        log.error("unexpected error", request_id=call.request_id, exc_info=error)
+        return InternalError.of(call.request_id)
+    call.stages.note(error)
+    return error
 
 
 def _same(mask: Rle, other: Rle) -> bool:

@@ -48,16 +48,23 @@ class LiveTracking:
         return self._tracking.tracker.name
 
     async def frame(self, request: FrameRequest) -> TrackedFrame:
-        """As `Tracking.frame`; what words find begins there."""
-        phrases = request.phrases
-        if phrases is None and self._phrases_every and self._since + 1 >= self._phrases_every:
+        """As `Tracking.frame`; what words find begins there.
+
+        Words that the frame itself names refuse it if they cannot be looked for; those that are only due again do not.
+        """
+        since, phrases = self._since, request.phrases
+        are_due = phrases is None and 0 < self._phrases_every <= since + 1
+        if are_due:
             phrases = self._phrases
-        # Before the frame is worked on: if words cannot be looked for, it is as if it had not come.
-        finds = [] if phrases is None else await self._finder.find(request.image, phrases)
+            self._since = 0  # What takes longer than a frame may take is not tried again in each frame.
+        # Before the frame is worked on: if it is refused for its words, it is as if it had not come.
+        may_fail = are_due or request.phrases_optional
+        finds = None if phrases is None else await self._finder.find(request.image, phrases, may_fail=may_fail)
+        self._since = since
         frame = await self._tracking.frame(request)
         self._finder.used(request.prompts)
         self._since += 1
-        if phrases is None:
+        if phrases is None or finds is None:
             return frame
         self._phrases, self._since = phrases, 0
         frame, found, _ = await self._finder.begin(self._tracking, finds, frame)

@@ -186,7 +186,7 @@ class Following:
     def _pass_over(self, number: int, said: Mapping[int, tuple[int, VideoPrompt]]) -> None:
         """Counts a frame that cannot be decoded; without it what is said of it would be lost in silence."""
         self.unreadable.add(number)
-        if number in said and not said[number][1].is_again:
+        if number in said and said[number][1].is_needed:
             what = f"expected a frame that can be decoded, got {number}"
             raise InvalidRequestError.of(f"prompts[{said[number][0]}].frame", what, reason="VIDEO_UNREADABLE")
 
@@ -200,7 +200,7 @@ class Following:
         self._note(said.frame, said.prompts)
         if said.phrases is None:
             return frame, None
-        finds = await self._finder.find(image, said.phrases)
+        finds = await self._finder.find(image, said.phrases, may_fail=said.phrases_again)
         frame, news, prompts = await self._finder.begin(tracking, finds, frame, said.frame)
         self._note(said.frame, prompts)
         return frame, news
@@ -231,8 +231,8 @@ def _said(request: VideoTrackRequest, end: int) -> dict[int, tuple[int, VideoPro
     for here, until in itertools.pairwise([*naming, request.start_frame - 1 if is_back else end]):
         index, prompt = said[here]
         for frame in range(here + step, until, step):
-            which, other = said.get(frame, (index, VideoPrompt(frame, {}, None, is_again=True)))
-            said[frame] = which, replace(other, phrases=prompt.phrases)
+            which, other = said.get(frame, (index, VideoPrompt(frame, {}, None)))
+            said[frame] = which, replace(other, phrases=prompt.phrases, phrases_again=True)
     return said
 
 

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 
 # Whoever holds memory holds it for as long as its session lasts, and nobody knows how long that is.
 TRACKING_RETRY_S = 5.0
+NO_MEMORY = "TRACKING_MEMORY"
 
 
 class LoadedModels:
@@ -79,7 +80,7 @@ class LoadedModels:
             raise OverloadedError(
                 f"model {spec.name!r} takes {size} bytes; of the {self.budget_bytes} that {self.device} may hold, "
                 f"{self.remembered_bytes} are what sessions remember of objects; come back when some have ended",
-                reason="TRACKING_MEMORY",
+                reason=NO_MEMORY,
                 retry_after_s=TRACKING_RETRY_S,
             )
         self._models[spec.name] = loaded

@@ -7,7 +7,7 @@ from cutout_common.allowance import Allowance, Held
 
 from cutout_server import call_context
 from cutout_server.errors import OverloadedError
-from cutout_server.pools.models import TRACKING_RETRY_S, LoadedModels
+from cutout_server.pools.models import NO_MEMORY, TRACKING_RETRY_S, LoadedModels
 
 
 class Remembered:
@@ -87,7 +87,7 @@ class SessionMemory:
             raise OverloadedError(
                 f"what is remembered of {objects} objects takes {nbytes} bytes, and sessions have as many as they may; "
                 "remove objects, or come back when others have ended",
-                reason="TRACKING_MEMORY",
+                reason=NO_MEMORY,
                 retry_after_s=TRACKING_RETRY_S,
             )
         if self._device is not None:

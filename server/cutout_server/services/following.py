@@ -24,16 +24,16 @@ async def stream(
         DeadlineError: A frame took too long.
         UnavailableError: The server stops.
     """
-    total = following.total
+    total, request_id = following.total, call_context.current().request_id
     started = pb2.TrackVideoStarted(tracker=following.tracker, video=convert.video(following.video))
     yield pb2.TrackVideoResponse(started=started, frames_total=total)
     async with aclosing(following.frames()) as frames:
         while (followed := await _next(frames, frame_deadline_s)) is not None:
             way = convert.WAYS[followed.direction]
-            frame = await Room(max_message_bytes).take(tracked_frame(followed.frame, (), followed.stages))
+            frame = await Room(max_message_bytes).take(tracked_frame(followed.frame, (), followed.stages, request_id))
             message = pb2.TrackVideoResponse(frames_done=followed.done, frames_total=total, direction=way)
             if followed.found is not None:
-                message.found.CopyFrom(found_objects(followed.found))
+                message.found.CopyFrom(found_objects(followed.found, request_id))
                 yield message
             message.frame.CopyFrom(frame)
             yield message

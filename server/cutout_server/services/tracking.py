@@ -111,7 +111,8 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                     found: TrackedFrame = await tracking.correct(reader.correction(message.correct))
                 else:
                     found = await tracking.frame(reader.frame(message.frame))
-                answer = convert.tracked_frame(found, dropped, call_context.current().stages)
+                call = call_context.current()
+                answer = convert.tracked_frame(found, dropped, call.stages, call.request_id)
                 return pb2.TrackObjectsResponse(frame=await Room(self._max_message_bytes).take(answer))
 
         answer = await attempted(work, self._frame_deadline_s, "frame")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from cutout_server.errors import CutoutError
 from cutout_server.types.images import ImageSource
 from cutout_server.types.masks import Box, EncodedMask, Rle
 from cutout_server.types.requests import ObjectPrompt, Options, TextRequest
@@ -51,6 +52,7 @@ class FrameRequest:
         index: The caller's number of it.
         prompts: By the caller's number of the object, in the caller's order.
         phrases: What to look for in it.
+        phrases_optional: Whether the frame is of use, too, when that cannot be looked for.
     """
 
     index: int
@@ -58,6 +60,7 @@ class FrameRequest:
     timestamp_s: float | None
     prompts: Mapping[int, FramePrompt]
     phrases: TextRequest | None = None
+    phrases_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,11 @@ class FoundObjects:
     """What phrases found in a frame; see the contract's message of the same name."""
 
     frame: int
-    objects: tuple[FoundObject, ...]
-    known: int
-    too_many: int
+    objects: tuple[FoundObject, ...] = ()
+    known: int = 0
+    too_many: int = 0
+    not_begun: int = 0
+    refusal: CutoutError | None = None
 
 
 @dataclass(frozen=True)
@@ -133,13 +138,18 @@ class VideoPrompt:
         frame: Its number.
         prompts: As of FrameRequest.
         phrases: What to look for there.
-        is_again: Whether it is looked for there only again; then the frame need not be one that can be decoded.
+        phrases_again: Whether that is only looked for again, which need not be possible.
     """
 
     frame: int
     prompts: Mapping[int, FramePrompt]
     phrases: TextRequest | None
-    is_again: bool = False
+    phrases_again: bool = False
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether something would be lost if its frame could not be decoded."""
+        return bool(self.prompts) or not self.phrases_again
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,168 @@
+"""Words in video that cannot be looked for, or whose objects have no room, take nothing from what is followed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+
+import grpc
+import numpy as np
+import pytest
+from conftest import RunningServer, run_server
+from cutout.v1 import tracking_service_pb2 as pb2
+from cutout_common.status import unpack
+from cutout_server.errors import FailedPreconditionError
+from cutout_server.models.builtin.model import Builtin
+from cutout_server.models.family import Family
+from cutout_server.models.queries import Detection, DetectQuery
+from cutout_server.models.registry import FAMILIES
+from cutout_server.types import Task
+from test_service_tracking import SIZE, Live, frame, masked, saying, squares
+from videos import asked, frames, tracked, upload, video
+
+MEMORY = FailedPreconditionError("device cpu has too little free memory for the model")
+
+
+class Fickle(Builtin):
+    """A detector that answers so many times as `left` says, and then fails by `why`."""
+
+    left: float = inf
+    why: Exception = MEMORY
+    asked: int = 0
+
+    def detect(self, queries: list[DetectQuery]) -> list[list[Detection]]:
+        """As the built-in model does, as long as it does."""
+        self.asked += 1
+        if self.left <= 0:
+            raise self.why
+        self.left -= 1
+        return super().detect(queries)
+
+
+@dataclass(frozen=True)
+class Short:
+    """A server whose memory holds two objects and a half."""
+
+    server: RunningServer
+    channel: grpc.Channel
+    fickle: Fickle
+
+
+def corner(number: int) -> pb2.TrackPrompt:
+    mask = np.zeros(SIZE, np.bool_)
+    mask[-9:, :9] = True
+    return masked(number, mask)
+
+
+@pytest.fixture(scope="module")
+def one_object(server: RunningServer) -> int:
+    """Bytes that are remembered of an object where one frame is held."""
+    with server.channel() as channel:
+        live = Live(channel, held_frames=1)
+        remembered = live.ask(frame(0, corner(5), pixels=squares(0))).frame.memory_bytes
+        live.end()
+    return remembered
+
+
+@pytest.fixture(scope="module")
+def made(one_object: int) -> Iterator[Short]:
+    fickle = Fickle()
+    models = [{"name": name, "family": name} for name in ("builtin", "fickle")]
+    with pytest.MonkeyPatch.context() as patch:
+        family = Family("fickle", frozenset({Task.DETECT}), lambda *_: fickle, needs_checkpoint=False)
+        patch.setitem(FAMILIES, "fickle", family)
+        with run_server(models=models, max_tracking_bytes=one_object * 5 // 2) as server, server.channel() as channel:
+            yield Short(server, channel, fickle)
+
+
+@pytest.fixture
+def short(made: Short) -> Short:
+    made.fickle.left, made.fickle.why, made.fickle.asked = inf, MEMORY, 0
+    return made
+
+
+def begun(found: pb2.FoundObjects) -> list[int]:
+    return [each.object_id for each in found.objects]
+
+
+def ids(answer: pb2.TrackedFrame) -> list[int]:
+    return [each.object_id for each in answer.objects]
+
+
+def test_what_there_is_no_memory_for_is_counted_and_the_frame_answered(short: Short):
+    """With as many objects as there is memory for, and why not all; the others begin once there is room."""
+    live = Live(short.channel, held_frames=1, phrases_every=2)
+    first = live.ask(saying(frame(3, corner(5), pixels=squares(3)), "blue", "red")).frame
+    assert (begun(first.found), first.found.not_begun, first.found.too_many) == ([1], 1, 0)
+    assert unpack(first.found.error).reason == "TRACKING_MEMORY"
+    assert ids(first) == [1, 5]
+    between = live.ask(frame(4, pixels=squares(4))).frame
+    assert (ids(between), between.HasField("found")) == ([1, 5], False)
+    again = live.ask(frame(5, pixels=squares(5))).frame
+    assert (ids(again), again.found.known, again.found.not_begun) == ([1, 5], 1, 1)
+    live.ask(pb2.TrackObjectsRequest(remove={"object_ids": [5]}))
+    live.ask(frame(6, pixels=squares(6)))
+    last = live.ask(frame(7, pixels=squares(7))).frame
+    assert (begun(last.found), last.found.known, last.found.not_begun) == ([2], 1, 0)
+    assert not last.found.HasField("error")
+    live.end()
+
+
+def test_stored_videos_are_followed_on_by_what_has_room(short: Short):
+    """As live ones are."""
+    stored = upload(short.channel, video(map(squares, range(3, 8))))
+    request = asked(stored.video_id, {"frame": 0, "prompts": [corner(5)], "phrases": ["blue", "red"]})
+    messages = tracked(short.channel, request)
+    (found,) = (message.found for message in messages if message.HasField("found"))
+    assert (begun(found), found.not_begun, unpack(found.error).reason) == ([1], 1, "TRACKING_MEMORY")
+    assert [ids(each) for each in frames(messages)] == [[1, 5]] * 5
+
+
+@pytest.mark.parametrize(
+    ("why", "code"),
+    [(MEMORY, grpc.StatusCode.FAILED_PRECONDITION), (RuntimeError("out of memory"), grpc.StatusCode.INTERNAL)],
+)
+def test_words_that_are_due_and_cannot_be_looked_for_refuse_no_frame(
+    short: Short, why: Exception, code: grpc.StatusCode
+):
+    """The answer says why, and they are tried again when they are due again, not in each frame."""
+    live = Live(short.channel, held_frames=1, phrases_every=2, detector="fickle")
+    short.fickle.left, short.fickle.why = 1, why
+    answers = [live.ask(saying(frame(0, pixels=squares(0)), "blue", "red")).frame]
+    answers += [live.ask(frame(index, pixels=squares(index))).frame for index in range(1, 5)]
+    assert [ids(answer) for answer in answers] == [[1]] * 5
+    assert [answer.HasField("found") for answer in answers] == [True, False] * 2 + [True]
+    assert [answer.found.error.code for answer in answers] == [0, 0, code.value[0], 0, code.value[0]]
+    assert short.fickle.asked == 3
+    short.fickle.left = inf
+    answers = [live.ask(frame(index, pixels=squares(index))).frame for index in (5, 6)]
+    assert [begun(answer.found) for answer in answers] == [[], [2]]
+    assert not answers[-1].found.HasField("error")
+    live.end()
+
+
+def test_stored_videos_are_followed_on_though_words_cannot_be_looked_for_again(short: Short):
+    """As live ones are."""
+    short.fickle.left = 1
+    stored = upload(short.channel, video(map(squares, range(5))))
+    looked = {"frame": 0, "phrases": ["blue", "red"]}
+    messages = tracked(short.channel, asked(stored.video_id, looked, detector="fickle", phrases_every=2))
+    found = {message.found.frame: message.found for message in messages if message.HasField("found")}
+    assert [begun(each) for each in found.values()] == [[1], [], []]
+    assert [unpack(found[number].error).reason for number in (2, 4)] == ["FAILED_PRECONDITION"] * 2
+    assert [ids(each) for each in frames(messages)] == [[1]] * 5
+
+
+def test_words_that_a_frame_names_refuse_it_unless_they_are_optional(short: Short):
+    """Then they are due from there on as if they had been looked for."""
+    live = Live(short.channel, held_frames=1, phrases_every=2, detector="fickle")
+    short.fickle.left = 0
+    refused = live.ask(saying(frame(0, corner(5), pixels=squares(0)), "blue"))
+    assert refused.error.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+    optional = saying(frame(1, corner(5), pixels=squares(1)), "blue")
+    optional.frame.phrases_optional = True
+    answered = live.ask(optional).frame
+    assert (ids(answered), answered.found.error.code) == ([5], grpc.StatusCode.FAILED_PRECONDITION.value[0])
+    short.fickle.left = inf
+    answers = [live.ask(frame(index, pixels=squares(index))).frame for index in (2, 3)]
+    assert [begun(answer.found) for answer in answers] == [[], [1]]
+    live.end()
