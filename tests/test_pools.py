@@ -410,6 +410,43 @@ async def test_requests_go_where_the_embedding_is_then_to_the_shortest_queue():
         await pools.close()
 
 
+async def test_a_request_that_has_ended_takes_no_slot_again():
+    """What it began to encode goes on for another one; the slot that it gave back before is nobody's any more."""
+    probe = Probe()
+    probe.gate.set()
+    spec = spec_of(probe)
+    call_context.begin(call_context.Call("id", "caller", FOREVER))
+    options = {"capacity": 2, "max_batch": 1, "max_encode_batch": 1, "memory_budget_bytes": 0}
+    pool = DevicePool("cpu", embeddings_cache_bytes=9_999, observer=Watcher(), **options)
+    pools = Pools({"cpu": pool}, Catalogue({"probe": spec}))
+    picture = Picture.of(np.zeros((2, 2, 3), np.uint8), "sha")
+    rested, full = asyncio.Event(), asyncio.Event()
+
+    async def resting() -> None:
+        async with pools.slot(spec) as slot:
+            assert slot.rest()
+            rested.set()
+            await full.wait()
+            await slot.embed(spec, picture)
+
+    try:
+        async with pools.slot(spec) as slot:
+            first = asyncio.ensure_future(resting())
+            await rested.wait()
+            async with pools.slot(spec):
+                full.set()
+                await until(lambda: pools.has_embedded(spec, "sha"))
+                second = asyncio.ensure_future(slot.embed(spec, picture))
+                await asyncio.sleep(0)
+                first.cancel()
+                await asyncio.gather(first, return_exceptions=True)
+            await second
+        assert probe.count("encode") == 1
+        assert pool.requests == 0
+    finally:
+        await pools.close()
+
+
 async def test_pixels_are_made_for_an_encode_alone():
     """Not for a picture whose embedding is there; off the event loop for one whose embedding has left."""
     probe = Probe()

@@ -28,6 +28,7 @@ class Slot:
         self._taken_s = time.monotonic()
         self._asking = 0
         self._is_resting = False
+        self._has_left = False
         self._resuming = asyncio.Lock()
 
     async def ask(self, operation: Operation[Query, Answer], spec: ModelSpec, question: Query) -> Answer:
@@ -85,22 +86,31 @@ class Slot:
 
     def rest(self) -> bool:
         """Gives the slot back until the next question, unless one is under way; says whether it is given back."""
-        if not self._asking:
-            self.leave()
+        if not self._asking and not self._is_resting:
+            self._give_back()
             self._is_resting = True
         return self._is_resting
 
+    def move(self, pool: DevicePool, turn: Turn) -> None:
+        """Gives the slot back and has another one, which was taken on that device."""
+        self._give_back()
+        self.pool, self.turn, self._taken_s = pool, turn, time.monotonic()
+
     def leave(self) -> None:
-        """Gives the slot back."""
+        """Gives the slot back for good: what is still asked here, for others who wait for it too, takes none again."""
+        self._has_left = True
         if not self._is_resting:
-            self.pool.leave(self.turn, time.monotonic() - self._taken_s)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self.pool.leave(self.turn, time.monotonic() - self._taken_s)
 
     async def _resume(self) -> None:
         """Takes a slot again. Who was in already is not refused: it waits as long as callers are told to."""
         call = call_context.current()
         quota = call.account.quotas.requests_in_hand
         async with self._resuming:
-            while self._is_resting:
+            while self._is_resting and not self._has_left:
                 try:
                     self.turn = self.pool.admit(self.turn.caller, self.turn.deadline_s, call.peer, quota)
                 except (OverloadedError, QuotaError) as full:
@@ -176,8 +186,7 @@ class Pools:
                 if not pool.admission.has_room(Who(call.party, call.peer), quota):
                     continue
                 turn = pool.admit(call.party, slot.turn.deadline_s, call.peer, quota)
-                slot.leave()
-                slot.pool, slot.turn = pool, turn
+                slot.move(pool, turn)
                 return
 
     async def load(self, spec: ModelSpec, device: str = "") -> None:
