@@ -7,17 +7,25 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from cutout_server import call_context
+from cutout_server.callers.accounts import NOBODY
 from cutout_server.errors import InvalidRequestError, UnavailableError
 from cutout_server.images import decoder_processes as decoders_module
 from cutout_server.images.decoder_processes import Decoders, Work, Worker
+from cutout_server.images.store import StoredVideo
+from cutout_server.images.videos import Videos
 from cutout_server.imaging.decode import ImageLimits, decode, open_file
+from cutout_server.imaging.video import VideoLimits
+from cutout_server.imaging.video_file import VideoFile
 from decode_processes import DecodeProcesses
 from test_imaging_malformed import FILES
+from videos import video
 from waiting import PATIENCE_S, until, wait_until
 
 LIMITS = ImageLimits(max_bytes=40 << 20, max_pixels=1_000_000)
@@ -91,6 +99,24 @@ async def test_pixels_and_refusals_are_those_of_a_thread(
     assert len(decode_processes()) == 1
     assert observer.why == []
     assert observer.pieces == 2 * len(FILES) + 1
+
+
+async def test_one_process_reads_one_frame_after_the_other(
+    decoders: Decoders, decode_processes: DecodeProcesses, tmp_path: Path
+):
+    """Of a stored video, as it decodes one picture after the other: none ends with its frame."""
+    path, limits = tmp_path / "video.mp4", VideoLimits(10_000, 10, 10.0)
+    path.write_bytes(video(np.full((32, 32, 3), 60 * shade, np.uint8) for shade in range(4)))
+    with VideoFile(path, limits, "field") as opened:
+        expected = list(opened.frames(range(4), (32, 32)))
+        stored = StoredVideo("vid", "", NOBODY, path, 0, "", opened.describe(), 0.0, 0.0)
+    videos = Videos(SimpleNamespace(), decoders, decoders, limits, max_bytes=0)
+    processes = set()
+    for number in (2, 0, 3):
+        frame = await videos.frame(stored, number, "field")
+        assert np.array_equal(frame.pixels, expected[number].pixels)
+        processes.update(process.pid for process in decode_processes())
+    assert len(processes) == 1
 
 
 async def test_none_begins_before_it_is_needed(decoders: Decoders, decode_processes: DecodeProcesses):

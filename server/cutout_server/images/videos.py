@@ -81,9 +81,10 @@ class Videos:
             UnavailableError: The process that decoded it died.
         """
         async with self._frames(self._decoders, video, [number], (), field) as frames:
-            async for frame in frames:
-                return frame
-        raise InvalidRequestError.of(field, f"frame {number} cannot be decoded", reason="VIDEO_UNREADABLE")
+            found = [frame async for frame in frames]  # To the end: the process can be asked by others then.
+        if not found:
+            raise InvalidRequestError.of(field, f"frame {number} cannot be decoded", reason="VIDEO_UNREADABLE")
+        return found[0]
 
     @asynccontextmanager
     async def read(
