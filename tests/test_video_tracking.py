@@ -200,6 +200,12 @@ def test_rest_follows_in_lines(gateway_url: str):
         ({"end_frame": COUNT + 1}, ["end_frame"]),
         ({"direction": 9}, ["direction"]),
         ({"detector": "builtin"}, ["detector"]),
+        ({"box_threshold": 0.0}, ["box_threshold"]),
+        ({"box_threshold": 2, "prompts": [{"frame": 1, "phrases": ["face"]}]}, ["box_threshold"]),
+        (
+            {"direction": 9, "prompts": [{"frame": 1, "phrases": [" "]}, {"frame": 2, "phrases": [""]}]},
+            ["prompts[0].phrases[0]", "prompts[1].phrases[0]", "direction"],
+        ),
         ({"phrases_every": 3}, ["phrases_every"]),
         ({"tracker": "nobody"}, ["tracker"]),
         ({"options": {"mask_threshold": 99}}, ["options.mask_threshold"]),

@@ -7,7 +7,6 @@ from cutout_server.auth import Auth
 from cutout_server.catalogue import Catalogue
 from cutout_server.convert.requests import RequestReader
 from cutout_server.convert.tracking import TrackingReader
-from cutout_server.convert.videos import VideoTrackReader
 from cutout_server.drain import Drain
 from cutout_server.images.decoder import PictureDecoder
 from cutout_server.images.decoder_processes import Decoders
@@ -127,7 +126,7 @@ class Parts:
             tracking=TrackingServicer(
                 LiveTrackPipeline(tracking, segmentation, max_objects=settings.max_tracked_objects),
                 VideoTrackPipeline(tracking, segmentation, videos, max_objects=settings.max_tracked_objects),
-                VideoTrackReader(reader, TrackingReader(settings.max_tracked_objects)),
+                TrackingReader(reader, settings.max_tracked_objects),
                 self.drain.begun,
                 idle_s=settings.session_idle_s,
                 frame_deadline_s=settings.default_deadline_s,

@@ -53,6 +53,15 @@ class Checker:
             self.refuse(f"{path}.{name}", f"expected a finite number, got {values[name]}")
         return not bad
 
+    @contextmanager
+    def including(self, path: str | None = None) -> Iterator[None]:
+        """Notes what a part of the request is refused with inside the block; see `within` for the path."""
+        try:
+            with within(path):
+                yield
+        except InvalidRequestError as error:
+            self._violations.extend(error.violations)
+
     def done(self) -> None:
         """Raises what was noted.
 

@@ -53,19 +53,12 @@ def read_options(
         max_objects: The operator's bound, which holds where the options set none.
         default_formats: For options that name no format of masks.
     """
-    given = tuple(
-        check.choice(value, MASK_FORMATS, f"options.mask_formats[{index}]")
-        for index, value in enumerate(message.mask_formats[: len(MASK_FORMATS)])
-    )
-    once = len(set(message.mask_formats)) == len(message.mask_formats) and len(set(given)) == len(given)
-    check.require(once, "options.mask_formats", "expected each format at most once")
     check.require(
         message.max_objects <= max_objects,
         "options.max_objects",
         f"expected at most {max_objects}, got {message.max_objects}",
     )
-    formats = given or default_formats
-    threshold = check.optional(message, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.")
+    formats = read_mask_formats(check, message.mask_formats) or default_formats
     return Options(
         multimask=message.multimask,
         strategy=check.choice(message.strategy, STRATEGIES, "options.strategy"),
@@ -73,7 +66,7 @@ def read_options(
         overlay=check.choice(message.overlay, OVERLAY_FORMATS, "options.overlay"),
         draw=message.overlay != segmentation_pb2.SegmentationOptions.OVERLAY_FORMAT_PLAIN,
         return_logits=message.return_logits,
-        mask_threshold=threshold or 0.0,
+        mask_threshold=read_mask_threshold(check, message),
         min_area=message.min_area,
         max_hole_area=message.max_hole_area,
         min_part_area=message.min_part_area,
@@ -82,6 +75,22 @@ def read_options(
         tiling=_tiling(check, message) if message.HasField("tiling") else None,
         **_polygons(check, message, formats),
     )
+
+
+def read_mask_formats(check: Checker, values: Sequence[int]) -> tuple[MaskFormat, ...]:
+    """The options' formats of masks; none if they name none."""
+    formats = tuple(
+        check.choice(value, MASK_FORMATS, f"options.mask_formats[{index}]")
+        for index, value in enumerate(values[: len(MASK_FORMATS)])
+    )
+    once = len(values) == len(formats) == len(set(formats))
+    check.require(once, "options.mask_formats", "expected each format at most once")
+    return formats
+
+
+def read_mask_threshold(check: Checker, message: Message) -> float:
+    """The options' threshold of masks, on logits."""
+    return check.optional(message, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.") or 0.0
 
 
 def read_nms_iou(check: Checker, message: Message, field: str, path: str = "") -> float | None:

@@ -1,81 +1,45 @@
-"""Messages of TrackObjects to domain types, and back."""
+"""What TrackObjects and TrackVideo have in common, to domain types and back: prompts, phrases, options, frames."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from cutout.v1 import mask_pb2, tracking_service_pb2
+from cutout.v1 import image_pb2, mask_pb2, tracking_service_pb2
 from cutout.v1 import segmentation_service_pb2 as service_pb2
 
 from cutout_server.call_context import Stages
 from cutout_server.convert.checks import Checker
-from cutout_server.convert.images import read_image
-from cutout_server.convert.options import MASK_FORMATS, MAX_LOGIT
+from cutout_server.convert.options import read_mask_formats, read_mask_threshold
 from cutout_server.convert.prompts import read_prompt
+from cutout_server.convert.requests import RequestReader
 from cutout_server.convert.responses import timings, write_box, write_mask
-from cutout_server.errors import InvalidRequestError, to_status
+from cutout_server.errors import to_status
 from cutout_server.types import (
-    CorrectionRequest,
-    DropPolicy,
     FoundObjects,
     FramePrompt,
-    FrameRequest,
     MaskFormat,
     Options,
     Rle,
+    TextRequest,
     TrackedFrame,
     TrackedObject,
-    TrackingRequest,
 )
 
-MAX_HELD_FRAMES = 16
-DEFAULT_HELD_FRAMES = 4
-DROP_POLICIES = {
-    tracking_service_pb2.TrackingOpen.DROP_POLICY_UNSPECIFIED: DropPolicy.WAIT,
-    tracking_service_pb2.TrackingOpen.DROP_POLICY_WAIT: DropPolicy.WAIT,
-    tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST: DropPolicy.NEWEST,
-}
+Opening = tracking_service_pb2.TrackingOpen | tracking_service_pb2.TrackVideoRequest
+# In place of the frame: a request of phrases is not read without a picture.
+_TO_BE_GIVEN = image_pb2.Image(image_id="to be given")
 
 
 @dataclass(frozen=True)
 class TrackingReader:
-    """Reads messages within the operator's bounds. Every method raises InvalidRequestError with all violated fields."""
+    """Reads what is said of a frame within the operator's bounds.
 
+    Attributes:
+        requests: Reads phrases.
+        max_objects: Bound on objects.
+    """
+
+    requests: RequestReader
     max_objects: int
-
-    def opening(self, message: tracking_service_pb2.TrackingOpen) -> TrackingRequest:
-        """The beginning of a session."""
-        check = Checker()
-        held = message.held_frames or DEFAULT_HELD_FRAMES
-        check.require(held <= MAX_HELD_FRAMES, "held_frames", f"expected 1 to {MAX_HELD_FRAMES}, got {held}")
-        request = TrackingRequest(
-            tracker=message.tracker,
-            options=read_options(check, message.options),
-            non_overlapping=message.options.non_overlapping,
-            drop_policy=check.choice(message.drop_policy, DROP_POLICIES, "drop_policy"),
-            held_frames=held,
-        )
-        check.done()
-        return request
-
-    def frame(self, message: tracking_service_pb2.Frame) -> FrameRequest:
-        """A frame; whether its prompts lie in it shows later."""
-        check = Checker()
-        request = FrameRequest(
-            index=message.frame_index,
-            image=read_image(check, message.image),
-            timestamp_s=message.timestamp_seconds if message.HasField("timestamp_seconds") else None,
-            prompts=self.prompts(check, message.prompts),
-        )
-        check.done()
-        return request
-
-    def correction(self, message: tracking_service_pb2.Correction) -> CorrectionRequest:
-        """Prompts on a frame that is held."""
-        check = Checker()
-        check.require(bool(message.prompts), "prompts", "expected at least 1, got 0")
-        request = CorrectionRequest(message.frame_index, self.prompts(check, message.prompts))
-        check.done()
-        return request
 
     def prompts(
         self, check: Checker, messages: Sequence[tracking_service_pb2.TrackPrompt], within: str = ""
@@ -94,19 +58,23 @@ class TrackingReader:
             prompts[message.object_id] = _prompt(check, message, path)
         return prompts
 
+    def phrases(self, message: Opening, phrases: Sequence[str], box_threshold: float | None) -> TextRequest:
+        """Phrases on one frame, looked for as the beginning says; whoever looks gives the request its picture.
+
+        Raises:
+            InvalidRequestError: With all violated fields, as of a SegmentByTextRequest.
+        """
+        text = service_pb2.SegmentByTextRequest(
+            image=_TO_BE_GIVEN, phrases=phrases, detector=message.detector, segmenter=message.segmenter
+        )
+        return replace(self.requests.text(text), box_threshold=box_threshold)
+
 
 def read_options(check: Checker, options: tracking_service_pb2.TrackingOptions) -> Options:
     """What to make of the masks."""
-    formats = tuple(
-        check.choice(value, MASK_FORMATS, f"options.mask_formats[{index}]")
-        for index, value in enumerate(options.mask_formats[: len(MASK_FORMATS)])
-    )
-    once = len(options.mask_formats) == len(formats) == len(set(formats))
-    check.require(once, "options.mask_formats", "expected each format at most once")
-    threshold = check.optional(options, "mask_threshold", -MAX_LOGIT, MAX_LOGIT, "options.")
     return Options(
-        mask_formats=formats or (MaskFormat.RLE,),
-        mask_threshold=threshold or 0.0,
+        mask_formats=read_mask_formats(check, options.mask_formats) or (MaskFormat.RLE,),
+        mask_threshold=read_mask_threshold(check, options),
         max_hole_area=options.max_hole_area,
         min_part_area=options.min_part_area,
     )
@@ -126,18 +94,6 @@ def _rle(check: Checker, message: mask_pb2.RleMask, path: str) -> Rle:
         check.refuse(f"{path}.size", f"expected [height, width] of the frame, got {list(message.size)}")
         return Rle(1, 1, b"")
     return Rle(message.size[0], message.size[1], message.counts.encode())
-
-
-def one_of(message: tracking_service_pb2.TrackObjectsRequest) -> str:
-    """Which message it is, after `open`.
-
-    Raises:
-        InvalidRequestError: None that may come then.
-    """
-    kind: str | None = message.WhichOneof("message")
-    if kind is None or kind not in {"frame", "correct", "remove"}:
-        raise InvalidRequestError.of(kind or "message", f"expected one of frame, correct, remove, got {kind or 'none'}")
-    return kind
 
 
 def tracked_frame(

@@ -10,9 +10,10 @@ from cutout.v1 import tracking_service_pb2 as pb2
 from cutout.v1 import tracking_service_pb2_grpc as pb2_grpc
 
 from cutout_server import call_context
-from cutout_server.convert import tracking as convert
 from cutout_server.convert.checks import within
-from cutout_server.convert.videos import LiveReader, VideoTrackReader
+from cutout_server.convert.live import LiveReader, one_of
+from cutout_server.convert.tracking import TrackingReader, tracked_frame
+from cutout_server.convert.videos import VideoTrackReader
 from cutout_server.errors import CutoutError, InvalidRequestError, to_status
 from cutout_server.pipelines.track_live import LiveTracking, LiveTrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
@@ -33,7 +34,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
         self,
         live: LiveTrackPipeline,
         stored: VideoTrackPipeline,
-        reader: VideoTrackReader,
+        reader: TrackingReader,
         draining: asyncio.Event,
         *,
         idle_s: float,
@@ -70,8 +71,9 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                 numbered = aiter(newest)
             dropped: list[int] = []
             async for number, message in numbered:
-                if newest is not None:
-                    dropped += _counted(newest.dropped(), tracking)
+                overtaken = newest.dropped() if newest is not None else []
+                tracking.dropped(len(overtaken))
+                dropped += overtaken
                 answer = await self._answer(tracking, reader, message, use, dropped)
                 if answer.WhichOneof("message") == "frame":
                     dropped = []
@@ -84,7 +86,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
         self, request: pb2.TrackVideoRequest, context: Context
     ) -> AsyncGenerator[pb2.TrackVideoResponse]:
         answer = following.stream(
-            self._stored.open(self._reader.read(request)),
+            self._stored.open(VideoTrackReader(self._reader).read(request)),
             self._draining,
             frame_deadline_s=self._frame_deadline_s,
             max_message_bytes=self._max_message_bytes,
@@ -102,7 +104,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
         dropped: list[int],
     ) -> pb2.TrackObjectsResponse:
         async def work() -> pb2.TrackObjectsResponse:
-            kind = convert.one_of(message)
+            kind = one_of(message)
             with within(kind):
                 if kind == "remove":
                     left = tracking.remove(list(message.remove.object_ids))
@@ -112,7 +114,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                 else:
                     found = await tracking.frame(reader.frame(message.frame))
                 call = call_context.current()
-                answer = convert.tracked_frame(found, dropped, call.stages, call.request_id)
+                answer = tracked_frame(found, dropped, call.stages, call.request_id)
                 return pb2.TrackObjectsResponse(frame=await Room(self._max_message_bytes).take(answer))
 
         answer = await attempted(work, self._frame_deadline_s, "frame")
@@ -132,8 +134,3 @@ async def _numbered(messages: Requests) -> AsyncIterator[Numbered]:
     async for message in messages:
         yield number, message
         number += 1
-
-
-def _counted(dropped: list[int], tracking: LiveTracking) -> list[int]:
-    tracking.dropped(len(dropped))
-    return dropped
