@@ -43,7 +43,9 @@ class Link:
         """The tries of a call. For one server alone gRPC makes them itself."""
         self._fleet.become(self.addresses.now())
         self._leave_those_that_left()
-        return Course(self._fleet, call.place, call.losses, self._connection.retries if self.addresses.are_many else 0)
+        retries = self._connection.retries
+        rounds = retries if self.addresses.are_many else 0
+        return Course(self._fleet, call.place, call.losses, rounds, asks_again=retries > 0)
 
     def stubs(self, member: Member) -> Stubs:
         """The RPCs of a server, for the next call."""

@@ -95,13 +95,15 @@ class Course:
         place: Where the call should go.
         losses: Of the call.
         rounds: How often all servers are asked again when none could be reached.
+        asks_again: Whether a server is asked again whose word was lost.
     """
 
-    def __init__(self, fleet: Fleet, place: Place, losses: Losses, rounds: int) -> None:
+    def __init__(self, fleet: Fleet, place: Place, losses: Losses, rounds: int, *, asks_again: bool = True) -> None:
         self._fleet = fleet
         self._place = place
         self._losses = losses
         self._rounds = rounds
+        self._asks_again = asks_again
         self._round = 0
         self._tried: list[Member] = []
         self._elsewhere: grpc.RpcError | None = None
@@ -138,7 +140,7 @@ class Course:
             return None
         if failure is Failure.UNTOLD:  # Asked again it says what it said.
             self._untold += 1
-            return FIRST_PAUSE_S if self._untold < MAX_UNTOLD else None
+            return FIRST_PAUSE_S if self._asks_again and self._untold < MAX_UNTOLD else None
         self._tried.append(member)
         if failure is Failure.ELSEWHERE:
             member.name, self._elsewhere = details.metadata.get(routing.HOLDER, ""), error
