@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,13 @@ from cutout_client import (
     UnavailableError,
     live_state,
 )
+from cutout_client.cli import console, main
 from cutout_client.images import PixelPicture
 from cutout_client.live_journal import Journal, Said
+from cutout_client.live_state import LiveState
+from cutout_client.tracked import beginning
 from cutout_client.transport import Call
+from cutout_client.video import VideoWriter
 from test_service_tracking import SIDE, boxed, frame, iou, masked, picture, place, squares, truth
 from waiting import PATIENCE_S, wait_until
 
@@ -105,7 +110,7 @@ def in_any_order(answers: Answers) -> dict[tuple[int, bool], Mapping[int, np.nda
 @pytest.fixture(scope="module")
 def several() -> Iterator[list[RunningServer]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(run_server()) for _ in range(4)]
+        yield [stack.enter_context(run_server()) for _ in range(5)]
 
 
 @contextmanager
@@ -168,6 +173,50 @@ def test_words_are_looked_for_at_another_server_too(several: list[RunningServer]
     assert followed[-1] == [1, 2]
     assert live.names == {1: "blue", 2: "red"}
     assert live.resumed == 1
+
+
+def test_words_that_another_server_cannot_look_for_refuse_no_frame_there():
+    """They are due at once there, and that is no reason to answer a frame less."""
+    with Client("localhost:1") as client:
+        call = client._calls.call(None, "")
+        state = LiveState(*beginning({"phrases": "blue", "phrases_every": 3}), call)
+
+    def sent(number: int) -> pb2.Frame:
+        state.say(state.read(picture(number)))
+        state.begin(call, number)
+        return state.next().request.frame
+
+    first = sent(0)
+    state.answered(pb2.TrackObjectsResponse(frame={"frame_index": 0, "found": {}}))
+    second = sent(1)
+    assert [list(each.phrases) for each in (first, second)] == [["blue"]] * 2
+    assert [each.phrases_optional for each in (first, second)] == [False, True]
+
+
+def test_the_command_says_that_it_went_on_at_another_server(
+    several: list[RunningServer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """In one line, before the frame that the other one answered first."""
+    path, told = tmp_path / "cup.mp4", []
+    with VideoWriter(path) as writer:
+        for index in range(FRAMES):
+            writer.write(picture(index))
+    with serving(several) as (address, end):
+
+        def write_json(content: Mapping[str, Any]) -> None:
+            told.append(content["frame"])
+            if content["frame"] == 0:
+                end()
+
+        monkeypatch.setattr(console, "write_json", write_json)
+        flags = ["--box", ",".join(map(str, box(0))), "--json", "--timeout", str(PATIENCE_S), "--server", address]
+        assert main(["track", str(path), *flags]) == 0
+    assert told == list(range(FRAMES))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "went on at another" in line
 
 
 def test_what_is_not_to_be_resumed_is_not_and_what_cannot_be_is_given_up(monkeypatch: pytest.MonkeyPatch):

@@ -1,16 +1,29 @@
 """Words in video that cannot be looked for, or whose objects have no room, take nothing from what is followed."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from conftest import RunningServer, run_server
 from cutout.v1 import tracking_service_pb2 as pb2
+from cutout_client import (
+    AsyncClient,
+    Client,
+    FailedPreconditionError,
+    Frame,
+    OverloadedError,
+    TrackedFrame,
+    TrackPrompt,
+)
+from cutout_client.cli import main
+from cutout_client.video import VideoWriter
 from cutout_common.status import unpack
-from cutout_server.errors import FailedPreconditionError
+from cutout_server import errors
 from cutout_server.models.builtin.model import Builtin
 from cutout_server.models.family import Family
 from cutout_server.models.queries import Detection, DetectQuery
@@ -19,7 +32,11 @@ from cutout_server.types import Task
 from test_service_tracking import SIZE, Live, frame, masked, saying, squares
 from videos import asked, frames, tracked, upload, video
 
-MEMORY = FailedPreconditionError("device cpu has too little free memory for the model")
+MEMORY = errors.FailedPreconditionError("device cpu has too little free memory for the model")
+
+
+CORNER = np.zeros(SIZE, np.bool_)
+CORNER[-9:, :9] = True
 
 
 class Fickle(Builtin):
@@ -48,9 +65,7 @@ class Short:
 
 
 def corner(number: int) -> pb2.TrackPrompt:
-    mask = np.zeros(SIZE, np.bool_)
-    mask[-9:, :9] = True
-    return masked(number, mask)
+    return masked(number, CORNER)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +93,14 @@ def made(one_object: int) -> Iterator[Short]:
 def short(made: Short) -> Short:
     made.fickle.left, made.fickle.why, made.fickle.asked = inf, MEMORY, 0
     return made
+
+
+def played(path: Path, numbers: Iterable[int]) -> str:
+    """A file of such frames."""
+    with VideoWriter(path) as writer:
+        for number in numbers:
+            writer.write(squares(number))
+    return str(path)
 
 
 def begun(found: pb2.FoundObjects) -> list[int]:
@@ -166,3 +189,41 @@ def test_words_that_a_frame_names_refuse_it_unless_they_are_optional(short: Shor
     answers = [live.ask(frame(index, pixels=squares(index))).frame for index in (2, 3)]
     assert [begun(answer.found) for answer in answers] == [[], [1]]
     live.end()
+
+
+def test_both_clients_say_what_words_found_and_why_not_all_of_it_is_followed(short: Short):
+    """With each frame in which they were to be looked for."""
+    first = [Frame(squares(3), {5: TrackPrompt(mask=CORNER)}), squares(4)]
+    address = short.server.address
+
+    async def followed() -> list[TrackedFrame]:
+        async with AsyncClient(address) as client:
+            return [each async for each in client.live(first, phrases=["blue", "red"], held_frames=1)]
+
+    with Client(address) as client:
+        for answers in (list(client.live(first, phrases=["blue", "red"], held_frames=1)), asyncio.run(followed())):
+            (found, nothing) = (answer.found for answer in answers)
+            assert nothing is None
+            assert [each.object_id for each in found.objects] == [1]
+            assert {each.label for each in found.objects} < {"blue", "red"}
+            assert (found.known, found.too_many, found.not_begun) == (0, 0, 1)
+            assert isinstance(found.error, OverloadedError)
+            assert (found.error.reason, bool(found.error.request_id)) == ("TRACKING_MEMORY", True)
+        stored = client.upload_video(video(map(squares, range(3))))
+        short.fickle.left = 1
+        told = list(client.track_video(stored, phrases={0: "blue"}, phrases_every=2, detector="fickle"))
+        assert [each.found and type(each.found.error) for each in told] == [type(None), None, FailedPreconditionError]
+        assert [each.object_id for each in told[0].found.objects] == [1]
+
+
+def test_the_command_says_at_the_end_what_was_not_followed(
+    short: Short, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """In one line for each reason; `--quiet` leaves it out."""
+    words = ["--text", "blue", "red", "--box", "0,87,9,96", "--json", "--server", short.server.address]
+    flags = ["track", played(tmp_path / "squares.mp4", [3]), *words]
+    assert main(flags) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "words found 2 objects in 1 frame that could not be followed: what is remembered of 2 objects" in line
+    assert main([*flags, "--quiet"]) == 0
+    assert not capsys.readouterr().err

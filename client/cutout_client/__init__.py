@@ -39,6 +39,7 @@ from cutout_client.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from cutout_client.found import FoundObject, FoundObjects
 from cutout_client.generation import (
     AsyncGenerationStream,
     GeneratedImage,
@@ -91,6 +92,8 @@ __all__ = [
     "Exemplar",
     "FailedPreconditionError",
     "FieldViolation",
+    "FoundObject",
+    "FoundObjects",
     "Frame",
     "GenerateOptions",
     "GeneratedImage",

@@ -133,6 +133,7 @@ class LiveState:
             if self._are_due and said.picture is not None:
                 if not said.request.frame.phrases:
                     said.request.frame.phrases.extend(self._phrases)
+                    said.request.frame.phrases_optional = True
                 self._are_due = False
         return said
 
@@ -170,7 +171,7 @@ class LiveState:
         self._left_behind += len(dropped)
         self._waiting = [each for each in self._waiting if each.picture is None or each.index not in dropped]
         (self._journal.correction if answer.corrected else self._journal.frame)(said, answer)
-        return read_frame(answer, self._journal.picture(answer.frame_index))
+        return read_frame(answer, self._journal.picture(answer.frame_index), self._call.request_id)
 
     def replayed(self, message: Response | None, call: Call) -> Response:
         """Looks over what a server answers while the session begins.

@@ -144,7 +144,8 @@ class VideoTrackOptions(TrackOptions, total=False):
 
     Attributes:
         prompts: By frame and object: what is known of objects. An id that is new begins one.
-        phrases: By frame: what to look for there. What is found begins as objects; the answer's `names` say which.
+        phrases: By frame: what to look for there. What is found begins as objects; the answer's `names` say which, and
+            `found` of its frames what else there was.
         direction: "forward" from the first frame with prompts, "backward" from the last one, or "both". Default:
             "forward".
         start: The first frame, from 0. Default: 0.
@@ -220,6 +221,7 @@ class Following:
         self._video_id = request.video_id
         self._request_id = request_id
         self._size: tuple[int, int] | None = None
+        self._found: tracking_service_pb2.FoundObjects | None = None
         self._is_whole = False
 
     def add(self, message: tracking_service_pb2.TrackVideoResponse) -> TrackedFrame | None:
@@ -230,10 +232,14 @@ class Following:
                 self.tracker = message.started.tracker
                 self._size = (message.started.video.height, message.started.video.width)
             case "found":
+                self._found = message.found
                 self.names |= {each.object_id: each.label for each in message.found.objects}
             case "frame":
                 picture = RemotePicture(video_id=self._video_id, frame=message.frame.frame_index)
-                return read_frame(message.frame, picture, self._size)
+                if self._found is not None:  # It comes before the frame.
+                    message.frame.found.CopyFrom(self._found)
+                    self._found = None
+                return read_frame(message.frame, picture, self._request_id, self._size)
             case "summary":
                 self.unreadable_frames = tuple(message.summary.unreadable_frames)
                 self._is_whole = True

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cutout_client import tasks
 from cutout_client.answer import Timings
 from cutout_client.encodings import decode
+from cutout_client.found import FoundObjects, read_found
 from cutout_client.images import ImageLike, Picture, PixelPicture
 from cutout_client.messages import build, of_type, words
 from cutout_client.prompts import Box, Boxes, MaskFormat, Point, Prompt
@@ -48,7 +49,8 @@ class Frame:
         prompts: By object: an id that is new begins one.
         timestamp_s: Comes back with the answer.
         index: The frame's number, greater than those before; None for the next one.
-        phrases: What to look for in it; what is found begins as objects, which `LiveStream.names` names.
+        phrases: What to look for in it; what is found begins as objects, which `LiveStream.names` names and
+            `TrackedFrame.found` tells of.
     """
 
     image: ImageLike
@@ -85,8 +87,9 @@ class LiveOptions(TrackOptions, total=False):
         tracker: Name of the model. Default: the server's.
         held_frames: How many answered frames can be corrected. Default: 4.
         phrases: What to look for in the first frame; what is found begins as objects, and `names` of the answer say
-            which.
-        phrases_every: Look for phrases again so many frames on, and again; what is new joins. Default: 0, once.
+            which; `found` of its frames says what else there was.
+        phrases_every: Look for phrases again so many frames on, and again; what is new joins. Where that
+            cannot be done `found.error` of the frame says why. Default: 0, once.
         detector: Name of the model that finds. Default: the server's.
         segmenter: Name of the model that cuts out what phrases find. Default: the server's.
         resume: Whether to go on at another server, or at the same one again, when this one is lost or stops; it is
@@ -146,6 +149,7 @@ class TrackedFrame:
         memory_bytes: What the server remembers of the objects by now.
         picture: The frame as it was sent.
         size: (height, width) of it if it is not here.
+        found: What words found in it; None where they were not to be looked for.
     """
 
     index: int
@@ -157,6 +161,7 @@ class TrackedFrame:
     memory_bytes: int
     picture: Picture = field(repr=False)
     size: tuple[int, int] | None = None
+    found: FoundObjects | None = None
 
     def __iter__(self) -> Any:
         return iter(self.objects)
@@ -262,7 +267,10 @@ def removal_request(object_ids: Sequence[int]) -> tracking_service_pb2.TrackObje
 
 
 def read_frame(
-    message: tracking_service_pb2.TrackedFrame, picture: Picture, size: tuple[int, int] | None = None
+    message: tracking_service_pb2.TrackedFrame,
+    picture: Picture,
+    request_id: str,
+    size: tuple[int, int] | None = None,
 ) -> TrackedFrame:
     """Reads the objects of a frame."""
     return TrackedFrame(
@@ -275,6 +283,7 @@ def read_frame(
         memory_bytes=message.memory_bytes,
         picture=picture,
         size=size,
+        found=read_found(message.found, request_id) if message.HasField("found") else None,
     )
 
 

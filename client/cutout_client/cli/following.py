@@ -2,12 +2,13 @@
 
 import argparse
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import grpc
 
+from cutout_client.cli.unfollowed import Unfollowed
 from cutout_client.client import Client
 from cutout_client.errors import CutoutError
 from cutout_client.images import read_picture
@@ -29,12 +30,14 @@ class Followed:
         names: What objects are called. Those that words find on the server are there with the first frame.
         rate: Frames a second.
         total: How many frames there should be; 0 when nobody knows.
+        resumed: How often they went on at another server so far.
     """
 
     frames: Iterator[TrackedFrame]
     names: Mapping[int, str]
     rate: float
     total: int
+    resumed: Callable[[], int] = lambda: 0
 
 
 @contextmanager
@@ -60,7 +63,7 @@ def here(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
             newest=args.newest,
             non_overlapping=args.non_overlapping,
         ) as live:
-            yield Followed(_named(live, names), names, video.info.rate / args.every, len(video))
+            yield Followed(_named(live, names), names, video.info.rate / args.every, len(video), lambda: live.resumed)
 
 
 @contextmanager
@@ -125,9 +128,9 @@ def _received(
             yield replace(found, picture=read_picture(frame.image))
 
 
-def nothing_found(phrases: Sequence[str]) -> ValueError:
-    """What is said when words find nothing."""
-    return ValueError(f"nothing in the first frame is {' or '.join(phrases)}")
+def nothing_followed(phrases: Sequence[str], unfollowed: Unfollowed) -> ValueError:
+    """What is said when words begin nothing."""
+    return ValueError("; ".join(unfollowed.lines()) or f"nothing in the first frame is {' or '.join(phrases)}")
 
 
 def _said(args: argparse.Namespace) -> tuple[dict[int, TrackPrompt], dict[int, str]]:

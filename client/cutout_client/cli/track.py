@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cutout_client.cli import connection, console, following, prompts
 from cutout_client.cli.stopping import INTERRUPTED
+from cutout_client.cli.unfollowed import Unfollowed
 from cutout_client.tracked import TrackedFrame
 from cutout_client.tracks import Tracks
 from cutout_client.video import VideoWriter
@@ -66,11 +67,19 @@ def run(args: argparse.Namespace) -> int:
         progress.update(task, description="following", total=followed.total or None)
         tracks = Tracks(args.out, followed.names) if args.out else None
         writer = stack.enter_context(VideoWriter(args.overlay, followed.rate)) if args.overlay else None
-        objects, count, is_whole = set[int](), 0, False
+        objects, count, resumed, is_whole = set[int](), 0, 0, False
+        unfollowed = Unfollowed()
         try:
             for found in followed.frames:
+                unfollowed.add(found.found)
                 if not (count or len(found) or args.text_every):
-                    raise following.nothing_found(args.text)
+                    raise following.nothing_followed(args.text, unfollowed)
+                if followed.resumed() > resumed and not args.quiet:
+                    console.write_warning(
+                        f"the server was lost before frame {found.index} was answered; went on at another",
+                        progress.console,
+                    )
+                resumed = followed.resumed()
                 objects |= {each.object_id for each in found}
                 count += 1
                 _write(found, tracks, writer, followed.names, args)
@@ -80,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
             console.write_warning("stopped; what was written is there", progress.console)
         finally:
             wrote = [str(path) for path in (tracks and tracks.save(), args.overlay) if path and count]
+    for line in () if args.quiet else unfollowed.lines():
+        console.write_warning(line)
     if not (args.json or args.quiet):
         where = f", files: {', '.join(wrote)}" if wrote else ""
         console.stdout().print(f"objects: {len(objects)}, frames: {count}{where}", soft_wrap=True)
