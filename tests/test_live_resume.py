@@ -16,6 +16,7 @@ from cutout_client import (
     Client,
     DeadlineError,
     Frame,
+    NotFoundError,
     OverloadedError,
     TrackedFrame,
     TrackPrompt,
@@ -31,6 +32,8 @@ from cutout_client.transport import Call
 from cutout_client.video import VideoWriter
 from test_service_tracking import SIDE, boxed, frame, iou, masked, picture, place, squares, truth
 from waiting import PATIENCE_S, wait_until
+
+from tools import free_port
 
 FRAMES = 14
 ENDS_AT = 7  # The server, once this frame is answered; up to four more are on their way then.
@@ -217,6 +220,28 @@ def test_the_command_says_that_it_went_on_at_another_server(
     assert told == list(range(FRAMES))
     (line,) = capsys.readouterr().err.splitlines()
     assert "went on at another" in line
+
+
+def test_frames_that_were_uploaded_are_sent_to_another_server():
+    """Where the client has them; where it has ids alone it says which frame, and what would help."""
+    port = free_port()
+    with ExitStack() as stack:
+        client = stack.enter_context(Client(f"127.0.0.1:{port}", timeout_s=PATIENCE_S))
+        with run_server(port=port):
+            uploaded = [client.upload(picture(index)) for index in range(6)]
+            whole = stack.enter_context(client.live(uploaded, boxes=box(0)))
+            ids = stack.enter_context(client.live([each.image_id for each in uploaded], boxes=box(0)))
+            assert next(whole).index == next(ids).index == 0
+        with run_server(port=port) as another:
+            rest = list(whole)
+            assert [each.index for each in rest] == [1, 2, 3, 4, 5]
+            assert iou(rest[-1][0].mask, truth(5)) > 0.6
+            with pytest.raises(
+                NotFoundError, match=r"look at frame \d again: no image .* upload it again, or give"
+            ) as lost:
+                list(ids)
+            assert lost.value.reason == "IMAGE_ELSEWHERE"
+            assert another.app.status().stored_images == 0
 
 
 def test_what_is_not_to_be_resumed_is_not_and_what_cannot_be_is_given_up(monkeypatch: pytest.MonkeyPatch):

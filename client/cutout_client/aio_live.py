@@ -135,9 +135,9 @@ class AsyncLiveStream(Live):
     async def _begin(self, rpc: Any, steps: Steps, replay: Sequence[Said], call: Call) -> None:
         """As `LiveStream._begin`."""
         for said in (Said(self._state.opening), *replay):
-            steps.put_nowait(await asyncio.to_thread(said.message))
+            steps.put_nowait(await asyncio.to_thread(self._state.message, said))
             message = await rpc.read()
-            answer = self._state.replayed(None if message is grpc.aio.EOF else message, call)
+            answer = self._state.replayed(None if message is grpc.aio.EOF else message, said, call)
             self.tracker = answer.opened.tracker or self.tracker
         self._state.begin(call, len(replay))
         self._steps = steps
@@ -148,7 +148,7 @@ class AsyncLiveStream(Live):
             yield request
         while (said := await self._next(steps)) is not None:
             try:
-                request = await asyncio.to_thread(said.message)
+                request = await asyncio.to_thread(self._state.message, said)
             except Exception as failure:  # noqa: BLE001 - it is of the caller's file, and raised to the caller
                 self._state.fail(failure, said)
             else:

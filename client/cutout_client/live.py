@@ -176,8 +176,8 @@ class LiveStream(Live):
     def _begin(self, rpc: Iterator[Response], steps: Steps, replay: Sequence[Said], call: Call) -> None:
         """Tells a server what there is to know of the session, one thing at a time, so that it drops none."""
         for said in (Said(self._state.opening), *replay):
-            steps.put(said.message())
-            answer = self._state.replayed(next(rpc, None), call)
+            steps.put(self._state.message(said))
+            answer = self._state.replayed(next(rpc, None), said, call)
             self.tracker = answer.opened.tracker or self.tracker
         with self._changed:
             self._state.begin(call, len(replay))
@@ -188,7 +188,7 @@ class LiveStream(Live):
             yield request
         while (said := self._next(steps)) is not None:
             try:
-                request = said.message()
+                request = self._state.message(said)
             except Exception as failure:  # noqa: BLE001 - it is of the caller's file, and raised to the caller
                 with self._changed:
                     self._state.fail(failure, said)

@@ -7,7 +7,7 @@ from cutout.v1 import mask_pb2, tracking_service_pb2
 from cutout_common import masks
 
 from cutout_client.encodings import decode
-from cutout_client.images import Picture
+from cutout_client.images import Picture, RemotePicture
 from cutout_client.tracked import fill_frame
 
 Request = tracking_service_pb2.TrackObjectsRequest
@@ -36,8 +36,11 @@ class Said:
         said = self.request.correct if self.request.HasField("correct") else self.request.frame
         return said.frame_index
 
-    def message(self) -> Request:
+    def message(self, *, by_itself: bool = False) -> Request:
         """The whole of it.
+
+        Args:
+            by_itself: Whether a picture that was uploaded goes along, if it is here, instead of its id.
 
         Raises:
             OSError: The picture's file cannot be read.
@@ -46,7 +49,8 @@ class Said:
             return self.request
         message = Request()
         message.CopyFrom(self.request)
-        fill_frame(message.frame, self.picture)
+        local = self.picture.local if by_itself and isinstance(self.picture, RemotePicture) else None
+        fill_frame(message.frame, local or self.picture)
         return message
 
     def saying(self, prompts: Iterable[tracking_service_pb2.TrackPrompt]) -> "Said":

@@ -6,8 +6,11 @@ Knows nothing of how messages travel, nor of threads and loops: `LiveStream` and
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import grpc
 from cutout.v1 import tracking_service_pb2
+from cutout_common import routing
 from cutout_common.failover import Losses
+from google.rpc.status_pb2 import Status
 
 from cutout_client import errors
 from cutout_client.images import ImageLike, read_picture
@@ -53,6 +56,7 @@ class LiveState:
         newest = opening.open.drop_policy == tracking_service_pb2.TrackingOpen.DROP_POLICY_NEWEST
         self._ahead = _AHEAD_OF_NEWEST if newest else _AHEAD
         self._call = call
+        self._is_elsewhere = False  # Whether the session may be at another server than pictures that were uploaded.
         self._losses = Losses()
         self._journal = Journal(opening.open.held_frames or _HELD_FRAMES)
         self._waiting: list[Said] = []
@@ -65,6 +69,7 @@ class LiveState:
 
         Servers that were lost with it count until something is answered.
         """
+        self._is_elsewhere |= again
         call = self._call.next(_LIMIT_S if self._call.limit_s is None else self._call.limit_s)
         call.losses, call.waits_for_servers = self._losses, again
         return call
@@ -98,6 +103,10 @@ class LiveState:
         index = self._index if frame.index is None else frame.index
         self._index = index + 1
         return Said(frame_request(frame, index), read_picture(frame.image))
+
+    def message(self, said: Said) -> Request:
+        """What to send of something said; may read the picture's file, and raises as `Said.message` does."""
+        return said.message(by_itself=self._is_elsewhere)
 
     def say(self, said: Said) -> None:
         """Puts a message behind the others.
@@ -159,7 +168,9 @@ class LiveState:
         self._left_behind, self._losses = 1, Losses()
         kind = message.WhichOneof("message")
         if kind == "error":
-            raise errors.from_status(message.error, self._call.request_id)
+            refused = errors.from_status(message.error, self._call.request_id)
+            self._is_elsewhere |= refused.reason == routing.ELSEWHERE
+            raise refused
         if kind == "removed":
             self._journal.removed(message.removed.object_ids)
             return None
@@ -173,8 +184,8 @@ class LiveState:
         (self._journal.correction if answer.corrected else self._journal.frame)(said, answer)
         return read_frame(answer, self._journal.picture(answer.frame_index), self._call.request_id)
 
-    def replayed(self, message: Response | None, call: Call) -> Response:
-        """Looks over what a server answers while the session begins.
+    def replayed(self, message: Response | None, said: Said, call: Call) -> Response:
+        """Looks over what a server answers to something said while the session begins.
 
         Raises:
             CutoutError: It is a refusal, or there is none.
@@ -182,7 +193,7 @@ class LiveState:
         if message is None:
             raise ended(call.request_id)
         if message.WhichOneof("message") == "error":
-            raise errors.from_status(message.error, call.request_id)
+            raise errors.from_status(_refusal(message.error, said), call.request_id)
         return message
 
     def end(self) -> None:
@@ -196,3 +207,13 @@ class LiveState:
             raise self.failure
         if self._waiting:
             raise ended(self._call.request_id)
+
+
+def _refusal(error: Status, said: Said) -> Status:
+    """With what to do about it where a frame was given as the id of what is not at the session's new server."""
+    if said.picture is not None and error.code == grpc.StatusCode.NOT_FOUND.value[0]:
+        error.message = (
+            f"the session cannot go on at another server, which has to look at frame {said.index} again: "
+            f"{error.message}, or give frames as pictures, or as what `upload` answered; they are sent again"
+        )
+    return error
