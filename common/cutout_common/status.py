@@ -80,7 +80,7 @@ def link_to(page: str) -> None:
     _page = page
 
 
-def summary(violations: Sequence[FieldViolation]) -> str:
+def summary(violations: Sequence[FieldViolation], omitted: int = 0) -> str:
     """What is wrong with a request: as many violations as a message has room for, and how many more there are."""
     parts: list[str] = []
     room = MAX_MESSAGE_BYTES - len("; and 1000000 more")
@@ -90,7 +90,7 @@ def summary(violations: Sequence[FieldViolation]) -> str:
         if parts and room < 0:
             break
         parts.append(part)
-    more = len(violations) - len(parts)
+    more = len(violations) + omitted - len(parts)
     return "; ".join([*parts, *([f"and {more} more"] if more else [])])
 
 

@@ -17,6 +17,7 @@ CutoutError
 └── InternalError            INTERNAL             everything that nobody foresaw; says nothing but the request id
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import grpc
@@ -31,7 +32,8 @@ class CutoutError(Exception):
         code: The gRPC code.
         reason: UPPER_SNAKE, stable, for programs.
         message: For people; never the text of an exception that we did not raise.
-        violations: Every violated field.
+        violations: Violated fields, the first of them if there are very many.
+        omitted_violations: How many more there are.
         retry_after_s: Seconds after which a retry is worth it; None when it is not.
         metadata: Further facts for programs, by names in lowerCamelCase.
     """
@@ -45,23 +47,30 @@ class CutoutError(Exception):
         self.reason = reason or self.default_reason
         self.retry_after_s = retry_after_s
         self.violations: tuple[FieldViolation, ...] = ()
+        self.omitted_violations = 0
         self.metadata: dict[str, str] = {}
 
 
 class InvalidRequestError(CutoutError):
-    """Lists every violated field."""
+    """Lists every violated field, and counts those of `omitted` beside."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     default_reason = "INVALID_ARGUMENT"
 
-    def __init__(self, *violations: FieldViolation, reason: str = "") -> None:
-        super().__init__(summary(violations), reason=reason)
+    def __init__(self, *violations: FieldViolation, reason: str = "", omitted: int = 0) -> None:
+        super().__init__(summary(violations, omitted), reason=reason)
         self.violations = violations
+        self.omitted_violations = omitted
 
     @classmethod
     def of(cls, field: str, description: str, *, reason: str = "") -> "InvalidRequestError":
         """The common case of one field."""
         return cls(FieldViolation(field, description), reason=reason)
+
+    def renamed(self, name: Callable[[str], str]) -> "InvalidRequestError":
+        """The same with other names of its fields."""
+        named = (FieldViolation(name(v.field), v.description) for v in self.violations)
+        return InvalidRequestError(*named, reason=self.reason, omitted=self.omitted_violations)
 
 
 class MalformedMessageError(CutoutError):
@@ -190,5 +199,7 @@ class InternalError(CutoutError):
 
 def to_status(error: CutoutError, request_id: str) -> Status:
     """What a caller gets to see of an error."""
-    details = ErrorDetails(error.reason, error.violations, error.retry_after_s, request_id, metadata=error.metadata)
+    details = ErrorDetails(
+        error.reason, error.violations, error.retry_after_s, request_id, error.omitted_violations, error.metadata
+    )
     return pack(error.code, error.message, details)

@@ -12,16 +12,23 @@ from cutout_server.errors import InvalidRequestError
 
 T = TypeVar("T")
 
+# More than an answer has room for; a request may have a hundred thousand.
+_MOST_NOTED = 1000
+
 
 class Checker:
     """Notes violations by field; `done` raises them all."""
 
     def __init__(self) -> None:
         self._violations: list[FieldViolation] = []
+        self._omitted = 0
 
     def refuse(self, field: str, description: str) -> None:
-        """Notes one."""
-        self._violations.append(FieldViolation(field, description))
+        """Notes one, or counts it if there are very many."""
+        if len(self._violations) < _MOST_NOTED:
+            self._violations.append(FieldViolation(field, description))
+        else:
+            self._omitted += 1
 
     def require(self, ok: bool, field: str, description: str) -> None:
         """Notes one unless `ok`."""
@@ -60,7 +67,9 @@ class Checker:
             with within(path):
                 yield
         except InvalidRequestError as error:
-            self._violations.extend(error.violations)
+            for violation in error.violations:
+                self.refuse(violation.field, violation.description)
+            self._omitted += error.omitted_violations
 
     def done(self) -> None:
         """Raises what was noted.
@@ -69,7 +78,7 @@ class Checker:
             InvalidRequestError: Something was.
         """
         if self._violations:
-            raise InvalidRequestError(*self._violations)
+            raise InvalidRequestError(*self._violations, omitted=self._omitted)
 
 
 @contextmanager
@@ -102,6 +111,4 @@ def _named(name: Callable[[str], str]) -> Iterator[None]:
     try:
         yield
     except InvalidRequestError as error:
-        raise InvalidRequestError(
-            *(FieldViolation(name(v.field), v.description) for v in error.violations), reason=error.reason
-        ) from None
+        raise error.renamed(name) from None

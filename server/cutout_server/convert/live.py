@@ -73,6 +73,13 @@ class LiveReader:
         check.done()
         return request
 
+    def removal(self, message: pb2.Removal) -> list[int]:
+        """Objects to be followed no more; whether they are shows later."""
+        check = Checker()
+        check.count("object_ids", len(message.object_ids), self.tracking.max_objects)
+        check.done()
+        return list(message.object_ids)
+
 
 def one_of(message: pb2.TrackObjectsRequest) -> str:
     """Which message it is, after `open`.

@@ -28,17 +28,18 @@ def read_prompt(check: Checker, message: service_pb2.ObjectPrompt, path: str, al
     has_box, has_logits = message.HasField("box"), message.HasField("logits")
     check.require(len(message.points) <= MAX_POINTS, f"{path}.points", f"expected at most {MAX_POINTS}")
     points = message.points[:MAX_POINTS]
-    labels = []
-    for index, point in enumerate(points):
-        check.finite({"x": point.x, "y": point.y}, f"{path}.points[{index}]")
-        label = point.label if point.HasField("label") else 1
-        check.require(label in {0, 1}, f"{path}.points[{index}].label", f"expected 0 or 1, got {label}")
-        labels.append(min(label, 1))
+    places = np.array([(point.x, point.y) for point in points], np.float32).reshape(-1, 2)
+    labels = [point.label if point.HasField("label") else 1 for point in points]
+    for index in np.flatnonzero(~np.isfinite(places).all(axis=1)).tolist():
+        check.finite({"x": points[index].x, "y": points[index].y}, f"{path}.points[{index}]")
+    for index, label in enumerate(labels):
+        if label > 1:
+            check.refuse(f"{path}.points[{index}].label", f"expected 0 or 1, got {label}")
     if not has_box and not has_logits:
-        check.require(1 in labels, path, f"expected a point with label 1, a box or {also}")
+        check.require(any(labels), path, f"expected a point with label 1, a box or {also}")
     return ObjectPrompt(
-        points=np.array([(point.x, point.y) for point in points], np.float32).reshape(-1, 2),
-        labels=np.array(labels, np.int32),
+        points=places,
+        labels=np.minimum(np.array(labels, np.uint32), 1).astype(np.int32),
         box=read_box(check, message.box, f"{path}.box") if has_box else None,
         logits=_logits(check, message.logits, f"{path}.logits") if has_logits else None,
     )

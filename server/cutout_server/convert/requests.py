@@ -10,7 +10,7 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 from cutout_server.convert.checks import Checker
 from cutout_server.convert.images import read_image
 from cutout_server.convert.options import MAX_LOGIT, check_tiled, read_nms_iou, read_options
-from cutout_server.convert.prompts import read_box, read_prompt, read_region
+from cutout_server.convert.prompts import MAX_POINTS, read_box, read_prompt, read_region
 from cutout_server.errors import InvalidRequestError
 from cutout_server.types import (
     AnalyzeRequest,
@@ -54,7 +54,11 @@ class RequestReader:
         """SegmentByText."""
         check = Checker()
         phrases = []
-        for index, entry in enumerate(message.phrases):
+        for index, entry in enumerate(message.phrases[: self.max_prompts]):
+            most = 2 * MAX_PHRASE_LENGTH * self.max_prompts  # It may be a list of them.
+            if len(entry) > most:
+                check.refuse(f"phrases[{index}]", f"expected at most {most} characters, got {len(entry)}")
+                continue
             words = split(entry)
             check.require(bool(words), f"phrases[{index}]", "expected words, got none")
             longest = max(map(len, words), default=0)
@@ -64,7 +68,7 @@ class RequestReader:
                 f"expected at most {MAX_PHRASE_LENGTH} characters a phrase, got {longest}",
             )
             phrases.extend(words)
-        check.count("phrases", len(phrases) or len(message.phrases), self.max_prompts)
+        check.count("phrases", max(len(phrases), len(message.phrases)), self.max_prompts)
         check_tiled(check, message, "exemplars")
         request = TextRequest(
             phrases=tuple(phrases),
@@ -156,14 +160,15 @@ class RequestReader:
         """AnalyzeImage."""
         check = Checker()
         check.count("concepts", len(message.concepts), self.max_prompts)
-        for index, concept in enumerate(message.concepts):
+        concepts = message.concepts[: self.max_prompts]
+        for index, concept in enumerate(concepts):
             length = len(concept) if concept.strip() else 0
             check.require(
                 1 <= length <= MAX_PHRASE_LENGTH,
                 f"concepts[{index}]",
                 f"expected 1 to {MAX_PHRASE_LENGTH} characters, not all of them blank, got {len(concept)}",
             )
-        check.require(len(set(message.concepts)) == len(message.concepts), "concepts", "expected each one once")
+        check.require(len(set(concepts)) == len(concepts), "concepts", "expected each one once")
         template = message.template or DEFAULT_TEMPLATE
         check.require("{}" in template, "template", 'expected "{}" where the concept goes')
         check.require(
@@ -178,7 +183,7 @@ class RequestReader:
         check.done()
         fields = PromptFields("regions", point=".point")
         regions = PromptsRequest(prompts=prompts, fields=fields, **common) if prompts else EverythingRequest(**common)
-        return AnalyzeRequest(tuple(message.concepts), template, message.classifier, regions)
+        return AnalyzeRequest(tuple(concepts), template, message.classifier, regions)
 
     def one_of(self, message: Any, oneof: str, *, in_session: bool = False) -> SegmentRequest:
         """The one of these five that `message` holds."""
@@ -199,9 +204,11 @@ class RequestReader:
         kinds = [kind for kind in ("phrases", "boxes", "points") if getattr(message, kind)]
         check.require(len(kinds) <= 1, "/".join(kinds), f"expected one kind of prompt, got {len(kinds)}")
         check.require(not message.detector or kinds == ["phrases"], "detector", "expected none without phrases")
-        for field, step in (("boxes", 4), ("points", 2)):
+        bounds = (("phrases", 1, self.max_prompts), ("boxes", 4, self.max_prompts), ("points", 2, MAX_POINTS))
+        for field, step, most in bounds:
             numbers = len(getattr(message, field))
             check.require(numbers % step == 0, field, f"expected {step} numbers for each, got {numbers} in all")
+            check.require(numbers <= step * most, field, f"expected at most {most}, got {numbers // step}")
         check.done()
         common: dict[str, Any] = {
             "image": image_pb2.Image(image_id=message.image_id)

@@ -12,7 +12,7 @@ from cutout_server.convert.options import read_mask_formats, read_mask_threshold
 from cutout_server.convert.prompts import read_prompt
 from cutout_server.convert.requests import RequestReader
 from cutout_server.convert.responses import timings, write_box, write_mask
-from cutout_server.errors import to_status
+from cutout_server.errors import InvalidRequestError, to_status
 from cutout_server.types import (
     FoundObjects,
     FramePrompt,
@@ -25,6 +25,7 @@ from cutout_server.types import (
 )
 
 Opening = tracking_service_pb2.TrackingOpen | tracking_service_pb2.TrackVideoRequest
+MAX_RLE_CHARACTERS = 1 << 20  # To read one takes eighty times as much memory for a moment.
 # In place of the frame: a request of phrases is not read without a picture.
 _TO_BE_GIVEN = image_pb2.Image(image_id="to be given")
 
@@ -64,6 +65,9 @@ class TrackingReader:
         Raises:
             InvalidRequestError: With all violated fields, as of a SegmentByTextRequest.
         """
+        most = self.requests.max_prompts
+        if len(phrases) > most:  # Before they are copied.
+            raise InvalidRequestError.of("phrases", f"expected 1 to {most}, got {len(phrases)}")
         text = service_pb2.SegmentByTextRequest(
             image=_TO_BE_GIVEN, phrases=phrases, detector=message.detector, segmenter=message.segmenter
         )
@@ -91,9 +95,14 @@ def _prompt(check: Checker, message: tracking_service_pb2.TrackPrompt, path: str
 
 def _rle(check: Checker, message: mask_pb2.RleMask, path: str) -> Rle:
     if len(message.size) != 2 or not all(message.size):
-        check.refuse(f"{path}.size", f"expected [height, width] of the frame, got {list(message.size)}")
+        got = list(message.size) if len(message.size) == 2 else f"{len(message.size)} numbers"
+        check.refuse(f"{path}.size", f"expected [height, width] of the frame, got {got}")
         return Rle(1, 1, b"")
-    return Rle(message.size[0], message.size[1], message.counts.encode())
+    counts = message.counts
+    if len(counts) > MAX_RLE_CHARACTERS:
+        check.refuse(f"{path}.counts", f"expected at most {MAX_RLE_CHARACTERS} characters, got {len(counts)}")
+        return Rle(1, 1, b"")
+    return Rle(message.size[0], message.size[1], counts.encode())
 
 
 def tracked_frame(

@@ -10,10 +10,12 @@ from cutout_server.call_context import Stages
 from cutout_server.convert.checks import Checker
 from cutout_server.convert.responses import timings
 from cutout_server.convert.tracking import TrackingReader, read_options
+from cutout_server.errors import InvalidRequestError
 from cutout_server.images.store import StoredVideo
 from cutout_server.types import Direction, DropPolicy, TrackingRequest, VideoPrompt, VideoTrackRequest
 
 MAX_PROMPTED_FRAMES = 256
+MAX_VIDEO_POINTS = 65_536  # Of all prompts together.
 MAX_LISTED = 1000  # Of frames that cannot be decoded.
 DIRECTIONS = {
     pb2.TrackVideoRequest.DIRECTION_UNSPECIFIED: Direction.FORWARD,
@@ -42,6 +44,7 @@ class VideoTrackReader:
         check = Checker()
         check.require(bool(message.video_id), "video_id", "expected the id of a stored video, got none")
         check.count("prompts", len(message.prompts), MAX_PROMPTED_FRAMES)
+        self._check_points(message)
         end = message.end_frame or None
         if end is not None:
             expected = f"expected more than start_frame {message.start_frame}, got {end}"
@@ -66,12 +69,23 @@ class VideoTrackReader:
         check.done()
         return request
 
+    def _check_points(self, message: pb2.TrackVideoRequest) -> None:
+        """Refuses more points than are read in a moment, before any is."""
+        points = sum(
+            len(prompt.points)
+            for said in message.prompts[:MAX_PROMPTED_FRAMES]
+            for prompt in said.prompts[: self.tracking.max_objects]
+        )
+        if points > MAX_VIDEO_POINTS:
+            what = f"expected at most {MAX_VIDEO_POINTS} points in all, got {points}"
+            raise InvalidRequestError.of("prompts", what)
+
     def _prompts(self, check: Checker, message: pb2.TrackVideoRequest) -> tuple[VideoPrompt, ...]:
         prompts: list[VideoPrompt] = []
         seen: set[int] = set()
         objects: set[int] = set()
         box_threshold = check.optional(message, "box_threshold", 0.0, 1.0)
-        by_words = any(said.phrases for said in message.prompts)
+        by_words = any(said.phrases for said in message.prompts[:MAX_PROMPTED_FRAMES])
         for field in ("detector", "segmenter", "phrases_every"):
             check.require(by_words or not getattr(message, field), field, "expected none without phrases")
         check.require(by_words or box_threshold is None, "box_threshold", "expected none without phrases")

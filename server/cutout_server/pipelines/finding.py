@@ -103,15 +103,9 @@ class Finder:
             The frame with what is new in it, what is to be told of that, and the masks by which it begins.
         """
         followed = [each.mask for each in frame.objects if each.mask is not None]
-        fresh, known, too_many = list[Find](), 0, 0
-        for find in finds.found:
-            if any(_same(find[-1], other) for other in followed):
-                known += 1
-            elif len(frame.objects) + len(fresh) == self._max_objects:
-                too_many += 1
-            else:
-                followed.append(find[-1])
-                fresh.append(find)
+        room = self._max_objects - len(frame.objects)
+        with call_context.stage("masks"):  # A thousand finds beside dozens of objects take seconds.
+            fresh, known, too_many = await asyncio.to_thread(_fresh, finds.found, followed, room)
         ids = self._free_ids(len(fresh))
         masks: dict[int, FramePrompt] = {number: mask for number, (_, _, mask) in zip(ids, fresh, strict=True)}
         frame, refusal = await _begun(tracking, frame, masks)
@@ -175,6 +169,20 @@ def _refusal(error: Exception) -> CutoutError:
         return InternalError.of(call.request_id)
     call.stages.note(error)
     return error
+
+
+def _fresh(found: Sequence[Find], followed: Sequence[Rle], room: int) -> tuple[list[Find], int, int]:
+    """What is not followed yet, as much as there is room for; how much is followed, and how much more was found."""
+    fresh: list[Find] = []
+    known = too_many = 0
+    for find in found:
+        if any(_same(find[-1], other) for other in (*followed, *(each[-1] for each in fresh))):
+            known += 1
+        elif len(fresh) == room:
+            too_many += 1
+        else:
+            fresh.append(find)
+    return fresh, known, too_many
 
 
 def _same(mask: Rle, other: Rle) -> bool:

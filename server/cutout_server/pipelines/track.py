@@ -143,7 +143,7 @@ class Tracking:
             picture = await room.enter_async_context(self._pictures.open(request.image, for_session=True))
             self._check_size(picture)
             held = _HeldFrame(self._looked_at, request.timestamp_s, picture, room)
-            prompts = {**dict.fromkeys(self._objects), **_fitted(request.prompts, picture)}
+            prompts = {**dict.fromkeys(self._objects), **await self._fitted(request.prompts, picture)}
             found = await self._found(slot, held, prompts)
             self._size = (picture.height, picture.width)
             self._looked_at += 1
@@ -167,7 +167,7 @@ class Tracking:
             )
         self._check_count(request.prompts)
         async with self._slot() as slot:
-            found = await self._found(slot, held, _fitted(request.prompts, held.picture))
+            found = await self._found(slot, held, await self._fitted(request.prompts, held.picture))
         return TrackedFrame(request.index, held.timestamp_s, found, corrected=True, memory_bytes=self._memory.bytes)
 
     def remove(self, object_ids: Sequence[int]) -> list[int]:
@@ -177,13 +177,12 @@ class Tracking:
             InvalidRequestError: Some are not followed.
         """
         unknown = [index for index, number in enumerate(object_ids) if number not in self._objects]
-        if unknown or not object_ids:
+        if unknown:
             raise InvalidRequestError(
                 *(
                     FieldViolation(f"object_ids[{i}]", f"expected one of {sorted(self._objects)}, got {object_ids[i]}")
                     for i in unknown
-                ),
-                *([] if object_ids else [FieldViolation("object_ids", "expected at least 1, got 0")]),
+                )
             )
         for number in object_ids:
             self._objects.pop(number, None)
@@ -226,6 +225,13 @@ class Tracking:
                     break
             self._device = slot.pool.device
             yield slot
+
+    async def _fitted(self, prompts: Mapping[int, FramePrompt], picture: Picture) -> Mapping[int, FramePrompt]:
+        """See `_fitted`; masks take long to read."""
+        if not prompts:
+            return prompts
+        with call_context.stage("masks"):
+            return await asyncio.get_running_loop().run_in_executor(self._executor, _fitted, prompts, picture)
 
     async def _found(
         self, slot: Slot, held: _HeldFrame, prompts: Mapping[int, FramePrompt | None]

@@ -12,6 +12,7 @@ from cutout_server.errors import InvalidRequestError
 from cutout_server.images.store import StoredVideo
 from cutout_server.images.videos import Videos
 from cutout_server.pipelines.finding import Finder, patiently
+from cutout_server.pipelines.said import Said
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import Tracking, TrackPipeline
 from cutout_server.types import (
@@ -103,14 +104,14 @@ class Following:
         self._request = request
         self._tracking = tracking
         self._videos = videos
-        self._said = _said(request, end)
+        self._said = Said(request, end)
         self._begun: dict[int, tuple[int, FramePrompt]] = {}  # By object: its first frame, and what was said there.
         self._finder = Finder(segmentation, max_objects=max_objects)
         self._finder.used(number for prompt in request.prompts for number in prompt.prompts)
         grid = sorted({*range(request.start_frame, end, request.every), *self._said})
         first, last = min(self._said), max(self._said)
         if request.direction is Direction.BOTH:
-            last = self._last_beginning()
+            last = self._said.last_beginning()
         self._ahead = [n for n in grid if n >= first] if request.direction is not Direction.BACKWARD else []
         self._back = [n for n in reversed(grid) if n <= last] if request.direction is not Direction.FORWARD else []
         self.total = len(self._ahead) + len(self._back)
@@ -211,30 +212,6 @@ class Following:
             for number, prompt in prompts.items():
                 self._begun.setdefault(number, (frame, prompt))
 
-    def _last_beginning(self) -> int:
-        """The last frame in which an object may begin."""
-        firsts: dict[int, int] = {}
-        for frame, (_, prompt) in sorted(self._said.items()):
-            for number in prompt.prompts:
-                firsts.setdefault(number, frame)
-        return max([*firsts.values(), *(frame for frame, (_, prompt) in self._said.items() if prompt.phrases)])
-
-
-def _said(request: VideoTrackRequest, end: int) -> dict[int, tuple[int, VideoPrompt]]:
-    """By frame: what is said of it, phrases that are looked for again among it, and which of the prompts says so."""
-    said = {prompt.frame: (index, prompt) for index, prompt in enumerate(request.prompts)}
-    if not request.phrases_every:
-        return said
-    is_back = request.direction is Direction.BACKWARD
-    step = -request.phrases_every if is_back else request.phrases_every
-    naming = sorted((frame for frame, (_, prompt) in said.items() if prompt.phrases), reverse=is_back)
-    for here, until in itertools.pairwise([*naming, request.start_frame - 1 if is_back else end]):
-        index, prompt = said[here]
-        for frame in range(here + step, until, step):
-            which, other = said.get(frame, (index, VideoPrompt(frame, {}, None)))
-            said[frame] = which, replace(other, phrases=prompt.phrases, phrases_again=True)
-    return said
-
 
 @contextmanager
 def _named(index: int) -> Iterator[None]:
@@ -242,12 +219,9 @@ def _named(index: int) -> Iterator[None]:
     try:
         yield
     except InvalidRequestError as error:
-        fields = [
-            f"prompts[{index}].{v.field}" if v.field.startswith(("prompts", "phrases")) else v.field
-            for v in error.violations
-        ]
-        named = (FieldViolation(field, v.description) for field, v in zip(fields, error.violations, strict=True))
-        raise InvalidRequestError(*named, reason=error.reason) from None
+        raise error.renamed(
+            lambda field: f"prompts[{index}].{field}" if field.startswith(("prompts", "phrases")) else field
+        ) from None
 
 
 def _check_range(request: VideoTrackRequest, end: int, count: int) -> None:

@@ -107,7 +107,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
             kind = one_of(message)
             with within(kind):
                 if kind == "remove":
-                    left = tracking.remove(list(message.remove.object_ids))
+                    left = tracking.remove(reader.removal(message.remove))
                     return pb2.TrackObjectsResponse(removed=pb2.Removed(object_ids=left))
                 if kind == "correct":
                     found: TrackedFrame = await tracking.correct(reader.correction(message.correct))
