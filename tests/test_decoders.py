@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from cutout_server.images.decoder_processes import Decoders, Work, Worker
 from cutout_server.images.store import StoredVideo
 from cutout_server.images.videos import Videos
 from cutout_server.imaging.decode import ImageLimits, decode, open_file
-from cutout_server.imaging.video import VideoLimits
+from cutout_server.imaging.video import VideoFrame, VideoLimits
 from cutout_server.imaging.video_file import VideoFile
 from decode_processes import DecodeProcesses
 from test_imaging_malformed import FILES
@@ -101,22 +102,71 @@ async def test_pixels_and_refusals_are_those_of_a_thread(
     assert observer.pieces == 2 * len(FILES) + 1
 
 
-async def test_one_process_reads_one_frame_after_the_other(
-    decoders: Decoders, decode_processes: DecodeProcesses, tmp_path: Path
-):
-    """Of a stored video, as it decodes one picture after the other: none ends with its frame."""
+@dataclass(frozen=True)
+class Shades:
+    """A video of four frames."""
+
+    videos: Videos
+    stored: StoredVideo
+    expected: list[VideoFrame]
+
+    async def check(self, number: int) -> None:
+        """That a frame is the one that was asked for."""
+        frame = await self.videos.frame(self.stored, number, "field")
+        assert np.array_equal(frame.pixels, self.expected[number].pixels)
+
+
+@pytest.fixture
+def shades(decoders: Decoders, tmp_path: Path) -> Shades:
     path, limits = tmp_path / "video.mp4", VideoLimits(10_000, 10, 10.0)
     path.write_bytes(video(np.full((32, 32, 3), 60 * shade, np.uint8) for shade in range(4)))
     with VideoFile(path, limits, "field") as opened:
         expected = list(opened.frames(range(4), (32, 32)))
         stored = StoredVideo("vid", "", NOBODY, path, 0, "", opened.describe(), 0.0, 0.0)
-    videos = Videos(SimpleNamespace(), decoders, decoders, limits, max_bytes=0)
+    return Shades(Videos(SimpleNamespace(), decoders, decoders, limits, max_bytes=0), stored, expected)
+
+
+async def test_one_process_reads_one_frame_after_the_other(shades: Shades, decode_processes: DecodeProcesses):
+    """Of a stored video, as it decodes one picture after the other: none ends with its frame."""
     processes = set()
     for number in (2, 0, 3):
-        frame = await videos.frame(stored, number, "field")
-        assert np.array_equal(frame.pixels, expected[number].pixels)
+        await shades.check(number)
         processes.update(process.pid for process in decode_processes())
     assert len(processes) == 1
+
+
+@pytest.mark.parametrize("answers", [1, 2], ids=["opened", "a frame"])
+async def test_a_process_that_has_more_to_say_is_nobody_elses(
+    answers: int, shades: Shades, monkeypatch: pytest.MonkeyPatch, decode_processes: DecodeProcesses
+):
+    """Whoever leaves between two frames takes the process along: the next one gets what it has asked for."""
+    said, left = threading.Event(), threading.Event()
+    working = Worker.working
+
+    @contextmanager
+    def held_up(worker: Worker, work: Work) -> Iterator[None]:
+        nonlocal answers
+        with working(worker, work):
+            yield
+        answers -= 1
+        if not answers:
+            said.set()
+            assert left.wait(PATIENCE_S)
+
+    async def read() -> None:
+        async with shades.videos.read(shades.stored, range(4)) as frames:
+            async for _ in frames:
+                pass
+
+    monkeypatch.setattr(Worker, "working", held_up)
+    reading = asyncio.create_task(read())
+    assert await asyncio.to_thread(said.wait, PATIENCE_S)
+    (first,) = decode_processes()
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    left.set()
+    await shades.check(3)
+    assert first not in decode_processes()
 
 
 async def test_none_begins_before_it_is_needed(decoders: Decoders, decode_processes: DecodeProcesses):
