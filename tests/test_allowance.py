@@ -112,6 +112,20 @@ async def test_a_refusal_says_whose_room_and_when(share: int, caller: str, of_ca
     assert refused.value.retry_after_s == pytest.approx(missing * 0.4)
 
 
+async def test_room_that_comes_after_the_end_is_given_back():
+    """Another may still wait for room for whoever has left: an answer, say, that is made for several."""
+    room = Allowance(10, 10)
+    with room.hold("a") as first:
+        await first.grow(8, PATIENCE_S)
+        with room.hold("b") as late:
+            await late.grow(1, PATIENCE_S)
+            waiting = grow(late, 5)
+            await nothing_more()
+        assert room.of("b") == 0
+    await waiting
+    assert (late.amount, room.in_use) == (0, 0)
+
+
 def test_the_delay_is_what_was_measured():
     """Eight seats of which each is taken for four seconds: one becomes free every half a second."""
     clock = Clock()

@@ -180,8 +180,11 @@ class Held:
             NoRoomError: There was no room for so long.
         """
         if to > self.amount and not self._closed:
-            self._taken_s = await self._allowance.take(self._caller, to - self.amount, patience_s)
-            self.amount = to
+            more = to - self.amount
+            self._taken_s = await self._allowance.take(self._caller, more, patience_s)
+            self.amount += more
+            if self._closed:  # Meanwhile.
+                self.shrink(0)
 
     def grow_at_once(self, to: int) -> bool:
         """Makes it `to` at least if there is room that nobody waits for, and says whether it is."""
