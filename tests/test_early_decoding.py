@@ -17,7 +17,7 @@ from cutout.v1 import image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_server.images import early_decoding as arrivals_module
 from cutout_server.images.early_decoding import Arrival, EarlyDecoding
-from cutout_server.images.early_header import look_at
+from cutout_server.images.early_header import ArrivingPicture, look_at
 from cutout_server.images.growing_file import GrowingFile
 from cutout_server.images.pixel_budget import PixelBudget
 from cutout_server.imaging.decode import ImageLimits, OpenedFile, decode
@@ -162,6 +162,24 @@ async def test_a_file_of_one_piece_is_left_to_others(arrivals: EarlyDecoding, tm
     writer.write(ARRIVING["plain"])
     writer.arrival.ended()
     assert await arrivals.take(writer.path) is None
+
+
+async def test_what_fails_keeps_nobody_waiting(
+    arrivals: EarlyDecoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A request that waits for a file's pixels gets none when there is no memory for them."""
+
+    def without_memory(_: ArrivingPicture) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ArrivingPicture, "decode", without_memory)
+    writer = Writer(arrivals, tmp_path / "picture")
+    writer.write(ARRIVING["plain"][:10], ARRIVING["plain"][10:20])
+    taken = asyncio.create_task(arrivals.take(writer.path))
+    await asyncio.sleep(0)
+    writer.write(ARRIVING["plain"][20:])
+    writer.arrival.ended()
+    assert await asyncio.wait_for(taken, PATIENCE_S) is None
 
 
 async def test_slow_callers_take_no_more_than_their_threads(arrivals: EarlyDecoding, tmp_path: Path):

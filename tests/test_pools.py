@@ -122,6 +122,29 @@ async def test_one_bad_question_fails_alone():
     assert good[0].logits.shape == also_good[0].logits.shape == (1, 8, 32)
 
 
+async def test_nobody_waits_for_a_pool_that_was_closed():
+    """Of a pass that failed, neither whose question is asked again on its own then, nor who would be next."""
+    alone, goes_on = threading.Event(), threading.Event()
+
+    class Held(Probe):
+        def decode(self, queries: list[DecodeQuery]) -> list[Candidates]:
+            if len(queries) == 1:
+                alone.set()
+                assert goes_on.wait(PATIENCE_S)
+            return super().decode(queries)
+
+    probe = Held()
+    probe.gate.set()
+    spec = spec_of(probe)
+    async with open_pool() as pool:
+        asking = [asyncio.ensure_future(ask(pool, spec, query(x_min))) for x_min in (13, 1)]
+        await until(alone.is_set)
+        await pool.close()
+        goes_on.set()
+        await asyncio.wait(asking, timeout=PATIENCE_S)
+        assert all(each.cancelled() for each in asking)
+
+
 async def test_a_full_pool_says_when_to_come_back_at_once():
     """The request beyond the capacity is turned away with a delay, and a slot that is given back can be taken."""
     async with open_pool(capacity=2) as pool:

@@ -110,8 +110,11 @@ class EarlyDecoding:
     async def _keep(self, path: Path, arrival: Arrival, file: GrowingFile) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self._arrivals.pop, path, None)
-            stored = await self._decoded(file, stack)
-            arrival.decoded.set_result(stored)
+            stored: RgbImage | None = None
+            try:
+                stored = await self._decoded(file, stack)
+            finally:  # Whatever went wrong: whoever waits decodes the file itself.
+                arrival.decoded.set_result(stored)
             if stored is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(arrival.is_over.wait(), KEPT_S)

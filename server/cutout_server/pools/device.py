@@ -253,6 +253,10 @@ class DevicePool:
             try:
                 self._begin(batch, started_s)
                 await self._run(batch, started_s)
+            except asyncio.CancelledError:
+                for job in batch:
+                    job.done.cancel()
+                raise
             except Exception as error:  # noqa: BLE001 - the worker outlives it, or all who wait would wait for ever
                 for job in batch:
                     if not job.done.done():
@@ -296,10 +300,6 @@ class DevicePool:
     async def _run(self, batch: list[AnyJob], started_s: float) -> None:
         try:
             answers, seconds = await self._loop.run_in_executor(self._thread, self._pass, batch)
-        except asyncio.CancelledError:
-            for job in batch:
-                job.done.cancel()
-            raise
         except Exception as error:  # noqa: BLE001 - it belongs to the jobs, not to the worker
             if len(batch) > 1:
                 # One bad question must not fail the others: each is asked again on its own.

@@ -59,10 +59,10 @@ async def stream(
     segmentation: SegmentPipeline, request: SegmentRequest, chunk_bytes: int
 ) -> AsyncGenerator[pb2.StreamSegmentationResponse]:
     """Header, objects and their chunks, overlay, summary; nothing is made before the reader wants it."""
-    async with segmentation.open(request) as run:
+    async with segmentation.open(request) as run, aclosing(run.objects()) as made:
         yield responses.stream_header(run.facts(), await segmentation.sha256(run.image))
         count = 0
-        async for found in run.objects():
+        async for found in made:
             count += 1
             for message in responses.stream_object(found, chunk_bytes):
                 yield message

@@ -26,6 +26,7 @@ class Newest:
         self._waiting: deque[Numbered] = deque()
         self._dropped: list[int] = []
         self._changed = asyncio.Condition()
+        self._has_ended = False
 
     async def __aenter__(self) -> Self:
         self._reading = asyncio.create_task(self._read())
@@ -38,13 +39,13 @@ class Newest:
     async def __aiter__(self) -> AsyncIterator[Numbered]:
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._waiting or self._reading.done())
+                await self._changed.wait_for(lambda: self._waiting or self._has_ended)
                 if not self._waiting:
-                    self._reading.result()  # Raises what ended it.
-                    return
+                    break
                 message = self._waiting.popleft()
                 self._changed.notify_all()
             yield message
+        await self._reading  # Raises what ended it.
 
     def dropped(self) -> list[int]:
         """The frames that gave way since this was asked last."""
@@ -61,12 +62,9 @@ class Newest:
                     self._changed.notify_all()
                     await self._changed.wait_for(lambda: len(self._waiting) < _MOST or _gives_way(self._waiting[-1]))
         finally:
-            # Whoever waits looks again, once this task is done.
-            asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self._wake()))
-
-    async def _wake(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+            async with self._changed:
+                self._has_ended = True
+                self._changed.notify_all()
 
 
 def _gives_way(numbered: Numbered) -> bool:

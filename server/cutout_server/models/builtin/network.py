@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 WEIGHTS = Path(__file__).with_name("network.onnx")
 CHANNELS = 7  # Red, green, blue, box, clicks inside, clicks outside, mask before.
-SHRINK = 2  # Logits are half as wide as the crop.
 MASKS = 3
 
 _MOST_THREADS = 4  # A crop is small.

@@ -18,7 +18,6 @@ from torch.nn import functional
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.models.checkpoint import differences
 
-CODES = 16  # Of one mask, row by row.
 CODEBOOK = 128
 
 # The published file may be compressed; a small one that unpacks to more than this was made to fill the memory.
