@@ -2,18 +2,18 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import structlog
 from cutout_common import masks as codec
 
 from cutout_server import call_context
-from cutout_server.errors import CutoutError, InternalError, OverloadedError, QuotaError
+from cutout_server.errors import CutoutError, InternalError
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import Tracking
 from cutout_server.pools.models import NO_MEMORY
+from cutout_server.pools.retrying import until_there_is_room
 from cutout_server.types import (
     CorrectionRequest,
     FoundObject,
@@ -27,11 +27,9 @@ from cutout_server.types import (
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
 Find = tuple[str, float, Rle]  # Phrase, score and mask.
 
 _SAME_IOU = 0.5  # Of two masks of one object.
-_QUEUE_FULL = OverloadedError.default_reason
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Finder:
                 return [(each.label, each.detection_score or 0.0, each.mask) async for each in run.objects()]
 
         try:
-            return Finds(sorted(await patiently(ask), key=lambda each: -each[1]))
+            return Finds(sorted(await until_there_is_room(ask), key=lambda each: -each[1]))
         except Exception as error:
             if not may_fail:
                 raise
@@ -123,18 +121,6 @@ class Finder:
     def _free_ids(self, count: int) -> list[int]:
         free = (number for number in itertools.count(self._next_id) if number not in self._used)
         return list(itertools.islice(free, count))
-
-
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Asks until there is room: who follows objects already can wait."""
-    while True:
-        try:
-            return await ask()
-        except (OverloadedError, QuotaError) as full:
-            if full.retry_after_s is None or full.reason not in {_QUEUE_FULL, QuotaError.default_reason}:
-                raise
-            with call_context.stage("queue"):
-                await asyncio.sleep(full.retry_after_s)
 
 
 async def _begun(

@@ -11,7 +11,7 @@ from cutout_common.status import FieldViolation
 
 from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
-from cutout_server.errors import InvalidRequestError, OverloadedError, QuotaError
+from cutout_server.errors import InvalidRequestError
 from cutout_server.images.pictures import Pictures
 from cutout_server.imaging import masks
 from cutout_server.models.embedding import Embedding, ObjectMemory
@@ -21,6 +21,7 @@ from cutout_server.pipelines.finishing import PIXELS_AT_ONCE, clean_and_measure
 from cutout_server.pipelines.kinds.prompts import fitted
 from cutout_server.pools.placement import Pools, Slot
 from cutout_server.pools.remembered import Remembered, SessionMemory
+from cutout_server.pools.retrying import until_there_is_room
 from cutout_server.types import (
     Box,
     CorrectionRequest,
@@ -215,14 +216,9 @@ class Tracking:
     async def _slot(self) -> AsyncIterator[Slot]:
         """A place on a device, the same as before if it is free; who is in already waits for one."""
         async with AsyncExitStack() as stack:
-            while True:
-                try:
-                    slot = await stack.enter_async_context(self._pools.slot(self.tracker, prefer=self._device))
-                except (OverloadedError, QuotaError) as full:
-                    with call_context.stage("queue"):
-                        await asyncio.sleep(full.retry_after_s or 0)
-                else:
-                    break
+            slot = await until_there_is_room(
+                lambda: stack.enter_async_context(self._pools.slot(self.tracker, prefer=self._device))
+            )
             self._device = slot.pool.device
             yield slot
 

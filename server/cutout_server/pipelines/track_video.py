@@ -11,10 +11,11 @@ from cutout_server import call_context
 from cutout_server.errors import InvalidRequestError
 from cutout_server.images.store import StoredVideo
 from cutout_server.images.videos import Videos
-from cutout_server.pipelines.finding import Finder, patiently
+from cutout_server.pipelines.finding import Finder
 from cutout_server.pipelines.said import Said
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import Tracking, TrackPipeline
+from cutout_server.pools.retrying import until_there_is_room
 from cutout_server.types import (
     Direction,
     FoundObjects,
@@ -197,7 +198,7 @@ class Following:
         async def ask() -> TrackedFrame:
             return await tracking.frame(FrameRequest(next(ordinals), image, None, said.prompts))
 
-        frame = await patiently(ask)
+        frame = await until_there_is_room(ask)
         self._note(said.frame, said.prompts)
         if said.phrases is None:
             return frame, None

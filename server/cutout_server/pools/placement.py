@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
-from cutout_server.errors import NotFoundError, OverloadedError, QuotaError
+from cutout_server.errors import NotFoundError
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, IMAGE_FEATURES, Answer, Operation, Query
 from cutout_server.models.runtime import Runtime
@@ -16,6 +16,7 @@ from cutout_server.pools.admission import Who
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
 from cutout_server.pools.fair_queue import Turn
+from cutout_server.pools.retrying import until_there_is_room
 from cutout_server.types import Picture, RgbImage
 
 
@@ -106,19 +107,18 @@ class Slot:
         self.pool.leave(self.turn, time.monotonic() - self._taken_s)
 
     async def _resume(self) -> None:
-        """Takes a slot again. Who was in already is not refused: it waits as long as callers are told to."""
+        async with self._resuming:
+            if self._is_resting:
+                await until_there_is_room(self._take_again)
+
+    async def _take_again(self) -> None:
+        if self._has_left:
+            return
         call = call_context.current()
         quota = call.account.quotas.requests_in_hand
-        async with self._resuming:
-            while self._is_resting and not self._has_left:
-                try:
-                    self.turn = self.pool.admit(self.turn.caller, self.turn.deadline_s, call.peer, quota)
-                except (OverloadedError, QuotaError) as full:
-                    with call_context.stage("queue"):
-                        await asyncio.sleep(full.retry_after_s or 0)
-                else:
-                    self._taken_s = time.monotonic()
-                    self._is_resting = False
+        self.turn = self.pool.admit(self.turn.caller, self.turn.deadline_s, call.peer, quota)
+        self._taken_s = time.monotonic()
+        self._is_resting = False
 
 
 class Pools:

@@ -48,7 +48,7 @@ def draining_error() -> UnavailableError:
     return UnavailableError("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
 
 
-async def patiently(
+async def incoming(
     requests: AsyncIterator[M], use: Use, draining: asyncio.Event, *, idle_s: float, what: str
 ) -> AsyncGenerator[M]:
     """The caller's messages.

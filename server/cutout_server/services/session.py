@@ -17,7 +17,7 @@ from cutout_server.images.uploads import Uploads
 from cutout_server.pipelines.context import EmbeddedImage
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import answers
-from cutout_server.services.listening import Use, attempted, patiently
+from cutout_server.services.listening import Use, attempted, incoming
 from cutout_server.services.room import Room
 from cutout_server.types import StoredImage
 
@@ -57,7 +57,7 @@ class Sessions:
             CutoutError: The session cannot begin or go on; a refused prompt is an answer instead.
         """
         use = Use()
-        arriving = patiently(requests, use, self._draining, idle_s=self._idle_s, what="prompt")
+        arriving = incoming(requests, use, self._draining, idle_s=self._idle_s, what="prompt")
         async with aclosing(arriving) as messages, self._open(messages, use) as embedded:
             image = responses.image_info(embedded.image, await self._segmentation.sha256(embedded.image))
             opened = pb2.SessionOpened(image=image, segmenter=embedded.segmenter.name)

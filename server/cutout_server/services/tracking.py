@@ -18,7 +18,7 @@ from cutout_server.errors import CutoutError, InvalidRequestError, to_status
 from cutout_server.pipelines.track_live import LiveTracking, LiveTrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
 from cutout_server.services import following
-from cutout_server.services.listening import Use, attempted, draining_error, patiently
+from cutout_server.services.listening import Use, attempted, draining_error, incoming
 from cutout_server.services.newest import Newest, Numbered
 from cutout_server.services.room import Room
 from cutout_server.types import DropPolicy, TrackedFrame
@@ -53,7 +53,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
         self, request_iterator: Requests, context: Context
     ) -> AsyncGenerator[pb2.TrackObjectsResponse]:
         use = Use()
-        arriving = patiently(request_iterator, use, self._draining, idle_s=self._idle_s, what="frame")
+        arriving = incoming(request_iterator, use, self._draining, idle_s=self._idle_s, what="frame")
         async with AsyncExitStack() as stack:
             messages = await stack.enter_async_context(aclosing(arriving))
             first = await anext(messages, None)
