@@ -17,6 +17,7 @@ from cutout_server.models.family import Family
 from cutout_server.models.operations import DECODE
 from cutout_server.models.queries import Candidates, DecodeQuery
 from cutout_server.pools import device
+from cutout_server.pools.admission import Who
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
 from cutout_server.pools.fair_queue import Turn
@@ -148,20 +149,20 @@ async def test_nobody_waits_for_a_pool_that_was_closed():
 async def test_a_full_pool_says_when_to_come_back_at_once():
     """The request beyond the capacity is turned away with a delay, and a slot that is given back can be taken."""
     async with open_pool(capacity=2) as pool:
-        pool.admit()
-        turn = pool.admit()
+        pool.admit(Who(""))
+        turn = pool.admit(Who(""))
         with pytest.raises(OverloadedError) as refused:
-            pool.admit()
+            pool.admit(Who(""))
         assert 0.1 <= refused.value.retry_after_s <= 60
         pool.leave(turn, worked_s=0.5)
-        pool.admit()
+        pool.admit(Who(""))
 
 
 async def served(turns: list[tuple[str, Turn]], pool: DevicePool) -> list[str]:
     """The names of requests in the order in which they are served, all of them waiting behind another."""
     probe = Probe()
     order: list[str] = []
-    blocker = asyncio.ensure_future(ask(pool, spec_of(probe, "blocker"), query(), turn=pool.admit("blocker")))
+    blocker = asyncio.ensure_future(ask(pool, spec_of(probe, "blocker"), query(), turn=pool.admit(Who("blocker"))))
     await until(lambda: probe.passes)
     waiting = []
     for name, turn in turns:
@@ -178,22 +179,22 @@ async def served(turns: list[tuple[str, Turn]], pool: DevicePool) -> list[str]:
 async def test_the_earlier_request_goes_first():
     """Requests of one caller with no deadline go in the order of their admission."""
     async with open_pool() as pool:
-        first, second = pool.admit("a"), pool.admit("a")
+        first, second = pool.admit(Who("a")), pool.admit(Who("a"))
         assert await served([("second", second), ("first", first)], pool) == ["first", "second"]
 
 
 async def test_the_nearer_deadline_goes_first():
     """Of one caller's requests that wait, the one that has least time is next."""
     async with open_pool() as pool:
-        patient, hasty = pool.admit("a", 900.0), pool.admit("a", 100.0)
+        patient, hasty = pool.admit(Who("a"), deadline_s=900.0), pool.admit(Who("a"), deadline_s=100.0)
         assert await served([("patient", patient), ("hasty", hasty)], pool) == ["hasty", "patient"]
 
 
 async def test_many_requests_of_one_caller_do_not_stand_before_anothers():
     """The second caller's first request is served after the first caller's first, not after all of them."""
     async with open_pool() as pool:
-        greedy = [(f"greedy-{i}", pool.admit("greedy", 1.0)) for i in range(4)]
-        modest = ("modest", pool.admit("modest", 2.0))
+        greedy = [(f"greedy-{i}", pool.admit(Who("greedy"), deadline_s=1.0)) for i in range(4)]
+        modest = ("modest", pool.admit(Who("modest"), deadline_s=2.0))
         order = await served([*greedy, modest], pool)
     assert order == ["greedy-0", "modest", "greedy-1", "greedy-2", "greedy-3"]
 
@@ -203,9 +204,9 @@ async def test_what_has_begun_is_finished_first():
     probe = Probe()
     probe.gate.set()
     async with open_pool() as pool:
-        begun = pool.admit("greedy")
+        begun = pool.admit(Who("greedy"))
         await ask(pool, spec_of(probe), query(), turn=begun)
-        other = pool.admit("other")
+        other = pool.admit(Who("other"))
         assert await served([("other", other), ("begun", begun)], pool) == ["begun", "other"]
 
 
@@ -214,10 +215,10 @@ async def test_many_that_have_begun_do_not_stand_before_anothers_first():
     probe = Probe()
     probe.gate.set()
     async with open_pool(capacity=8) as pool:
-        begun = [(f"begun-{i}", pool.admit("greedy", 1.0)) for i in range(4)]
+        begun = [(f"begun-{i}", pool.admit(Who("greedy"), deadline_s=1.0)) for i in range(4)]
         for _, turn in begun:
             await ask(pool, spec_of(probe), query(), turn=turn)
-        order = await served([*begun, ("modest", pool.admit("modest", 2.0))], pool)
+        order = await served([*begun, ("modest", pool.admit(Who("modest"), deadline_s=2.0))], pool)
     assert order == ["begun-0", "modest", "begun-1", "begun-2", "begun-3"]
 
 
@@ -226,7 +227,7 @@ async def test_a_request_that_steps_back_lets_the_others_pass():
     probe = Probe()
     probe.gate.set()
     async with open_pool() as pool:
-        begun, other = pool.admit("a", 1.0), pool.admit("a", 2.0)
+        begun, other = pool.admit(Who("a"), deadline_s=1.0), pool.admit(Who("a"), deadline_s=2.0)
         await ask(pool, spec_of(probe), query(), turn=begun)
         pool.fair_queue.step_back(begun)
         assert await served([("begun", begun), ("other", other)], pool) == ["other", "begun"]

@@ -21,7 +21,7 @@ class Who(NamedTuple):
     """Who a slot is promised to: one caller at one address."""
 
     party: str
-    peer: str
+    peer: str = ""
 
 
 @dataclass(frozen=True)

@@ -138,21 +138,20 @@ class DevicePool:
         """The greatest number of requests admitted at once."""
         return self.admission.capacity
 
-    def admit(self, party: str = "", deadline_s: float = float("inf"), peer: str = "", quota: int = 0) -> Turn:
+    def admit(self, caller: Who, quota: int = 0, *, deadline_s: float = float("inf")) -> Turn:
         """Takes a slot for a request; `leave` gives it back.
 
         Args:
-            party: Among whom the device is shared.
+            caller: See Admission.admit.
+            quota: Likewise.
             deadline_s: When the request is to be done.
-            peer: The party's address.
-            quota: See Admission.admit.
 
         Raises:
             OverloadedError: None is free.
             QuotaError: The party has as many as it may.
         """
-        self.admission.admit(Who(party, peer), quota)
-        return self.fair_queue.take(party, deadline_s)
+        self.admission.admit(caller, quota)
+        return self.fair_queue.take(caller.party, deadline_s)
 
     def leave(self, turn: Turn, worked_s: float) -> None:
         """Gives a slot back after `worked_s` seconds of holding it."""

@@ -114,9 +114,7 @@ class Slot:
     async def _take_again(self) -> None:
         if self._has_left:
             return
-        call = call_context.current()
-        quota = call.account.quotas.requests_in_hand
-        self.turn = self.pool.admit(self.turn.caller, self.turn.deadline_s, call.peer, quota)
+        self.turn = self.pool.admit(*_caller_and_quota(), deadline_s=self.turn.deadline_s)
         self._taken_s = time.monotonic()
         self._is_resting = False
 
@@ -136,19 +134,18 @@ class Pools:
             OverloadedError: Every such device is full; known at once, before any work was done.
             QuotaError: The caller has as many slots as it may.
         """
-        call = call_context.current()
-        who, quota = Who(call.party, call.peer), call.account.quotas.requests_in_hand
+        call, (caller, quota) = call_context.current(), _caller_and_quota()
         pools = (self.by_device[device] for device in spec.devices)
         pool = min(
             pools,
             key=lambda pool: (
-                not pool.admission.expects(who),
-                not pool.admission.has_room(who, quota),
+                not pool.admission.expects(caller),
+                not pool.admission.has_room(caller, quota),
                 pool.device != prefer,
                 pool.requests,
             ),
         )
-        slot = Slot(pool, pool.admit(call.party, call.deadline_s, call.peer, quota))
+        slot = Slot(pool, pool.admit(caller, quota, deadline_s=call.deadline_s))
         call.account.requests_in_hand += 1
         call.resting.append(slot)
         try:
@@ -177,16 +174,13 @@ class Pools:
         key = _key(spec, picture.key)
         if slot.pool.embeddings.holds(key):
             return
+        caller, quota = _caller_and_quota()
         sharing = [other for other in others if slot.pool.device in other.devices]
         for device in spec.devices:
             pool = self.by_device[device]
-            if pool.embeddings.holds(key) and all(device in other.devices for other in sharing):
-                call = call_context.current()
-                quota = call.account.quotas.requests_in_hand
-                if not pool.admission.has_room(Who(call.party, call.peer), quota):
-                    continue
-                turn = pool.admit(call.party, slot.turn.deadline_s, call.peer, quota)
-                slot.move(pool, turn)
+            serves_all = all(device in other.devices for other in sharing)
+            if serves_all and pool.embeddings.holds(key) and pool.admission.has_room(caller, quota):
+                slot.move(pool, pool.admit(caller, quota, deadline_s=slot.turn.deadline_s))
                 return
 
     async def load(self, spec: ModelSpec, device: str = "") -> None:
@@ -227,6 +221,12 @@ class Pools:
                 reason="DEVICE_NOT_FOUND",
             )
         return (device,) if device else spec.devices
+
+
+def _caller_and_quota() -> tuple[Who, int]:
+    """Who asks for a slot, and how many it may have beside its share."""
+    call = call_context.current()
+    return Who(call.party, call.peer), call.account.quotas.requests_in_hand
 
 
 def _key(spec: ModelSpec, picture_key: str, operation: Operation[RgbImage, Embedding] = ENCODE) -> EmbeddingKey:
