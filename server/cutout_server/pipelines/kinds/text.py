@@ -15,7 +15,7 @@ from cutout_server.pipelines.words import detect, segment_text
 from cutout_server.types import Rewriting, RewrittenPhrase, Task, TextRequest
 from cutout_server.wording import reading
 
-DETECTED_NMS_IOU = 0.7  # Models that segment by text remove duplicates themselves.
+MASK_NMS_IOU = 0.7  # Of what is decoded from detected boxes, of which `words` has left out duplicates.
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Text(MasksKind[TextRequest]):
         if request.exemplars:
             raise InvalidRequestError.of("exemplars", f"expected none: detector {detector.name!r} takes none")
         chosen = segmenter or catalogue.choose(named, Task.SEGMENT, "segmenter")
-        return Plan(chosen, {Task.DETECT: detector}, needs_pixels=True, default_nms_iou=DETECTED_NMS_IOU)
+        return Plan(chosen, {Task.DETECT: detector}, needs_pixels=True, default_nms_iou=MASK_NMS_IOU)
 
     async def settled(self, context: Context) -> Self:
         """With the phrases that are looked for: rewritten if that was asked, and each once."""
