@@ -56,6 +56,11 @@ async def _unbounded(nbytes: int) -> None:
     """Waits for nothing: the bytes of these answers are not bounded."""
 
 
+def _keep_nothing() -> Callable[[], None]:
+    """The bytes of these messages are not bounded."""
+    return lambda: None
+
+
 class Resting(Protocol):
     """Something that a call can give back while it waits for its caller, such as a slot on a device."""
 
@@ -76,6 +81,8 @@ class Call:
         peer: The caller's address.
         resting: What it gives back while it waits for nothing but its caller.
         hold_answer: Waits for room for so many bytes of its answer.
+        keep_message: Keeps the room of the last message when the next one is read before that is done; returns what
+            gives it back.
         account: What the caller uses of the server.
         image_key: The header that load balancers route by; empty when there was none.
         span: Its part of a trace.
@@ -88,6 +95,7 @@ class Call:
     peer: str = ""
     resting: list[Resting] = field(default_factory=list)
     hold_answer: Callable[[int], Awaitable[None]] = _unbounded
+    keep_message: Callable[[], Callable[[], None]] = _keep_nothing
     account: Account = NOBODY
     image_key: str = ""
     span: traces.Span = field(default_factory=traces.Untraced)

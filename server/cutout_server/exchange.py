@@ -1,7 +1,7 @@
 """The messages of one call, as bytes: within a budget of bytes for all callers, and of time for each message."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +60,8 @@ class Exchange:
         self._bounds = bounds
         self._message = Held(bounds.received, "")
         self._answer = Held(bounds.answers, "")
-        self._kept = 0
+        self._kept = 0  # Of messages that stay when the next one comes: a session's first, and those of `keep`.
+        self._ahead = 0  # Messages of `keep`.
 
     @contextmanager
     def of(self, caller: str) -> Iterator[None]:
@@ -105,8 +106,23 @@ class Exchange:
         self._message.shrink(self._kept)
         data = await self._context.read()
         if data is not grpc.aio.EOF:
-            await self._hold(self._message, self._kept + len(data))
+            # Whoever reads ahead waits for its own work, which ends without that, if there is no room for more.
+            patience_s = float("inf") if self._ahead else ROOM_S
+            await self._hold(self._message, self._kept + len(data), patience_s)
         return self._arrived(data)
+
+    def keep(self) -> Callable[[], None]:
+        """Keeps the room of the message that has just come when the next one comes, too; returns what gives it back."""
+        nbytes = self._message.amount - self._kept
+        self._kept += nbytes
+        self._ahead += 1
+
+        def give_back() -> None:
+            self._kept -= nbytes
+            self._ahead -= 1
+            self._message.shrink(max(0, self._message.amount - nbytes))
+
+        return give_back
 
     def drop(self) -> None:
         """Gives the room of the last message back: nobody uses it any more."""

@@ -221,6 +221,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             deadline_s,
             peer=self._peer(context),
             hold_answer=exchange.hold_answer,
+            keep_message=exchange.keep,
             image_key=metadata.get(routing.KEY, ""),
             span=span,
         )

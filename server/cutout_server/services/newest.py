@@ -2,20 +2,36 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Self
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple, Self
 
 from cutout.v1.tracking_service_pb2 import TrackObjectsRequest
+
+from cutout_server import call_context
 
 Numbered = tuple[int, TrackObjectsRequest]
 
 _MOST = 2  # Messages that wait; they are megabytes each. Only a plain frame gives way, so that the last one may be one.
 
 
+class _Waiting(NamedTuple):
+    """A message that was read, and what gives the room of its bytes back."""
+
+    number: int
+    message: TrackObjectsRequest
+    give_back: Callable[[], None]
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether a later frame may take its place."""
+        is_frame = self.message.WhichOneof("message") == "frame"
+        return is_frame and not (self.message.frame.prompts or self.message.frame.phrases)
+
+
 class Newest:
     """Messages in their order, read ahead, of which frames without prompts and phrases give way to later frames.
 
-    Use it in an `async with` block.
+    All that were read count to the bytes of the call until they are done. Use it in an `async with` block.
 
     Args:
         messages: With their numbers, as they come.
@@ -23,7 +39,7 @@ class Newest:
 
     def __init__(self, messages: AsyncIterator[Numbered]) -> None:
         self._messages = messages
-        self._waiting: deque[Numbered] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._dropped: list[int] = []
         self._changed = asyncio.Condition()
         self._has_ended = False
@@ -42,9 +58,10 @@ class Newest:
                 await self._changed.wait_for(lambda: self._waiting or self._has_ended)
                 if not self._waiting:
                     break
-                message = self._waiting.popleft()
+                first = self._waiting.popleft()
                 self._changed.notify_all()
-            yield message
+            yield first.number, first.message
+            first.give_back()
         await self._reading  # Raises what ended it.
 
     def dropped(self) -> list[int]:
@@ -54,19 +71,17 @@ class Newest:
 
     async def _read(self) -> None:
         try:
-            async for numbered in self._messages:
+            async for number, message in self._messages:
+                read = _Waiting(number, message, call_context.current().keep_message())
                 async with self._changed:
-                    if numbered[1].WhichOneof("message") == "frame" and self._waiting and _gives_way(self._waiting[-1]):
-                        self._dropped.append(self._waiting.pop()[1].frame.frame_index)
-                    self._waiting.append(numbered)
+                    if message.WhichOneof("message") == "frame" and self._waiting and self._waiting[-1].gives_way:
+                        overtaken = self._waiting.pop()
+                        self._dropped.append(overtaken.message.frame.frame_index)
+                        overtaken.give_back()
+                    self._waiting.append(read)
                     self._changed.notify_all()
-                    await self._changed.wait_for(lambda: len(self._waiting) < _MOST or _gives_way(self._waiting[-1]))
+                    await self._changed.wait_for(lambda: len(self._waiting) < _MOST or self._waiting[-1].gives_way)
         finally:
             async with self._changed:
                 self._has_ended = True
                 self._changed.notify_all()
-
-
-def _gives_way(numbered: Numbered) -> bool:
-    message = numbered[1]
-    return message.WhichOneof("message") == "frame" and not (message.frame.prompts or message.frame.phrases)
