@@ -1,36 +1,23 @@
 """Stored videos through the real stack: uploaded, described, shown, bounded, forgotten."""
 
+# ruff: noqa: F811 - fixtures are imported
+
 import random
-from collections.abc import Iterator
 
 import grpc
 import numpy as np
 import pytest
-from conftest import RunningServer, encode, run_server
+from conftest import encode, run_server
 from cutout.v1 import mask_pb2, segmentation_service_pb2_grpc, video_service_pb2_grpc
 from cutout.v1 import segmentation_service_pb2 as segment_pb2
 from cutout.v1 import video_service_pb2 as videos_pb2
 from cutout_server.images import videos as videos_module
-from cutout_server.imaging.video import VideoLimits
-from cutout_server.imaging.video_file import VideoFile
 from test_service_tracking import SIZE, boxed, picture
+from video_fixtures import COUNT, DATA, channel, pixels, stored  # noqa: F401
 from videos import BACKWARD, RATE, asked, is_stored, refusal, tracked, upload, video
 from waiting import wait_until
 
-COUNT = 7
-DATA = video([picture(index) for index in range(COUNT)])
 KEYS = ({"caller": "one", "key": "key-of-one-12345"}, {"caller": "other", "key": "key-of-other-1234"})
-
-
-@pytest.fixture(scope="module")
-def channel(server: RunningServer) -> Iterator[grpc.Channel]:
-    with server.channel() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def stored(channel: grpc.Channel) -> videos_pb2.Video:
-    return upload(channel, DATA)
 
 
 def test_a_stored_video_is_described(channel: grpc.Channel, stored: videos_pb2.Video):
@@ -50,15 +37,6 @@ def test_a_stored_video_is_described(channel: grpc.Channel, stored: videos_pb2.V
             with pytest.raises(grpc.RpcError) as refused:
                 upload(channel, DATA, **wrong)
             assert refusal(refused.value)[2] == ["expected_sha256"]
-
-
-@pytest.fixture(scope="module")
-def pixels(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
-    """The frames of the file."""
-    path = tmp_path_factory.mktemp("video") / "video.mp4"
-    path.write_bytes(DATA)
-    with VideoFile(path, VideoLimits(10**6, 100, 100.0), "x") as opened:
-        return [each.pixels for each in opened.frames(range(COUNT), SIZE)]
 
 
 def test_a_frame_is_a_picture(channel: grpc.Channel, stored: videos_pb2.Video, pixels: list[np.ndarray]):

@@ -1,5 +1,7 @@
 """Objects followed through stored videos: both ways, by words, over REST, to the end or not."""
 
+# ruff: noqa: F811 - fixtures are imported
+
 import errno
 import json
 import os
@@ -16,33 +18,10 @@ from cutout.v1 import tracking_service_pb2_grpc, video_service_pb2_grpc
 from cutout.v1 import video_service_pb2 as videos_pb2
 from cutout_server import parts
 from cutout_server.imaging.video import VideoLimits
-from cutout_server.imaging.video_file import VideoFile
 from test_service_tracking import SIZE, Live, boxed, decoded, frame, iou, masked, picture, squares, truth
+from video_fixtures import COUNT, DATA, channel, pixels, stored  # noqa: F401
 from videos import BACKWARD, BOTH, FORWARD, RATE, asked, frames, is_stored, refusal, tracked, upload, video
 from waiting import PATIENCE_S, wait_until
-
-COUNT = 7
-DATA = video([picture(index) for index in range(COUNT)])
-
-
-@pytest.fixture(scope="module")
-def channel(server: RunningServer) -> Iterator[grpc.Channel]:
-    with server.channel() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def stored(channel: grpc.Channel) -> videos_pb2.Video:
-    return upload(channel, DATA)
-
-
-@pytest.fixture(scope="module")
-def pixels(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
-    """The frames of the file."""
-    path = tmp_path_factory.mktemp("video") / "video.mp4"
-    path.write_bytes(DATA)
-    with VideoFile(path, VideoLimits(10**6, 100, 100.0), "x") as opened:
-        return [each.pixels for each in opened.frames(range(COUNT), SIZE)]
 
 
 def masks(found: list[pb2.TrackedFrame]) -> dict[int, dict[int, tuple[bytes, float]]]:
