@@ -236,6 +236,19 @@ def test_memory_forgets_what_lies_behind_either_way(ours, reverse):
     assert old == ([14, 15] if reverse else [5, 6])
 
 
+@pytest.mark.parametrize(("attended", "pointed", "held"), [(6, 15, 4), (6, 15, 1), (3, 2, 2)])
+def test_memory_tells_from_the_first_frame_on_how_much_it_will_be(attended, pointed, held):
+    """To the byte, while nothing more is said of the object."""
+    look = Look(*(torch.zeros(size) for size in (100, 10, 1)))
+    bank, sizes, told = MemoryBank(), [], set()
+    for number in range(40):
+        bank = bank.with_look(number, look, prompted=not number)
+        bank = bank.trimmed(TrackQuery(None, number, bank, None, max(0, number - held + 1)), attended, pointed)
+        sizes.append(bank.nbytes)
+        told.add(bank.grown(held))
+    assert told == {max(sizes)}
+
+
 @pytest.mark.parametrize("name", ["wide", "tall", "tiny"])
 def test_frames_of_any_size_are_followed_as_by_the_predictor(ours, predictor, monkeypatch, name):
     """Odd sizes: the same masks."""

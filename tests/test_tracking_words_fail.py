@@ -62,6 +62,7 @@ class Short:
     server: RunningServer
     channel: grpc.Channel
     fickle: Fickle
+    limit: int
 
 
 def corner(number: int) -> pb2.TrackPrompt:
@@ -85,8 +86,9 @@ def made(one_object: int) -> Iterator[Short]:
     with pytest.MonkeyPatch.context() as patch:
         family = Family("fickle", frozenset({Task.DETECT}), lambda *_: fickle, needs_checkpoint=False)
         patch.setitem(FAMILIES, "fickle", family)
-        with run_server(models=models, max_tracking_bytes=one_object * 5 // 2) as server, server.channel() as channel:
-            yield Short(server, channel, fickle)
+        limit = one_object * 5 // 2
+        with run_server(models=models, max_tracking_bytes=limit) as server, server.channel() as channel:
+            yield Short(server, channel, fickle, limit)
 
 
 @pytest.fixture
@@ -127,6 +129,18 @@ def test_what_there_is_no_memory_for_is_counted_and_the_frame_answered(short: Sh
     last = live.ask(frame(7, pixels=squares(7))).frame
     assert (begun(last.found), last.found.known, last.found.not_begun) == ([2], 1, 0)
     assert not last.found.HasField("error")
+    live.end()
+
+
+def test_no_more_begins_than_there_will_be_memory_for(short: Short):
+    """What is remembered of an object grows for some frames: none of them is refused for that."""
+    live = Live(short.channel)
+    first = live.ask(saying(frame(3, pixels=squares(3)), "blue", "red")).frame
+    assert (begun(first.found), first.found.not_begun) == ([1], 1)
+    assert first.memory_bytes * 2 < short.limit
+    followed = [live.ask(frame(index, pixels=squares(index % 8))).frame for index in range(4, 12)]
+    assert [ids(each) for each in followed] == [[1]] * len(followed)
+    assert first.memory_bytes < followed[-1].memory_bytes < short.limit
     live.end()
 
 

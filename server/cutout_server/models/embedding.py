@@ -27,6 +27,14 @@ class ObjectMemory(Protocol):
         """Memory that it holds, in bytes."""
         ...
 
+    def grown(self, held_frames: int) -> int:
+        """Memory that it comes to hold, in bytes, once the object was followed through many frames.
+
+        Args:
+            held_frames: So many frames can be corrected.
+        """
+        ...
+
 
 def own_memory(memory: ObjectMemory, kind: type[E]) -> E:
     """The memory as the family's own.

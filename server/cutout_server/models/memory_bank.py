@@ -48,10 +48,14 @@ class MemoryBank:
     Attributes:
         prompted: Frames in which a prompt said what the object is; at most `PROMPTED_FRAMES`.
         followed: Recent frames in which it was found, or looked for in vain.
+        attended: How many frames before a frame it attends to; 0 before the first answer.
+        pointed: How many frames before a frame it takes the pointers of.
     """
 
     prompted: Mapping[int, Look] = field(default_factory=dict)
     followed: Mapping[int, Look] = field(default_factory=dict)
+    attended: int = 0
+    pointed: int = 0
 
     def __iter__(self) -> Iterator[Look]:
         yield from self.prompted.values()
@@ -61,6 +65,16 @@ class MemoryBank:
     def nbytes(self) -> int:
         """Memory that it holds, in bytes."""
         return sum(look.nbytes for look in self)
+
+    def grown(self, held_frames: int) -> int:
+        """See `ObjectMemory.grown`."""
+        whole = max(self, key=lambda look: look.nbytes)
+        bare = whole.aged(features=False, logits=False).nbytes
+        followed = max(self.attended, self.pointed) + held_frames
+        with_features = len(self.prompted) + self.attended + held_frames
+        features = whole.aged(features=True, logits=False).nbytes - bare
+        logits = whole.aged(features=False, logits=True).nbytes - bare
+        return (len(self.prompted) + followed) * bare + with_features * features + held_frames * logits
 
     def at(self, frame: int) -> Look | None:
         """What it holds of a frame."""
@@ -87,6 +101,8 @@ class MemoryBank:
         ages = {n: query.age(n) - oldest for n in followed}
         return replace(
             self,
+            attended=attended,
+            pointed=pointed,
             prompted=prompted,
             followed={
                 n: look.aged(features=ages[n] <= attended, logits=ages[n] <= 0)

@@ -128,15 +128,15 @@ async def _begun(
 ) -> tuple[TrackedFrame, CutoutError | None]:
     """The frame with those objects that could begin there, the first ones, and why the others could not.
 
-    Whether there is memory for an object shows when it begins, and for several when all of them do: if there is not,
-    half as many are tried.
+    Whether there is memory for an object, and will be for what it comes to take, shows when it begins, and for several
+    when all of them do: if there is not, half as many are tried.
     """
     waiting, at_once = dict(masks), len(masks)
     refusal: CutoutError | None = None
     while waiting and at_once:
         some = dict(itertools.islice(waiting.items(), at_once))
         try:
-            added = await tracking.correct(CorrectionRequest(frame.index, some))
+            added = await tracking.correct(CorrectionRequest(frame.index, some), for_good=True)
         except Exception as error:  # noqa: BLE001 - the frame is answered without them, and says why
             refusal = _refusal(error)
             at_once = at_once // 2 if refusal.reason == NO_MEMORY else 0

@@ -74,18 +74,25 @@ class SessionMemory:
         """What it remembers."""
         return self._held.amount
 
-    def hold(self, objects: int, nbytes: int, device: LoadedModels) -> None:
+    def hold(self, objects: int, nbytes: int, device: LoadedModels, grown_bytes: int = 0) -> None:
         """Says what it remembers from now on, and on which device, beside the model that follows the objects.
+
+        Args:
+            objects: How many objects.
+            nbytes: What is remembered of them.
+            device: Where that is.
+            grown_bytes: There must be room for so much, too.
 
         Raises:
             OverloadedError: There is no room for so much; it is as before.
         """
         before = self.bytes
         others = device.remembered_bytes - (before if device is self._device else 0)
-        fits = device.fits(device.sizes().get(self._tracker, 0) + others + nbytes)
-        if nbytes > before and not (fits and self._held.grow_at_once(nbytes)):
+        most = max(nbytes, grown_bytes)
+        fits = device.fits(device.sizes().get(self._tracker, 0) + others + most)
+        if nbytes > before and not (fits and self._held.grow_at_once(most)):
             raise OverloadedError(
-                f"what is remembered of {objects} objects takes {nbytes} bytes, and sessions have as many as they may; "
+                f"what is remembered of {objects} objects takes {most} bytes, and sessions have as many as they may; "
                 "remove objects, or come back when others have ended",
                 reason=NO_MEMORY,
                 retry_after_s=TRACKING_RETRY_S,

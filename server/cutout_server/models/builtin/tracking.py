@@ -61,6 +61,11 @@ class BuiltinMemory:
         kept = sum(each.nbytes for each in self.logits.values())
         return self.pixels.nbytes + self.mask.nbytes + self.appearance.nbytes + kept
 
+    def grown(self, held_frames: int) -> int:
+        """See `ObjectMemory.grown`."""
+        to_come = held_frames - len(self.logits)
+        return self.nbytes + to_come * max(each.nbytes for each in self.logits.values())
+
 
 class BuiltinTracker:
     """Follows objects by the built-in segmenter."""
