@@ -1,10 +1,13 @@
 """Uploaded pictures at rest: for their owner alone, for their time, and never longer than their server."""
 
+import asyncio
+import io
 import os
 import shutil
 import signal
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,13 +18,20 @@ from conftest import Photo, Stubs, run_server
 from cutout.v1 import image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_common.status import unpack
+from cutout_server import call_context
+from cutout_server.callers.accounts import Account
+from cutout_server.callers.quotas import Quotas
 from cutout_server.images import store
+from cutout_server.images.early_decoding import EarlyDecoding
+from cutout_server.images.pixel_budget import PixelBudget
 from cutout_server.images.private_folder import PrivateFolder
+from cutout_server.images.uploads import Uploads
+from cutout_server.imaging.decode import ImageLimits
 from disks import small_disk
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from test_process import start
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 PIECE = 16 * 1024
@@ -211,3 +221,56 @@ def test_a_folder_removed_amid_an_upload(parent: Path, photos: dict[str, Photo])
         assert "their folder was removed" in lost.value.details()
         wait_until(lambda: server.app.status().store_available)
         assert download(channel, upload(channel, data)) == data
+
+
+@pytest.mark.parametrize("held", ["create", "write", "look"])
+async def test_whoever_leaves_while_the_disk_is_slow_leaves_nothing(
+    parent: Path, held: str, monkeypatch: pytest.MonkeyPatch
+):
+    """No file that nobody knows of, none that is closed while it is written, and no word of a disk that fails."""
+    begun, goes_on, done = threading.Event(), threading.Event(), threading.Event()
+    closed = []
+
+    def slowly(work: Callable[..., object]) -> Callable[..., object]:
+        def later(*args: object) -> object:
+            begun.set()
+            assert goes_on.wait(PATIENCE_S)
+            closed.extend(each.closed for each in args if isinstance(each, io.FileIO))
+            try:
+                return work(*args)
+            finally:
+                done.set()
+
+        return later
+
+    folder, limits = PrivateFolder(parent), ImageLimits(max_bytes=1000, max_pixels=1000)
+    kept = store.ImageStore(folder, max_bytes=1000, max_images=1, ttl_s=PATIENCE_S)
+    arrivals = EarlyDecoding(PixelBudget(1000), limits)
+    if held == "create":
+        monkeypatch.setattr(folder, "create", slowly(folder.create))
+    elif held == "write":
+        monkeypatch.setattr(store, "_append", slowly(store._append))
+    else:
+        monkeypatch.setattr(Uploads, "_probe", slowly(Uploads._probe))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"no picture"
+
+    account = Account("caller", "caller", Quotas())
+    call_context.begin(call_context.Call("id", "caller", float("inf"), account=account))
+    with ThreadPoolExecutor(1) as threads:
+        upload = asyncio.ensure_future(Uploads(kept, threads, limits, arrivals).receive(chunks(), field="chunk.data"))
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        upload.cancel()
+        for _ in range(3):  # So that it is gone if it does not wait.
+            await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.gather(upload, return_exceptions=True)
+        assert await asyncio.to_thread(done.wait, PATIENCE_S)
+    assert upload.cancelled()
+    assert files(parent) == []
+    assert not any(closed)
+    assert kept.is_available
+    assert (account.uploads, account.arriving_bytes, kept.arriving_bytes) == (0, 0, 0)
+    await arrivals.close()
+    kept.close()

@@ -20,6 +20,7 @@ from cutout_server.callers.accounts import Account
 from cutout_server.errors import NotFoundError, TooLargeError, UnavailableError
 from cutout_server.images.private_folder import PrivateFolder
 from cutout_server.images.sharing import Bound
+from cutout_server.images.to_the_end import to_the_end
 from cutout_server.imaging.decode import ImageHeader
 from cutout_server.imaging.video import VideoHeader
 
@@ -160,12 +161,11 @@ class ImageStore:
         began_s = account.begin_upload()
         size = 0
         try:
-            with self.disk():
-                path, file = await asyncio.to_thread(self._folder.create)
-            follower = follow(path) if follow else _Nobody()
             digest = hashlib.sha256()
-            with contextlib.ExitStack() as failed, file:
-                failed.callback(path.unlink, missing_ok=True)
+            with contextlib.ExitStack() as failed, contextlib.ExitStack() as opened:
+                with self.disk():
+                    path, file = await to_the_end(asyncio.to_thread(self._create, failed, opened))
+                follower = follow(path) if follow else _Nobody()
                 failed.callback(follower.abandon)
                 async for chunk in chunks:
                     limit = min(max_bytes, self.max_bytes)
@@ -176,7 +176,7 @@ class ImageStore:
                     size += len(chunk)
                     self._make_room(self._bytes, account, 0, lambda: self.bytes + self.arriving_bytes)
                     with self.disk(size):
-                        await asyncio.to_thread(_append, file, digest, chunk)
+                        await to_the_end(asyncio.to_thread(_append, file, digest, chunk))
                         follower.grew(size)
                 failed.pop_all()
         except BaseException:
@@ -184,6 +184,12 @@ class ImageStore:
             raise
         follower.ended()
         return Upload(path, size, digest.hexdigest(), account, began_s, follower)
+
+    def _create(self, failed: contextlib.ExitStack, opened: contextlib.ExitStack) -> tuple[Path, io.FileIO]:
+        path, file = self._folder.create()
+        failed.callback(path.unlink, missing_ok=True)
+        opened.enter_context(file)
+        return path, file
 
     def keep(self, upload: Upload, owner: str, header: H, key: str = "") -> StoredFile[H]:
         """Makes an upload findable; older files leave if it would not fit.

@@ -8,6 +8,7 @@ from functools import partial
 from cutout_server.images.early_decoding import EarlyDecoding
 from cutout_server.images.receiving import receive
 from cutout_server.images.store import ImageStore, StoredPicture, Upload
+from cutout_server.images.to_the_end import to_the_end
 from cutout_server.imaging.decode import ImageHeader, ImageLimits, probe
 
 
@@ -38,7 +39,8 @@ class Uploads:
         )
 
     async def _look(self, upload: Upload, field: str) -> ImageHeader:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._probe, upload, field)
+        looking = asyncio.get_running_loop().run_in_executor(self._executor, self._probe, upload, field)
+        return await to_the_end(looking)  # Whoever leaves removes the file, which is no fault of the disk's.
 
     def _probe(self, upload: Upload, field: str) -> ImageHeader:
         with self.store.disk():
