@@ -55,6 +55,8 @@ NOT_RUN = {
     "cutout serve": "does not end; the README's own is what the other examples run on",
     "cutout serve --profile": "downloads gigabytes",
     "cutout serve --gateway-": "does not end",
+    "cutout serve --engine ray": "does not end; tests/test_ray.py has a cluster",
+    "ray start": "does not end, either",
     "cutout models pull ": "downloads gigabytes",
     "cutout status --watch": "does not end",
     "npx openapi-typescript": "would be downloaded; tests/test_openapi_generators.py runs the one that is here",

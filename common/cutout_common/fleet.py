@@ -10,12 +10,15 @@ import math
 import random
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TypeVar
 
 from cutout_common.routing import Place
+
+T = TypeVar("T")
 
 # So much more than the mean may a server have, and so many calls at least: few calls are no load.
 _BALANCE = 1.25
@@ -46,9 +49,16 @@ class Member:
         """Whether a call may go to it."""
         return not self.failed or (self.in_flight == 0 and time.monotonic() >= self.rests_until)
 
-    def rank(self, key: str) -> bytes:
-        """The picture's least rank is its server."""
-        return blake2b(f"{key} {self.address}".encode(), digest_size=8).digest()
+
+def first(members: Sequence[T], key: str, name: Callable[[T], str], in_flight: Callable[[T], int]) -> T:
+    """The first in a picture's order that is not above its share of what is under way, with the picture's own call."""
+    under_way = 1 + sum(map(in_flight, members))
+    share = max(_FEW, math.ceil(_BALANCE * under_way / len(members)))
+
+    def rank(member: T) -> bytes:
+        return blake2b(f"{key} {name(member)}".encode(), digest_size=8).digest()
+
+    return next(member for member in sorted(members, key=rank) if in_flight(member) < share)
 
 
 class Fleet:
@@ -102,10 +112,7 @@ class Fleet:
 
     @staticmethod
     def _first(members: Sequence[Member], key: str) -> Member:
-        """The first in the picture's order that is not above its share; without a picture, one that has least to do."""
+        """The one for a picture; without a picture, one that has least to do."""
         if not key:
             return min(members, key=lambda member: (member.in_flight, random.random()))  # noqa: S311  # no secret
-        under_way = 1 + sum(member.in_flight for member in members)
-        share = max(_FEW, math.ceil(_BALANCE * under_way / len(members)))
-        in_order = sorted(members, key=lambda member: member.rank(key))
-        return next(member for member in in_order if member.in_flight < share)
+        return first(members, key, lambda member: member.address, lambda member: member.in_flight)

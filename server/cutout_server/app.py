@@ -12,7 +12,6 @@ from grpc_health.v1 import health, health_pb2
 from prometheus_client import start_http_server
 
 from cutout_server.callers.accounts import Accounts
-from cutout_server.daemon import in_daemon_thread
 from cutout_server.listener import bind, grpc_server, read_certificate
 from cutout_server.models.devices import check_devices
 from cutout_server.parts import Parts
@@ -37,7 +36,8 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         # What can be wrong with the machine's own things comes first: nothing has to be taken back yet.
-        check_devices(settings.devices)
+        if not settings.cluster:  # Its workers have devices of their own.
+            check_devices(settings.devices)
         self._settings = settings
         self._certificate = read_certificate(settings)
         self.parts = Parts(settings)
@@ -115,17 +115,16 @@ class App:
             await self._admin.start()
         await server.start()
         self._watching = asyncio.create_task(self.parts.store.watch(self._show_health))
+        self.parts.pools.on_change(self._show_health)
 
     async def serve(self) -> None:
-        """Downloads what is missing and loads the models, then says that it is serving.
+        """Downloads what is missing and loads the models, or joins the cluster, then says that it is serving.
 
         Raises:
             CutoutError: A model cannot be had or loaded.
+            OSError: There is no cluster where the settings say.
         """
-        for spec in self.parts.catalogue.specs.values():
-            await in_daemon_thread(spec.fetch, f"fetch-{spec.name}")
-        if self._settings.preload:
-            await self.parts.pools.preload()
+        await self.parts.pools.begin(preload=self._settings.preload)
         if self.draining:
             return
         self.parts.board.state = State.SERVING
@@ -136,14 +135,14 @@ class App:
             metrics_port=self.metrics_port,
             admin_port=self.admin_port,
             models=list(self.parts.catalogue.specs),
-            devices=list(self._settings.devices),
+            devices=list(self.parts.pools.by_device),
         )
 
     async def _show_health(self) -> None:
         if self.parts.board.state is not State.SERVING:
             return
         for service in (health.OVERALL_HEALTH, *SERVICES):
-            works = service not in STORING or self.parts.store.is_available
+            works = self.parts.pools.is_available and (service not in STORING or self.parts.store.is_available)
             await self._health.set(service, ServingStatus.SERVING if works else ServingStatus.NOT_SERVING)
 
     async def stop(self) -> None:

@@ -17,8 +17,8 @@ CutoutError
 └── InternalError            INTERNAL             everything that nobody foresaw; says nothing but the request id
 """
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import grpc
 from cutout_common.status import ErrorDetails, FieldViolation, pack, summary
@@ -49,6 +49,10 @@ class CutoutError(Exception):
         self.violations: tuple[FieldViolation, ...] = ()
         self.omitted_violations = 0
         self.metadata: dict[str, str] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., "CutoutError"], tuple[Any, ...]]:
+        """From one process to another it goes as it is, whatever its class is made from."""
+        return _as_it_was, (type(self), self.args, vars(self))
 
 
 class InvalidRequestError(CutoutError):
@@ -195,6 +199,13 @@ class InternalError(CutoutError):
     def of(cls, request_id: str) -> "InternalError":
         """What was logged, in the words that callers get."""
         return cls(f"internal error; the server's log has it under request id {request_id}")
+
+
+def _as_it_was(kind: type[CutoutError], args: tuple[Any, ...], attributes: Mapping[str, Any]) -> CutoutError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 def to_status(error: CutoutError, request_id: str) -> Status:

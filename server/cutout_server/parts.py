@@ -69,7 +69,7 @@ class Parts:
             max_images=settings.image_store_images,
             ttl_s=settings.image_store_ttl_s,
         )
-        self.pools = Pools({device: self._pool(device) for device in settings.devices}, self.catalogue)
+        self.pools = self._pools()
         self._rewriter = rewriter_of(settings)
         self._answers = segmentation_cache(settings.answers_cache_bytes, settings.answers_cache_ttl_s)
         self.pools.on_unload(self._answers.forget)
@@ -147,18 +147,14 @@ class Parts:
             threads.shutdown(cancel_futures=True)
         self.store.close()
 
-    def _pool(self, device: str) -> DevicePool:
+    def _pools(self) -> Pools:
         settings = self._settings
-        return DevicePool(
-            device,
-            capacity=settings.max_requests_per_device,
-            max_batch=settings.max_batch,
-            max_encode_batch=settings.max_encode_batch,
-            memory_budget_bytes=settings.memory_budget_bytes,
-            embeddings_cache_bytes=settings.embeddings_cache_bytes,
-            compact_embeddings=settings.embeddings_cache_dtype == "bf16",
-            observer=self.metrics,
-        )
+        if settings.cluster:
+            from cutout_server.cluster.pools import ClusterPools  # noqa: PLC0415 - without it, Ray is not imported
+
+            return ClusterPools(settings, self.catalogue, self.metrics)
+        pools = {device: DevicePool.of(device, settings, self.metrics) for device in settings.devices}
+        return Pools(pools, self.catalogue)
 
     def _videos(self) -> Videos:
         settings = self._settings

@@ -3,6 +3,7 @@
 import re
 from enum import StrEnum
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -10,6 +11,7 @@ import httpx
 from annotated_types import Len
 from cutout_common import channels, traces
 from cutout_common.config import Config
+from cutout_common.distribution import install_hint
 from cutout_common.status import ERRORS_PAGE, MAX_PAGE_BYTES
 from pydantic import (
     BaseModel,
@@ -30,6 +32,7 @@ from cutout_server.zoo import PROFILES
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+LEAST_EMBEDDINGS_OF_WORKERS = 256 * MIB
 
 
 class Role(StrEnum):
@@ -178,6 +181,25 @@ class Settings(Config):
     devices: Annotated[tuple[str, ...], Len(min_length=1)] = Field(
         ("cpu",), description="One pool each: cpu, cuda:0, cuda:1 ..."
     )
+    cluster: Literal["", "ray"] = Field(
+        "",
+        description="Where models run: on this machine's devices, or, by `ray` (which `--engine ray` says, too), in "
+        "workers of a Ray cluster, each with one device.",
+    )
+    ray_address: str = Field(
+        "",
+        pattern=r"^(auto|[^\s:/]+:\d+)?$",
+        description="Where the cluster's head is, as host:6379, or auto on a node of it. Default: a cluster of this "
+        "machine alone, that ends with the server.",
+    )
+    ray_min_workers: int = Field(1, ge=1, description="Workers that there always are.")
+    ray_max_workers: int = Field(8, ge=1, description="Most that there are while many jobs wait.")
+    ray_worker_cpus: float = Field(
+        1.0, gt=0, description="Cores that each worker asks the cluster for, and threads that its models have."
+    )
+    ray_idle_s: float = Field(
+        300.0, gt=0, description="A worker above the least number that was asked nothing for so long ends."
+    )
     memory_budget_bytes: int = Field(
         0,
         ge=0,
@@ -317,6 +339,12 @@ class Settings(Config):
         last = [BUILTIN] if BUILTIN.name not in named else []
         return given | {"models": (*first, *models, *last)}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_cluster(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The engine `ray` is the workers of a cluster, which choose what runs their encoders."""
+        return given | {"engine": "auto", "cluster": "ray"} if given.get("engine") == "ray" else given
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         names = [model.name for model in self.models]
@@ -339,10 +367,26 @@ class Settings(Config):
         check(Engine(self.engine), Precision(self.precision))
         if self.max_pixels_in_hand < 2 * self.max_image_pixels:  # Half of them is for sessions at most.
             raise ValueError("max_pixels_in_hand: expected at least twice max_image_pixels")
+        self._check_cluster()
         self._check_calls()
         _check_keys(self.api_keys)
         self._check_rewriting()
         return self
+
+    def _check_cluster(self) -> None:
+        """Raises ValueError unless what is said of a cluster fits together."""
+        if not self.cluster:
+            if self.ray_address:
+                raise ValueError("ray_address: needs cluster to be ray")
+            return
+        if self.devices not in {("cpu",), ("cuda:0",)}:
+            raise ValueError("devices: with a cluster, expected cpu or cuda:0, which is what each worker has")
+        if self.ray_max_workers < self.ray_min_workers:
+            raise ValueError("ray_max_workers: expected at least ray_min_workers")
+        if self.embeddings_cache_bytes < LEAST_EMBEDDINGS_OF_WORKERS:  # Or every question would make its own again.
+            raise ValueError(f"embeddings_cache_bytes: with a cluster, expected at least {LEAST_EMBEDDINGS_OF_WORKERS}")
+        if find_spec("ray") is None:
+            raise ValueError(f"cluster: needs the package 'ray': {install_hint('ray')}")
 
     def _check_calls(self) -> None:
         """Raises ValueError unless what is said of every call fits together."""

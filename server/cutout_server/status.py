@@ -10,9 +10,8 @@ from cutout_common.commit import commit
 
 from cutout_server.callers.accounts import Accounts, Use
 from cutout_server.images.store import ImageStore
-from cutout_server.models.memory import in_use
-from cutout_server.pools.device import DevicePool
 from cutout_server.pools.placement import Pools
+from cutout_server.pools.pool import Pool
 from cutout_server.pools.remembered import Remembered
 
 
@@ -125,7 +124,7 @@ class StatusBoard:
             commit=commit(),
             state=self.state,
             uptime_s=time.monotonic() - self._started_s,
-            devices=tuple(self._device(pool) for pool in self._pools.by_device.values()),
+            devices=tuple(map(self._device, list(self._pools.by_device.values()))),
             answers=_status(self._answers),
             stored_images=len(self._store),
             stored_bytes=self._store.bytes,
@@ -147,12 +146,12 @@ class StatusBoard:
             dropped_frames=remembered.dropped,
         )
 
-    def _device(self, pool: DevicePool) -> DeviceStatus:
-        used, total = in_use(pool.device)
+    def _device(self, pool: Pool) -> DeviceStatus:
+        used, total = pool.memory()
         return DeviceStatus(
             name=pool.device,
             models=pool.models.sizes(),
-            loads=self._pools.loads(pool.device),
+            loads=self._pools.loads(pool),
             requests=pool.requests,
             queued_jobs=pool.queued_jobs,
             capacity=pool.capacity,

@@ -31,7 +31,7 @@ class ObjectMemory(Protocol):
         """Memory that it comes to hold, in bytes, once the object was followed through many frames.
 
         Args:
-            held_frames: So many frames can be corrected.
+            held_frames: So many frames can be corrected; each of them takes the same.
         """
         ...
 

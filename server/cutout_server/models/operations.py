@@ -56,6 +56,10 @@ class Operation(Generic[Query, Answer]):
     makes_embeddings: bool = False
     reads_embeddings: bool = False
 
+    def __reduce__(self) -> tuple[Callable[[str], "Operation[Any, Any]"], tuple[str]]:
+        """In another process it is that process's own."""
+        return operation_named, (self.name,)
+
 
 def _encode(model: Segmenter | TextSegmenter, images: Sequence[RgbImage]) -> Sequence[Embedding]:
     return model.encode(images)
@@ -122,3 +126,12 @@ EMBED_TEXTS = Operation("embed_texts", "classify", _embed_texts)
 GENERATE = Operation("generate", "generate", _generate)
 TRACK = Operation("track", "track", _track, reads_embeddings=True)
 EXCLUSIVE_MASKS = Operation("exclusive_masks", "masks", _exclusive_masks)
+
+_BY_NAME: dict[str, Operation[Any, Any]] = {
+    each.name: each for each in list(globals().values()) if isinstance(each, Operation)
+}
+
+
+def operation_named(name: str) -> Operation[Any, Any]:
+    """The operation of that name."""
+    return _BY_NAME[name]

@@ -130,7 +130,7 @@ class SegmentPipeline:
         slot = await stack.enter_async_context(self._pools.slot(plan.segmenter))
 
         async def beside(spec: ModelSpec) -> Slot:
-            if slot.pool.device in spec.devices:
+            if self._pools.may_hold(slot.pool, spec):
                 return slot
             return await stack.enter_async_context(self._pools.slot(spec))
 

@@ -1,4 +1,4 @@
-"""The pool of one device: a bounded number of requests, their jobs in order of admission, joined into batches."""
+"""The pool of a device of this process: jobs in the order of their requests, joined into batches."""
 
 import asyncio
 import time
@@ -13,12 +13,13 @@ from cutout_server import call_context
 from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import DeadlineError
 from cutout_server.models.half_embeddings import compact, expand
+from cutout_server.models.memory import in_use
 from cutout_server.models.operations import Answer, Operation, Query
-from cutout_server.pools.admission import Admission, Who
 from cutout_server.pools.batch_sizing import BatchSizing
-from cutout_server.pools.embeddings import EmbeddingsCache
-from cutout_server.pools.fair_queue import FairQueue, Turn
+from cutout_server.pools.fair_queue import Turn
 from cutout_server.pools.models import LoadedModels
+from cutout_server.pools.pool import Pool
+from cutout_server.settings import Settings
 
 log = structlog.get_logger()
 
@@ -85,12 +86,8 @@ class _Done(Generic[Answer]):
     finished_s: float
 
 
-class DevicePool:
-    """One worker for one device. Belongs to the event loop; models run in the pool's one thread.
-
-    Attributes:
-        on_unload: Called on the event loop with the name of each model that has left.
-    """
+class DevicePool(Pool):
+    """A device of this process. Belongs to the event loop; models run in the pool's one thread."""
 
     def __init__(
         self,
@@ -104,18 +101,12 @@ class DevicePool:
         compact_embeddings: bool = False,
         observer: PoolObserver,
     ) -> None:
-        self.device = device
-        self.admission = Admission(device, capacity)
-        self.jobs = 0
-        self.batches = 0
-        self.embeddings = EmbeddingsCache(embeddings_cache_bytes)
-        self.on_unload: list[Callable[[str], None]] = [self.embeddings.drop_model]
-        self.models = LoadedModels(device, memory_budget_bytes, self._unloaded)
+        models = LoadedModels(device, memory_budget_bytes, self._unloaded)
+        super().__init__(device, models, capacity=capacity, embeddings_cache_bytes=embeddings_cache_bytes)
         self._compact_embeddings = compact_embeddings
         self._max_batch = max_batch
         self._max_encode_batch = max_encode_batch
         self._observer = observer
-        self.fair_queue = FairQueue()
         self._batch_sizing = BatchSizing()
         self._waiting: list[AnyJob] = []
         self._arrived = asyncio.Event()
@@ -123,40 +114,28 @@ class DevicePool:
         self._loop = asyncio.get_running_loop()
         self._worker = self._loop.create_task(self._work(), name=f"pool-{device}")
 
+    @classmethod
+    def of(cls, device: str, settings: Settings, observer: PoolObserver) -> "DevicePool":
+        """As the operator set it."""
+        return cls(
+            device,
+            capacity=settings.max_requests_per_device,
+            max_batch=settings.max_batch,
+            max_encode_batch=settings.max_encode_batch,
+            memory_budget_bytes=settings.memory_budget_bytes,
+            embeddings_cache_bytes=settings.embeddings_cache_bytes,
+            compact_embeddings=settings.embeddings_cache_dtype == "bf16",
+            observer=observer,
+        )
+
     @property
     def queued_jobs(self) -> int:
-        """Jobs that wait."""
+        """See Pool."""
         return len(self._waiting)
 
-    @property
-    def requests(self) -> int:
-        """Requests admitted and not finished."""
-        return self.admission.requests
-
-    @property
-    def capacity(self) -> int:
-        """The greatest number of requests admitted at once."""
-        return self.admission.capacity
-
-    def admit(self, caller: Who, quota: int = 0, *, deadline_s: float = float("inf")) -> Turn:
-        """Takes a slot for a request; `leave` gives it back.
-
-        Args:
-            caller: See Admission.admit.
-            quota: Likewise.
-            deadline_s: When the request is to be done.
-
-        Raises:
-            OverloadedError: None is free.
-            QuotaError: The party has as many as it may.
-        """
-        self.admission.admit(caller, quota)
-        return self.fair_queue.take(caller.party, deadline_s)
-
-    def leave(self, turn: Turn, worked_s: float) -> None:
-        """Gives a slot back after `worked_s` seconds of holding it."""
-        self.fair_queue.give_back(turn)
-        self.admission.leave(worked_s, turn.caller)
+    def memory(self) -> tuple[int, int]:
+        """See Pool."""
+        return in_use(self.device)
 
     async def ask(
         self,
@@ -167,11 +146,7 @@ class DevicePool:
         *,
         deadline_s: float,
     ) -> list[Answer]:
-        """Asks a model some questions and counts the waiting and the work to the current call's stages.
-
-        Raises:
-            DeadlineError: Their turn came after the deadline.
-        """
+        """See Pool."""
         asked_s = time.monotonic()
         most = self._max_encode_batch if operation.makes_embeddings else self._max_batch
         jobs: list[Job[Query, Answer]] = [
@@ -207,21 +182,21 @@ class DevicePool:
         return [finished.answer for finished in done]
 
     async def load(self, spec: ModelSpec) -> None:
-        """Loads a model ahead of the first request."""
+        """See Pool."""
         await self._exclusively(lambda models: models.get(spec, may_export=True))
 
     async def unload(self, name: str) -> None:
-        """Unloads a model between two batches."""
+        """See Pool."""
         await self._exclusively(lambda models: models.unload(name))
 
     async def make_room(self) -> None:
-        """Has models leave that no longer fit beside what sessions remember."""
+        """See Pool."""
         models = self.models
         if not models.fits(sum(models.sizes().values()) + models.remembered_bytes):
             await self._exclusively(lambda models: models.make_room())
 
     async def close(self) -> None:
-        """Stops the worker; what still waits is cancelled. A pass under way ends by itself, and nobody waits for it."""
+        """See Pool."""
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
         for job in self._waiting:

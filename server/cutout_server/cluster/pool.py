@@ -1,0 +1,265 @@
+"""The front's side of a worker: what a pool of this process offers, asked for over Ray."""
+
+import asyncio
+import itertools
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import ray
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, TaskCancelledError
+
+from cutout_server import call_context
+from cutout_server.catalogue import ModelSpec
+from cutout_server.cluster.messages import (
+    Answered,
+    Asked,
+    Handle,
+    LackingError,
+    Seen,
+    handles,
+    left,
+    with_memory,
+)
+from cutout_server.errors import CutoutError, UnavailableError
+from cutout_server.models.operations import TRACK, Answer, Operation, Query
+from cutout_server.models.runtime import Runtime
+from cutout_server.pools.device import PoolObserver
+from cutout_server.pools.embeddings import EmbeddingKey
+from cutout_server.pools.fair_queue import Turn
+from cutout_server.pools.models import LoadedModels
+from cutout_server.pools.placement import embedding_key
+from cutout_server.pools.pool import Pool
+from cutout_server.types import Picture
+
+_parts = itertools.count()
+
+
+class WorkerLostError(Exception):
+    """A worker is gone, or does not answer, while it has a question.
+
+    Attributes:
+        pool: Which one.
+        had_it: Whether it may have begun with the question.
+    """
+
+    def __init__(self, pool: "WorkerPool", *, had_it: bool) -> None:
+        super().__init__(f"{pool.device} is lost")
+        self.pool = pool
+        self.had_it = had_it
+
+
+class SeenModels(LoadedModels):
+    """The models that a worker holds, as it was seen last. Sessions remember nothing on its device."""
+
+    def __init__(self, device: str, budget_bytes: int) -> None:
+        super().__init__(device, budget_bytes, lambda _: None)
+        self.seen: dict[str, int] = {}
+        self.seen_runtimes: dict[str, Runtime] = {}
+
+    def sizes(self) -> dict[str, int]:
+        """See LoadedModels."""
+        return self.seen
+
+    def runtimes(self) -> dict[str, Runtime]:
+        """See LoadedModels."""
+        return self.seen_runtimes
+
+    def fits(self, nbytes: int) -> bool:
+        """What sessions remember lies in the cluster's object store."""
+        return True
+
+
+class Pixels:
+    """Pictures in the cluster's object store, each for as long as the front has it in hand."""
+
+    def __init__(self) -> None:
+        self._put: dict[int, asyncio.Task[Any]] = {}
+
+    async def of(self, picture: Picture) -> Any:
+        """Where a picture's pixels are; they cross to each node once."""
+        number = id(picture)
+        if number not in self._put:
+            self._put[number] = asyncio.create_task(asyncio.to_thread(lambda: ray.put(picture.pixels)))
+            weakref.finalize(picture, self._put.pop, number, None)
+        return await asyncio.shield(self._put[number])
+
+
+class WorkerPool(Pool):
+    """One life of a worker. When it is lost, what it is asked ends with a WorkerLostError."""
+
+    def __init__(
+        self,
+        name: str,
+        actor: Any,
+        pixels: Pixels,
+        observer: PoolObserver,
+        *,
+        capacity: int,
+        memory_budget_bytes: int,
+        embeddings_cache_bytes: int,
+    ) -> None:
+        models = self._seen_models = SeenModels(name, memory_budget_bytes)
+        super().__init__(name, models, capacity=capacity, embeddings_cache_bytes=embeddings_cache_bytes)
+        self._actor = actor
+        self._pixels = pixels
+        self._observer = observer
+        self._queued_jobs = 0
+        self._memory = (0, 0)
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def queued_jobs(self) -> int:
+        """See Pool."""
+        return self._queued_jobs
+
+    def memory(self) -> tuple[int, int]:
+        """See Pool."""
+        return self._memory
+
+    def saw(self, seen: Seen) -> None:
+        """Takes in how the worker is."""
+        models = self._seen_models
+        left_models = models.seen.keys() - seen.models.keys()
+        models.seen, models.seen_runtimes, models.loads = seen.models, seen.runtimes, seen.loads
+        self._queued_jobs, self.jobs, self.batches, self._memory = (
+            seen.queued_jobs,
+            seen.jobs,
+            seen.batches,
+            seen.memory,
+        )
+        for method, args in seen.heard:
+            getattr(self._observer, method)(self.device, *args[1:])
+        for model in left_models:
+            for forget in self.on_unload:
+                forget(model)
+
+    def lost(self) -> None:
+        """Ends what the worker is asked: it does not answer any more."""
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    async def embed(
+        self, turn: Turn, key: EmbeddingKey, spec: ModelSpec, picture: Picture, *, deadline_s: float
+    ) -> Handle:
+        """What stands for a picture's embedding, which is made unless the worker has it."""
+        pixels = {key: await self._pixels.of(picture)}
+        call = self._actor.embed.remote(_asked(turn, spec, deadline_s), key, pixels)
+        answered = await self._answered(call, key.operation, spec)
+        return Handle(key, (picture.height, picture.width), answered.answers[0])
+
+    async def ask(
+        self,
+        turn: Turn,
+        operation: Operation[Query, Answer],
+        spec: ModelSpec,
+        questions: Sequence[Query],
+        *,
+        deadline_s: float,
+    ) -> list[Answer]:
+        """See Pool.
+
+        Raises:
+            WorkerLostError: The worker was lost with it.
+        """
+        if operation.makes_embeddings:
+            return [await self._part(turn, operation, spec, question, deadline_s) for question in questions]
+        pixels: dict[EmbeddingKey, Any] = {}
+        remembers = operation is TRACK
+        ask = self._actor.ask.options(num_returns=1 + len(questions) * remembers)
+        while True:
+            asked = _asked(turn, spec, deadline_s)
+            returned = ask.remote(asked, operation, list(questions), pixels)
+            call, *memories = returned if remembers else [returned]
+            try:
+                answers = list((await self._answered(call, operation, spec)).answers)
+            except LackingError:
+                if pixels:
+                    raise
+                pictures = {handle.key: _picture(handle) for handle in handles(questions)}
+                pixels = {key: await self._pixels.of(picture) for key, picture in pictures.items()}
+            else:
+                break
+        if remembers:
+            pairs = zip(answers, memories, strict=True)
+            answers = [with_memory(answer, replace(answer.memory, ref=ref)) for answer, ref in pairs]
+        return answers
+
+    async def load(self, spec: ModelSpec) -> None:
+        """See Pool."""
+        self.saw(await self._said(self._actor.load.remote(spec.name)))
+
+    async def unload(self, name: str) -> None:
+        """See Pool."""
+        self.saw(await self._said(self._actor.unload.remote(name)))
+
+    async def make_room(self) -> None:
+        """See Pool; sessions take none of the device's."""
+
+    async def close(self) -> None:
+        """See Pool; the worker is not this front's alone."""
+        self.lost()
+
+    async def _part(self, turn: Turn, operation: Any, spec: ModelSpec, pixels: Any, deadline_s: float) -> Any:
+        """The embedding of a part of a picture, which nobody else asks for."""
+        picture = Picture.of(pixels, f"part-{next(_parts)}-{id(self)}")
+        key = embedding_key(spec, picture.key, operation)
+        return replace(await self.embed(turn, key, spec, picture, deadline_s=deadline_s), picture=picture)
+
+    async def _answered(self, call: Any, operation: Operation[Any, Any], spec: ModelSpec) -> Answered:
+        """What the worker answers, its time counted to the current call: what is on the way waits, too."""
+        asked_s = time.monotonic()
+        answered: Answered = await self._said(call)
+        worked_s, stages = answered.stages_s.get(operation.stage, 0.0), dict(answered.stages_s)
+        stages["queue"] = max(0.0, time.monotonic() - asked_s - sum(s for name, s in stages.items() if name != "queue"))
+        current = call_context.current()
+        for stage, seconds in stages.items():
+            current.stages.add(stage, seconds)
+        finished_s = time.monotonic()
+        current.span.part("queue", asked_s, finished_s - worked_s, device=self.device)
+        current.span.part(operation.stage, finished_s - worked_s, finished_s, device=self.device, model=spec.name)
+        return answered
+
+    async def _said(self, call: Any) -> Any:
+        """What a call of the worker gives. It is cancelled there when it is cancelled here."""
+        had_it = not self._gone.done()
+        answer = asyncio.ensure_future(_result(call))
+        try:
+            await asyncio.wait({answer, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise WorkerLostError(self, had_it=had_it)
+            return answer.result()
+        except (RayActorError, ObjectLostError, TaskCancelledError) as error:
+            raise WorkerLostError(self, had_it=had_it) from error
+        except RayTaskError as error:
+            _raise_cause(error)
+        finally:
+            if not answer.done():
+                answer.cancel()
+                ray.cancel(call)
+
+
+async def _result(call: Any) -> Any:
+    return await call
+
+
+def _raise_cause(error: RayTaskError) -> NoReturn:
+    """What the worker refused with, as its own devices do; anything else with its traceback there, for the log."""
+    if isinstance(error.cause, (CutoutError, LackingError)):
+        raise error.cause from None
+    if isinstance(error.cause, ObjectLostError):
+        what = "what was remembered of the objects is lost with its node: open the session anew"
+        raise UnavailableError(what, retry_after_s=1.0, reason="OBJECTS_LOST") from None
+    raise error
+
+
+def _asked(turn: Turn, spec: ModelSpec, deadline_s: float) -> Asked:
+    call = call_context.current()
+    return Asked(spec.name, call.request_id, turn.caller, left(deadline_s), left(turn.deadline_s))
+
+
+def _picture(handle: Handle) -> Picture:
+    assert handle.picture is not None, "a request holds its pictures"  # noqa: S101
+    return handle.picture

@@ -1,0 +1,196 @@
+"""A worker: a device with its models, embeddings and queue, in a process of its own somewhere in the cluster."""
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+import structlog
+from cutout_common import heap, logs
+from cutout_common.distribution import build
+
+from cutout_server import call_context
+from cutout_server.catalogue import Catalogue, ModelSpec
+from cutout_server.cluster.messages import (
+    Answered,
+    Asked,
+    LackingError,
+    Remote,
+    Seen,
+    deadline,
+    handles,
+    with_embeddings,
+    with_memory,
+)
+from cutout_server.daemon import in_daemon_thread
+from cutout_server.models.devices import check_devices
+from cutout_server.models.embedding import Embedding
+from cutout_server.models.operations import TRACK, Operation
+from cutout_server.pools.device import DevicePool
+from cutout_server.pools.embeddings import EmbeddingKey
+from cutout_server.pools.fair_queue import Turn
+from cutout_server.settings import Settings
+from cutout_server.types import RgbImage
+
+log = structlog.get_logger()
+
+LEASE_S = 60.0  # A worker that no front has looked after for so long ends itself.
+HEARD = 10_000  # Of what its observer heard, so much is kept until a front asks.
+
+
+class Worker:
+    """Becomes an actor. Several fronts may ask it; each admits its own requests, and here they wait in one queue.
+
+    Args:
+        settings: The front's, as far as they are about models.
+        spare_s: Seconds without a question after which it ends itself; 0 for never.
+        expected: Which build of Cutout the front is.
+
+    Raises:
+        RuntimeError: This machine has another one.
+    """
+
+    def __init__(self, settings: Settings, spare_s: float, expected: Mapping[str, str]) -> None:
+        if build() != expected:
+            raise RuntimeError(f"this node has Cutout {build()}, the front has {expected}: install the same on both")
+        heap.keep_freed()
+        logs.configure(settings.log_format, settings.log_level)
+        check_devices(settings.devices)
+        self._settings = settings
+        self._spare_s = spare_s
+        self._catalogue = Catalogue.of(settings)
+        self._heard: list[tuple[str, tuple[Any, ...]]] = []
+        self._opening: asyncio.Task[DevicePool] | None = None
+        self._looked_s = self._asked_s = time.monotonic()
+
+    async def look(self) -> Seen:
+        """How it is; the first time, once its models are loaded."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        pool = await asyncio.shield(self._opening)
+        self._looked_s = time.monotonic()
+        heard, self._heard = self._heard, []
+        return Seen(
+            platform.node(),
+            pool.models.sizes(),
+            dict(pool.models.loads),
+            pool.models.runtimes(),
+            pool.queued_jobs,
+            pool.jobs,
+            pool.batches,
+            pool.memory(),
+            heard,
+        )
+
+    async def embed(self, asked: Asked, key: EmbeddingKey, pixels: Mapping[EmbeddingKey, Any]) -> Answered:
+        """The size of a picture's embedding in bytes, which is made unless it is at hand."""
+        async with self._turn(asked) as (spec, turn):
+            embedding = await self._embedding(key, spec, turn, pixels[key])
+            return self._answered([embedding.nbytes])
+
+    async def ask(
+        self,
+        asked: Asked,
+        operation: Operation[Any, Any],
+        questions: Sequence[Any],
+        pixels: Mapping[EmbeddingKey, Any],
+    ) -> Answered | tuple[Any, ...]:
+        """Answers. What a tracker remembers comes behind them, one by one, so that it stays in the object store.
+
+        Raises:
+            LackingError: An embedding is not at hand, and its pixels are not given.
+        """
+        async with self._turn(asked) as (spec, turn):
+            keys = {handle.key for handle in handles(questions)}
+            held = {key: await self._embedding(key, spec, turn, pixels.get(key)) for key in keys}
+            whole = [with_embeddings(question, held) for question in questions]
+            if operation is TRACK:
+                whole = [await _with_own_memory(question) for question in whole]
+            answers = await self._pool.ask(turn, operation, spec, whole, deadline_s=deadline(asked.left_s))
+            if operation is not TRACK:
+                return self._answered(answers)
+            light = [with_memory(answer, Remote.of(answer.memory)) for answer in answers]
+            return self._answered(light), *(answer.memory for answer in answers)
+
+    async def load(self, model: str) -> Seen:
+        """Loads a model."""
+        await self._pool.load(self._catalogue.get(model))
+        return await self.look()
+
+    async def unload(self, model: str) -> Seen:
+        """Unloads a model."""
+        await self._pool.unload(model)
+        return await self.look()
+
+    def waited(self, device: str, seconds: float) -> None:
+        """See PoolObserver."""
+        self._hear("waited", device, seconds)
+
+    def batched(self, device: str, operation: str, size: int) -> None:
+        """See PoolObserver."""
+        self._hear("batched", device, operation, size)
+
+    def dropped(self, device: str, why: str) -> None:
+        """See PoolObserver."""
+        self._hear("dropped", device, why)
+
+    def _hear(self, method: str, *args: Any) -> None:
+        if len(self._heard) < HEARD:
+            self._heard.append((method, args))
+
+    @cached_property
+    def _pool(self) -> DevicePool:
+        return DevicePool.of(self._settings.devices[0], self._settings, self)
+
+    async def _open(self) -> DevicePool:
+        for spec in self._catalogue.specs.values():
+            await in_daemon_thread(spec.fetch, f"fetch-{spec.name}")
+            if self._settings.preload:
+                await self._pool.load(spec)
+        self._looked_s = self._asked_s = time.monotonic()
+        self._ending = asyncio.create_task(self._end())
+        return self._pool
+
+    async def _end(self) -> None:
+        """Ends the process once it is of no use: what waits for it is asked elsewhere, as when it is killed."""
+        while True:
+            await asyncio.sleep(1.0)
+            now_s = time.monotonic()
+            if now_s - self._looked_s > LEASE_S or 0 < self._spare_s < now_s - self._asked_s:
+                log.info("worker ends, as it is not needed")
+                os._exit(0)
+
+    @asynccontextmanager
+    async def _turn(self, asked: Asked) -> AsyncIterator[tuple[ModelSpec, Turn]]:
+        """A place in the queue for a question; the front has admitted its request."""
+        self._asked_s = time.monotonic()
+        call_context.begin(call_context.Call(asked.request_id, "", deadline(asked.left_s)))
+        turn = self._pool.fair_queue.take(asked.party, deadline(asked.turn_left_s))
+        try:
+            yield self._catalogue.get(asked.model), turn
+        finally:
+            self._pool.fair_queue.give_back(turn)
+
+    async def _embedding(self, key: EmbeddingKey, spec: ModelSpec, turn: Turn, pixels: Any) -> Embedding:
+        cache = self._pool.embeddings
+        if pixels is None and not cache.holds(key):
+            raise LackingError
+
+        async def encode() -> Embedding:
+            picture: RgbImage = await pixels
+            # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
+            return (await self._pool.ask(turn, key.operation, spec, [picture], deadline_s=float("inf")))[0]
+
+        return (await cache.get(key, encode))[0]
+
+    def _answered(self, answers: Sequence[Any]) -> Answered:
+        return Answered(answers, {stage: ms / 1000 for stage, ms in call_context.current().stages.ms.items()})
+
+
+async def _with_own_memory(question: Any) -> Any:
+    """A question of a tracker with what is remembered itself in the place of what stands for it."""
+    return with_memory(question, await question.memory.ref) if isinstance(question.memory, Remote) else question

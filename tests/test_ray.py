@@ -1,0 +1,240 @@
+"""A Ray cluster: its workers are asked as a server's devices are, killed under load, and shared by several fronts."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import grpc
+import pytest
+from clip_checkpoints import clip_folder  # noqa: F401 - a fixture
+from conftest import RunningServer, Stubs, run_server
+from cutout.v1 import segmentation_service_pb2 as pb2
+from cutout_client import Client, CutoutError
+from cutout_client.concepts import Concepts
+from cutout_client.results import Segmentation
+from cutout_server.settings import Settings
+from pydantic import ValidationError
+from ray_cluster import Cluster, Front, ray_cluster
+from replicas import BOX, pictures
+from test_service_tracking import Live, boxed, decoded, frame
+from waiting import PATIENCE_S, wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason="the package ray is not installed: pip install ray"),
+]
+
+CALLERS = 16
+ASKED = 12  # By each.
+
+
+@pytest.fixture(scope="module")
+def models(clip_folder: Path) -> list[dict[str, str]]:  # noqa: F811
+    return [
+        {"name": "builtin", "family": "builtin"},
+        {"name": "clip", "family": "clip", "checkpoint": str(clip_folder), "engine": "eager", "precision": "fp32"},
+    ]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with ray_cluster(tmp_path_factory.mktemp("cluster"), cpus=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def flags(models: list[dict[str, str]]) -> list[str]:
+    return ["--ray-min-workers", "2", "--ray-max-workers", "2", "--models", json.dumps(models)]
+
+
+@pytest.fixture(scope="module")
+def front(cluster: Cluster, flags: list[str]) -> Iterator[Front]:
+    with cluster.front(*flags) as running:
+        with Client(running.address) as client:
+            wait_until(lambda: len(client.status().devices) == 2)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(front: Front) -> Iterator[Client]:
+    with Client(front.address) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def local(models: list[dict[str, str]]) -> Iterator[RunningServer]:
+    """A server with a device of its own."""
+    with run_server(models=models) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def files() -> list[bytes]:
+    return pictures(10)
+
+
+def said(found: Segmentation) -> list[object]:
+    """What was found, but for its scores."""
+    objects = [(each.label, each.mask.tobytes(), named(each.concepts)) for each in found.objects]
+    return [named(found.concepts), *objects]
+
+
+def named(concepts: Concepts | None) -> list[str]:
+    """The concepts, the best first."""
+    return [each.concept for each in concepts or ()]
+
+
+ASKS: dict[str, Callable[[Client, bytes], Segmentation]] = {
+    "box": lambda client, file: client.segment_box(file, BOX),
+    "clicks": lambda client, file: client.segment_points(file, [(48, 40), (5, 5, 0)], multimask=True),
+    "words": lambda client, file: client.segment_text(file, "thing . white"),
+    "everything": lambda client, file: client.segment_everything(file),
+    "analysis": lambda client, file: client.analyze(file, ["a cat", "a box"], regions=[BOX]),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_workers_answer_as_a_device_of_the_server_does(
+    client: Client, local: RunningServer, files: list[bytes], ask: Callable[[Client, bytes], Segmentation]
+):
+    """The same objects with the same masks, whatever is asked."""
+    with Client(local.address) as own:
+        found = ask(client, files[0])
+        assert len(found.objects) > 0
+        assert said(found) == said(ask(own, files[0]))
+
+
+def test_a_session_asks_workers(client: Client, local: RunningServer, files: list[bytes]):
+    """Prompts on one picture, with the logits of the first as the mask prompt of the second."""
+
+    def asked(client: Client) -> list[object]:
+        with client.session(files[1]) as session:
+            return [said(session.box(BOX)), said(session.text("thing")), said(session.everything())]
+
+    with Client(local.address) as own:
+        assert asked(client) == asked(own)
+
+
+def test_objects_are_followed_by_workers(front: Front, local: RunningServer, cluster: Cluster):
+    """Frame by frame as a server with a device of its own follows them, though a worker dies between two frames."""
+
+    def followed(address: str, *, disturb: Callable[[], object] = lambda: None) -> list[object]:
+        with grpc.insecure_channel(address) as channel:
+            session = Live(channel)
+            masks: list[object] = []
+            for index in range(4):
+                if index == 2:
+                    disturb()
+                answer = session.ask(frame(index, *([boxed(7)] if index == 0 else []))).frame
+                masks.append([(found.object_id, decoded(found).tobytes()) for found in answer.objects])
+            session.end()
+            return masks
+
+    expected = followed(local.address)
+    assert all(expected)
+    assert followed(front.address, disturb=cluster.workers()[0].kill) == expected
+    whole(front, cluster)
+
+
+def whole(front: Front, cluster: Cluster) -> None:
+    """Waits for both workers."""
+    with Client(front.address) as client:
+        wait_until(lambda: len(client.status().devices) == len(cluster.workers()) == 2)
+
+
+def test_a_picture_is_encoded_once_by_all_workers(
+    cluster: Cluster, front: Front, flags: list[str], files: list[bytes], client: Client
+):
+    """Whichever front prompts come by, and two fronts share the workers."""
+
+    def encoded() -> float:
+        return sum(each.sum("cutout_batch_size_sum", operation="encode") for each in (front, second))
+
+    with cluster.front(*flags) as second, Client(second.address) as other:
+        wait_until(lambda: len(other.status().devices) == 2)
+        before = wait_until(encoded)
+        for asked in (client, client, client, other, other):
+            asked.segment_box(files[2], BOX)
+        client.segment_box(files[3], BOX)
+        other.segment_box(files[4], BOX)
+        wait_until(lambda: encoded() >= before + 3)
+        assert encoded() == before + 3
+        assert len(cluster.workers()) == 2
+
+
+def test_a_worker_that_dies_costs_no_request(
+    front: Front, client: Client, cluster: Cluster, files: list[bytes], local: RunningServer
+):
+    """Under sixteen callers each request gets its own picture's mask, once, though a worker is killed meanwhile."""
+    with Client(local.address) as own:
+        expected = [said(own.segment_box(file, BOX)) for file in files]
+    answered: Counter[str] = Counter()
+    killed = threading.Event()
+
+    def ask(number: int) -> None:
+        for turn in range(ASKED):
+            picture = (number + turn) % len(files)
+            try:
+                found = said(client.segment_box(files[picture], BOX))
+                answered["right" if found == expected[picture] else "wrong"] += 1
+            except CutoutError as error:
+                answered[error.reason] += 1
+            if turn == ASKED // 2:  # So that some are asked after it was killed.
+                killed.wait(PATIENCE_S)
+
+    callers = [threading.Thread(target=ask, args=(number,)) for number in range(CALLERS)]
+    for caller in callers:
+        caller.start()
+    wait_until(lambda: answered["right"] > CALLERS)
+    cluster.workers()[-1].kill()
+    killed.set()
+    for caller in callers:
+        caller.join(PATIENCE_S)
+    assert answered == {"right": CALLERS * ASKED}
+    whole(front, cluster)
+
+
+def test_callers_that_leave_and_deadlines_reach_the_worker(front: Front, files: list[bytes]):
+    """What nobody waits for any more is dropped from the worker's queue."""
+    request = pb2.SegmentEverythingRequest(image={"content": files[0]})
+    before = front.sum("cutout_jobs_dropped_total")
+    with grpc.insecure_channel(front.address) as channel:
+        ask = Stubs.over(channel).segmentation.SegmentEverything
+        first, *others = [ask.future(request, timeout=PATIENCE_S) for _ in range(24)]
+        late = ask.future(request, timeout=0.2)
+        assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        for other in others:
+            other.cancel()
+        assert first.result().segmentation.objects
+    wait_until(lambda: front.sum("cutout_jobs_dropped_total") > before)
+
+
+def test_the_status_tells_of_every_worker(front: Front, client: Client):
+    """With its node in its name; models are loaded and unloaded at each, or at one."""
+    devices = client.status().devices
+    names = [device.name for device in devices]
+    assert len({name.split("/")[0] for name in names}) == 1
+    assert sorted(name.split("/")[1] for name in names) == ["worker-0", "worker-1"]
+    assert all(set(device.models) == {"builtin", "clip"} and device.model_bytes > 0 for device in devices)
+    assert client.unload_model("clip", device=names[0]).loaded_on == (names[1],)
+    assert set(client.load_model("clip").loaded_on) == set(names)
+    assert front.sum("cutout_model_loaded", model="clip") == 2
+    with pytest.raises(CutoutError, match="has no device"):
+        client.load_model("clip", device="cpu")
+
+
+def test_settings_of_a_cluster_fit_together():
+    """What cannot work is refused before anything starts."""
+    assert Settings(engine="ray").cluster == "ray"
+    for wrong in (
+        {"ray_address": "head:6379"},
+        {"cluster": "ray", "devices": ("cpu", "cuda:0")},
+        {"cluster": "ray", "ray_min_workers": 3, "ray_max_workers": 2},
+        {"cluster": "ray", "embeddings_cache_bytes": 0},
+        {"cluster": "ray", "ray_address": "ray://head:10001"},
+    ):
+        with pytest.raises(ValidationError):
+            Settings(**wrong)
