@@ -3,6 +3,7 @@
 # ruff: noqa: F811 - fixtures are imported
 
 import random
+import struct
 
 import grpc
 import numpy as np
@@ -12,6 +13,7 @@ from cutout.v1 import mask_pb2, segmentation_service_pb2_grpc, video_service_pb2
 from cutout.v1 import segmentation_service_pb2 as segment_pb2
 from cutout.v1 import video_service_pb2 as videos_pb2
 from cutout_server.images import videos as videos_module
+from lying_videos import with_boxes, with_elements
 from test_service_tracking import SIZE, boxed, picture
 from video_fixtures import COUNT, DATA, channel, pixels, stored  # noqa: F401
 from videos import BACKWARD, RATE, asked, is_stored, refusal, tracked, upload, video
@@ -160,6 +162,25 @@ def test_hostile_files_are_refused_or_read(channel: grpc.Channel):
             request = asked(stored.video_id, {"frame": last, "phrases": ["red"]}, direction=BACKWARD)
             _tried(lambda request=request: tracked(channel, request))
     assert kept > 10
+
+
+def test_more_missing_frames_than_can_be_told(channel: grpc.Channel):
+    """A header may promise any number: the greatest that the contract has is told."""
+    whole = video([picture(0)[:48, :64]] * 3, container="matroska")
+    # Two hours, of frames that last a nanosecond.
+    stored = upload(channel, with_elements(whole, {"2AD7B1": 1, "23E383": 1, "4489": 7e12}))
+    assert (stored.frame_count, stored.missing_frames) == (3, 2**32 - 1)
+
+
+def test_a_file_that_asks_for_gigabytes_is_refused(channel: grpc.Channel):
+    """A fragment of a few bytes that promises a hundred million frames is not made room for; the next file is read."""
+    small = [picture(0)[:48, :64]] * 2
+    fragmented = video(small, movflags="frag_keyframe+empty_moov")
+    with pytest.raises(grpc.RpcError) as refused:
+        upload(channel, with_boxes(fragmented, {b"trun": struct.pack(">IIi", 1, 100_000_000, 100)}))
+    assert refusal(refused.value) == (grpc.StatusCode.INVALID_ARGUMENT, "VIDEO_TOO_COSTLY", ["chunk.data"])
+    assert "MiB of memory" in refused.value.details()
+    assert upload(channel, fragmented).frame_count == 2
 
 
 def _tried(call: object) -> object:

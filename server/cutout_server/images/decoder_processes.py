@@ -116,18 +116,17 @@ class Worker:
         self._wire.write(json.dumps(job).encode() + b"\n")
         self._wire.write(content)
         self._wire.flush()
-        answer = self.line()
-        if "violations" in answer:
-            violations = (FieldViolation(str(where), str(what)) for where, what in answer["violations"])
-            raise InvalidRequestError(*violations, reason=str(answer["reason"]))
-        return answer
+        return self.line()
 
     def line(self) -> dict[str, Any]:
-        """Reads a line of an answer; raises EOFError when there is none."""
+        """Reads a line of an answer; raises as `ask` does."""
         line = self._wire.readline(_LINE_BYTES)
         if not line:
             raise EOFError
         answer: dict[str, Any] = json.loads(line)
+        if "violations" in answer:
+            violations = (FieldViolation(str(where), str(what)) for where, what in answer["violations"])
+            raise InvalidRequestError(*violations, reason=str(answer["reason"]))
         return answer
 
     def read(self, pixels: RgbImage) -> None:

@@ -25,6 +25,11 @@ class VideoLimits:
     max_s: float
     held_bytes: int = 128 << 20
 
+    @property
+    def memory_bytes(self) -> int:
+        """What a process may take to read one: decoders keep up to 17 frames, of at most three bytes a pixel."""
+        return (512 << 20) + 64 * self.max_pixels
+
 
 @dataclass(frozen=True)
 class VideoHeader:

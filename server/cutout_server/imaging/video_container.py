@@ -40,6 +40,8 @@ class Container:
                 options={"max_pixels": str(limits.max_pixels)},
                 container_options={"protocol_whitelist": "file", "codec_whitelist": _DECODERS},
             )
+        except MemoryError:
+            raise
         except self.error as error:
             raise self.unreadable("expected a whole video; its index is cut off, or damaged") from error
         try:
@@ -60,6 +62,8 @@ class Container:
             for packet in self._opened.demux(self.stream):
                 if packet.size and not packet.is_corrupt:
                     yield packet
+        except MemoryError:
+            raise
         except self.error:
             return
 

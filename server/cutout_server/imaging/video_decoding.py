@@ -109,6 +109,8 @@ class Decoding:
         for packet in _ended(self._file.packets()):
             try:
                 frames = self._file.stream.codec_context.decode(packet)
+            except MemoryError:
+                raise
             except self._file.error:  # Others may be whole.
                 continue
             for frame in frames:

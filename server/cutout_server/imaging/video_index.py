@@ -6,6 +6,8 @@ from typing import NamedTuple
 from cutout_server.imaging.video import VideoLimits
 from cutout_server.imaging.video_container import Container
 
+_MANY = 2**32 - 1  # What the contract can say; headers say anything.
+
 
 class Keyframe(NamedTuple):
     """Where decoding can begin: a frame's number, and the time by which the demuxer finds its packet."""
@@ -38,7 +40,7 @@ class Index:
                 found_by = packet.pts if packet.dts is None else packet.dts
                 keys.append((packet.pts, found_by or 0))
             times.append(packet.pts)
-            self._last_ticks = packet.duration or self._last_ticks
+            self._last_ticks = max(packet.duration or 0, 0) or self._last_ticks
             if len(times) > limits.max_frames:
                 raise file.too_large(f"{limits.max_frames:,} frames", "more")
         if not times:
@@ -88,4 +90,4 @@ class Index:
             return 0
         if self._stream.frames:
             return max(0, int(self._stream.frames) - self.count - self._discarded)
-        return round(gap) if self._file.is_alone else 0
+        return min(round(gap), _MANY) if self._file.is_alone else 0

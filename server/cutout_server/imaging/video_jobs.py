@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cutout_server.errors import InvalidRequestError
-from cutout_server.imaging.video import VideoLimits
+from cutout_server.imaging.process_memory import at_most
+from cutout_server.imaging.video import VIDEO_TOO_COSTLY, VideoLimits
 from cutout_server.imaging.video_file import VideoFile
 
 
@@ -30,8 +31,9 @@ def answer(wire: BufferedRWPair, job: dict[str, Any], allow: Callable[[int], Non
         if "frames" in job:
             allow(job["seconds"])
 
+    limits = VideoLimits(**job["limits"])
     try:
-        with VideoFile(Path(job["video"]), VideoLimits(**job["limits"]), job["field"], decoded) as video:
+        with at_most(limits.memory_bytes), VideoFile(Path(job["video"]), limits, job["field"], decoded) as video:
             if "frames" not in job:
                 _say(wire, asdict(video.describe()))
                 return
@@ -43,10 +45,18 @@ def answer(wire: BufferedRWPair, job: dict[str, Any], allow: Callable[[int], Non
                 wire.write(frame.pixels.data)
                 wire.flush()
             _say(wire, {})
+    except MemoryError:
+        most = limits.memory_bytes >> 20
+        what = f"expected a video that can be read in {most:,} MiB of memory, this one takes more"
+        _refuse(wire, InvalidRequestError.of(job["field"], what, reason=VIDEO_TOO_COSTLY))
     except FileNotFoundError:
         _say(wire, {"gone": True})
     except InvalidRequestError as error:
-        _say(wire, {"reason": error.reason, "violations": [(v.field, v.description) for v in error.violations]})
+        _refuse(wire, error)
+
+
+def _refuse(wire: BufferedRWPair, error: InvalidRequestError) -> None:
+    _say(wire, {"reason": error.reason, "violations": [(v.field, v.description) for v in error.violations]})
 
 
 def _say(wire: BufferedRWPair, what: dict[str, Any]) -> None:
