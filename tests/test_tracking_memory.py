@@ -1,6 +1,9 @@
 """What sessions remember of objects counts in the memory budget of their device, as models do."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -8,6 +11,7 @@ from clip_checkpoints import write_clip
 from conftest import RunningServer, Stubs, run_server
 from cutout.v1 import model_service_pb2
 from cutout_common.status import unpack
+from cutout_server.pipelines.track import Tracking
 from test_service_tracking import Live, boxed, frame
 from waiting import wait_until
 
@@ -80,3 +84,26 @@ def test_a_model_that_has_no_room_beside_it_is_refused(sizes: tuple[int, int], t
         wait_until(lambda: server.app.status().tracking.memory_bytes == 0)
         models.LoadModel(model_service_pb2.LoadModelRequest(name="wide"))
         assert loaded(server) == {"wide"}
+
+
+async def test_every_frame_is_given_back_though_the_session_is_cancelled_as_it_closes():
+    """Its deadline has passed, say, and its caller leaves while a frame's last work is waited for."""
+    closing, goes_on = asyncio.Event(), asyncio.Event()
+    given_back: list[int] = []
+
+    async def last_work() -> None:
+        closing.set()
+        await goes_on.wait()
+
+    tracking = Tracking(*[SimpleNamespace()] * 7)
+    for index in range(3):
+        room = AsyncExitStack()
+        room.callback(given_back.append, index)
+        room.push_async_callback(last_work)
+        tracking._held[index] = SimpleNamespace(room=room)
+    closed = asyncio.ensure_future(tracking.close())
+    await closing.wait()
+    closed.cancel()
+    goes_on.set()
+    await asyncio.gather(closed, return_exceptions=True)
+    assert sorted(given_back) == [0, 1, 2]

@@ -200,10 +200,12 @@ class Tracking:
         self._memory.dropped(frames)
 
     async def close(self) -> None:
-        """Gives all that is held back."""
-        while self._held:
-            await self._held.popitem()[1].room.aclose()
-        self._objects.clear()
+        """Gives all that is held back, though it is cancelled meanwhile."""
+        async with AsyncExitStack() as rooms:
+            for held in self._held.values():
+                rooms.push_async_callback(held.room.aclose)
+            self._held.clear()
+            self._objects.clear()
 
     def _check_count(self, prompts: Mapping[int, FramePrompt]) -> None:
         count = len(self._objects.keys() | prompts.keys())
