@@ -7,6 +7,7 @@ import pytest
 import torch
 from cutout_server.models import mask_decoder, two_way
 from cutout_server.models.mask_decoder import MaskDecoder
+from cutout_server.models.sam2.haste import decode_by
 from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from sam2.modeling.sam.transformer import TwoWayTransformer as Sam2TwoWayTransformer
 from segment_anything.modeling import MaskDecoder as SamMaskDecoder
@@ -103,6 +104,28 @@ def test_prompts_are_decoded_as_by_the_official_module(module, prompts, points, 
     given = case(prompts, points, masks=masks)
     for expected, answer in zip(official(module, given, torch.float32), ours(module, given, slice(None)), strict=True):
         torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "SAM"], indirect=True)
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_objects_of_a_frame_are_decoded_as_by_sam_2(module, masks):
+    """Each with an image of its own: masks, scores, the tokens of the masks, and presence."""
+    given = case(3, 2, masks=masks)
+    images = given.image + torch.randn(3, WIDTH, *GRID)
+    model = SimpleNamespace(sam_mask_decoder=module, device=torch.device("cpu"))
+    arguments = {
+        "image_embeddings": images,
+        "image_pe": given.positions,
+        "sparse_prompt_embeddings": given.sparse,
+        "dense_prompt_embeddings": given.dense.expand(3, -1, -1, -1),
+        "multimask_output": True,
+        "repeat_image": False,
+        "high_res_features": [each.expand(3, -1, -1, -1) for each in given.finer],
+    }
+    expected = module(**arguments)
+    decode_by(model, MaskDecoder(module, given.positions))
+    for answer, theirs in zip(module(**arguments), expected, strict=True):
+        torch.testing.assert_close(answer, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_it_rounds_off_no_more_than_the_official_module(module):

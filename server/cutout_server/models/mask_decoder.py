@@ -67,6 +67,18 @@ class MaskDecoder:
         Returns:
             (N, masks, 4h, 4w) float32 logits and (N, masks) float32 predicted IoU.
         """
+        logits, predicted_iou, _ = self.with_tokens(image, sparse, dense, finer, masks=masks)
+        return logits, predicted_iou
+
+    def with_tokens(
+        self, image: Tensor, sparse: Tensor, dense: Tensor, finer: Sequence[Tensor] = (), *, masks: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decodes prompts, of which each may have an image of its own.
+
+        Returns:
+            What a call does, and (N, T, C) float32, what has become of the module's own tokens: that of presence where
+            there is one, that of the scores, and those of all masks.
+        """
         prompts = torch.cat([self._outputs.expand(len(sparse), -1, -1), sparse], 1)
         step = _PROMPTS_AT_ONCE[self._dtype] if image.device.type == "cpu" else len(prompts)
         tokens = _tokens(image + dense).to(self._dtype).contiguous()
@@ -76,12 +88,12 @@ class MaskDecoder:
         squares = [_squares(features.to(self._dtype), self._grid) for features in finer]
         parts = torch.split(prompts.to(self._dtype), step)
         answers = [self._decode(*each, squares, masks) for each in zip(images, parts, strict=True)]
-        logits, predicted_iou = zip(*answers, strict=True)
-        return torch.cat(logits), torch.cat(predicted_iou)
+        logits, predicted_iou, ends = (torch.cat(each) for each in zip(*answers, strict=True))
+        return logits, predicted_iou, ends
 
     def _decode(
         self, image: ImageTokens, prompts: Tensor, squares: Sequence[Tensor], masks: slice
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         tokens, image_tokens = self._attend(image, prompts)
         tokens = tokens.float()
         predicted_iou = self._module.iou_prediction_head(tokens[:, self._first])[:, masks]
@@ -89,7 +101,7 @@ class MaskDecoder:
         weights = torch.stack([network(tokens[:, place]) for place, network in networks], 1)
         upscaled = self._upscale(image_tokens, *squares)
         logits = product(weights.to(self._dtype), upscaled.transpose(1, 2))
-        return _pixels(logits.float(), self._grid), predicted_iou
+        return _pixels(logits.float(), self._grid), predicted_iou, tokens[:, : len(self._outputs)]
 
     def _attend(self, image: ImageTokens, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens of the prompts (N, T, C) and of the image (N, M, C) after the transformer."""

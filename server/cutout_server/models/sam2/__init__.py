@@ -9,7 +9,7 @@ from cutout_server.models.engines import EXACT, Runtime, prepare
 from cutout_server.models.mask_decoder import decoder_dtype
 from cutout_server.models.sam2.architecture import build, guess, take_positions
 from cutout_server.models.sam2.encoder import split
-from cutout_server.models.sam2.memory_attention import hasten
+from cutout_server.models.sam2.haste import hasten
 from cutout_server.models.sam2.segmenter import Sam2
 from cutout_server.models.sam2.tracker import Sam2Tracker
 from cutout_server.types import ModelFiles
@@ -25,7 +25,7 @@ def load(files: ModelFiles, device: str, runtime: Runtime = EXACT) -> Sam2:
             an official architecture (sam2.1_hiera_t, facebook/sam2.1-hiera-tiny ...) or a YAML file in the official
             layout; None tells the official architectures apart by the checkpoint.
         device: "cpu", "cuda:0" ...
-        runtime: What runs the encoder; on a CPU memory attention computes in its precision.
+        runtime: What runs the encoder; on a CPU what follows objects computes in its precision.
 
     Raises:
         FailedPreconditionError: The checkpoint, the config or the export cannot be used, or there is no such device.

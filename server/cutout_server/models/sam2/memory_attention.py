@@ -18,27 +18,12 @@ from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
 from cutout_server.models.onednn import linear
-from cutout_server.models.runtime import Precision, Runtime
 
 _TOKENS_AT_ONCE = 256
 
 
-def hasten(model: Any, runtime: Runtime) -> None:
-    """Has a model's memory attention compute by fewer multiplications: in bf16 if its encoder does, else in float32.
-
-    On other devices than a CPU, where exact answers are wanted, and with an architecture of another form it stays.
-
-    Args:
-        model: A `SAM2Base` in eval mode, on its device.
-        runtime: What runs its encoder.
-    """
-    if not runtime.exact and model.device.type == "cpu" and _suits(model.memory_attention):
-        dtype = torch.bfloat16 if runtime.precision is Precision.BF16 else torch.float32
-        model.memory_attention = FrameMemoryAttention(model.memory_attention, model.sam_image_embedding_size, dtype)
-
-
-def _suits(attention: Any) -> bool:
-    """Whether it has the form that all official architectures share."""
+def suits(attention: Any) -> bool:
+    """Whether a `MemoryAttention` has the form that all official architectures share."""
     layers = attention.layers
     turning = [each for layer in layers for each in (layer.self_attn, layer.cross_attn_image)]
     return all(
@@ -53,7 +38,7 @@ def _suits(attention: Any) -> bool:
 
 
 class FrameMemoryAttention(nn.Module):
-    """Answers as the official `MemoryAttention` for objects that are followed into one frame.
+    """Answers as a `MemoryAttention` that `suits`, for objects that are followed into one frame.
 
     Args:
         attention: The official one, in eval mode, on the CPU.
@@ -114,7 +99,7 @@ class _Layer(nn.Module):
         self._norms = nn.ModuleList([layer.norm1, layer.norm2, layer.norm3])
         self._itself = _Attention(layer.self_attn, turn, dtype)
         self._back = _Attention(layer.cross_attn_image, turn, dtype)
-        self._wide, self._narrow = (_Linear(each.weight, each.bias, dtype) for each in (layer.linear1, layer.linear2))
+        self._wide, self._narrow = (Linear(each.weight, each.bias, dtype) for each in (layer.linear1, layer.linear2))
         self._activation = layer.activation
 
     def look_at_itself(self, tokens: Tensor) -> Tensor:
@@ -137,7 +122,7 @@ class _Attention(nn.Module):
         self._query = _Turned(attention.q_proj, turn, 1 / math.sqrt(attention.internal_dim))
         self._key = _Turned(attention.k_proj, turn)
         value, out = attention.v_proj, attention.out_proj
-        self._out = _Linear(out.weight @ value.weight, out.weight @ value.bias + out.bias, dtype)
+        self._out = Linear(out.weight @ value.weight, out.weight @ value.bias + out.bias, dtype)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, placed: int) -> Tensor:
         """(M, C) float32 of (M, C), (L, D) and (L, D); the first `placed` keys lie in the grid."""
@@ -154,8 +139,8 @@ class _Turned(nn.Module):
     def __init__(self, projection: Any, turn: "_Turn", factor: float = 1.0) -> None:
         super().__init__()
         weight, bias = projection.weight * factor, projection.bias * factor
-        self._straight = _Linear(weight, bias, torch.float32)
-        self._quarter = _Linear(_quarter_turn(weight), _quarter_turn(bias), torch.float32)
+        self._straight = Linear(weight, bias, torch.float32)
+        self._quarter = Linear(_quarter_turn(weight), _quarter_turn(bias), torch.float32)
         self._turn = turn
 
     def forward(self, tokens: Tensor, placed: int) -> Tensor:
@@ -182,7 +167,7 @@ class _Turn(nn.Module):
         straight.mul_(self.cosine).addcmul_(across, self.sine)
 
 
-class _Linear(nn.Module):
+class Linear(nn.Module):
     """A `torch.nn.Linear` that computes in one dtype whatever it is given."""
 
     weight: Tensor
@@ -194,6 +179,7 @@ class _Linear(nn.Module):
         self.register_buffer("bias", bias.detach().to(dtype))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(..., K) float to (..., M) of its own dtype."""
         return linear(tokens.to(self.weight.dtype), self.weight, self.bias)
 
 

@@ -16,6 +16,7 @@ from cutout_server.models.mask_decoder import MaskDecoder
 from cutout_server.models.prompted import EngineSegmenter, on_device
 from cutout_server.models.queries import DecodeQuery, Tracked, TrackQuery
 from cutout_server.models.sam2.embedding import Sam2Embedding
+from cutout_server.models.sam2.haste import decode_by
 from cutout_server.models.sam2.tracker import Sam2Tracker
 from cutout_server.types import RgbImage
 
@@ -50,6 +51,8 @@ class Sam2(EngineSegmenter):
         with torch.inference_mode():
             self._image_pe: Tensor = model.sam_prompt_encoder.get_dense_pe()
             self._faster = MaskDecoder(model.sam_mask_decoder, self._image_pe, decoder_dtype) if decoder_dtype else None
+        if self._faster is not None:
+            decode_by(model, self._faster)
         # As the decoders take them.
         self._layout = torch.channels_last if decoder_dtype else torch.contiguous_format
         self._mean, self._std = (each.to(self._device) for each in (_MEAN, _STD))
