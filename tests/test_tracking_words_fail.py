@@ -1,12 +1,14 @@
 """Words in video that cannot be looked for, or whose objects have no room, take nothing from what is followed."""
 
 import asyncio
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from conftest import RunningServer, run_server
@@ -23,14 +25,17 @@ from cutout_client import (
 from cutout_client.cli import main
 from cutout_client.video import VideoWriter
 from cutout_common.status import unpack
+from cutout_gateway.settings import GatewaySettings
 from cutout_server import errors
 from cutout_server.models.builtin.model import Builtin
 from cutout_server.models.family import Family
 from cutout_server.models.queries import Detection, DetectQuery
 from cutout_server.models.registry import FAMILIES
 from cutout_server.types import Task
+from gateway_fixtures import GatewayThread
 from test_service_tracking import SIZE, Live, frame, masked, saying, squares
 from videos import asked, frames, tracked, upload, video
+from waiting import PATIENCE_S
 
 MEMORY = errors.FailedPreconditionError("device cpu has too little free memory for the model")
 
@@ -187,6 +192,19 @@ def test_stored_videos_are_followed_on_though_words_cannot_be_looked_for_again(s
     assert [begun(each) for each in found.values()] == [[1], [], []]
     assert [unpack(found[number].error).reason for number in (2, 4)] == ["FAILED_PRECONDITION"] * 2
     assert [ids(each) for each in frames(messages)] == [[1]] * 5
+
+
+def test_rest_says_why_words_were_not_looked_for_again(short: Short):
+    """As an error of its own is said, in the line of what was found."""
+    stored = upload(short.channel, video(map(squares, range(3))))
+    short.fickle.left = 1
+    body = {"prompts": [{"frame": 0, "phrases": ["blue"]}], "detector": "fickle", "phrasesEvery": 2}
+    with GatewayThread(GatewaySettings(server_address=short.server.address)) as gateway:
+        answer = httpx.post(f"{gateway.url}/v1/videos/{stored.video_id}:track", json=body, timeout=PATIENCE_S)
+    lines = [json.loads(line)["result"] for line in answer.raise_for_status().text.splitlines()]
+    first, again = (line["found"] for line in lines if "found" in line)
+    assert [each["label"] for each in first["objects"]] == ["blue"]
+    assert (again["error"]["code"], again["error"]["details"][0]["reason"]) == (9, "FAILED_PRECONDITION")
 
 
 def test_words_that_a_frame_names_refuse_it_unless_they_are_optional(short: Short):
