@@ -65,11 +65,12 @@ class Worker:
         self._catalogue = Catalogue.of(settings)
         self._heard: list[tuple[str, tuple[Any, ...]]] = []
         self._opening: asyncio.Task[DevicePool] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._looked_s = self._asked_s = time.monotonic()
 
     async def look(self) -> Seen:
-        """How it is; the first time, once its models are loaded."""
-        if self._opening is None:
+        """How it is; the first time, once its models are loaded. What prevents that is tried again at the next look."""
+        if self._opening is None or (self._opening.done() and self._opening.exception()):
             self._opening = asyncio.create_task(self._open())
         pool = await asyncio.shield(self._opening)
         self._looked_s = time.monotonic()
@@ -147,20 +148,22 @@ class Worker:
         return DevicePool.of(self._settings.devices[0], self._settings, self)
 
     async def _open(self) -> DevicePool:
-        for spec in self._catalogue.specs.values():
-            await in_daemon_thread(spec.fetch, f"fetch-{spec.name}")
-            if self._settings.preload:
-                await self._pool.load(spec)
-        self._looked_s = self._asked_s = time.monotonic()
-        self._ending = asyncio.create_task(self._end())
+        try:
+            for spec in self._catalogue.specs.values():
+                await in_daemon_thread(spec.fetch, f"fetch-{spec.name}")
+                if self._settings.preload:
+                    await self._pool.load(spec)
+        finally:  # One that came to nothing ends, too, when no front looks any more.
+            self._looked_s = self._asked_s = time.monotonic()
+            self._ending = self._ending or asyncio.create_task(self._end())
         return self._pool
 
     async def _end(self) -> None:
         """Ends the process once it is of no use: what waits for it is asked elsewhere, as when it is killed."""
         while True:
             await asyncio.sleep(1.0)
-            now_s = time.monotonic()
-            if now_s - self._looked_s > LEASE_S or 0 < self._spare_s < now_s - self._asked_s:
+            now_s, is_open = time.monotonic(), self._opening is not None and self._opening.done()
+            if is_open and (now_s - self._looked_s > LEASE_S or 0 < self._spare_s < now_s - self._asked_s):
                 log.info("worker ends, as it is not needed")
                 os._exit(0)
 
