@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import httpx
@@ -24,13 +25,15 @@ from cutout_client import (
 )
 from cutout_client.cli import main
 from cutout_client.video import VideoWriter
+from cutout_common.masks import rle_encode
 from cutout_common.status import unpack
 from cutout_gateway.settings import GatewaySettings
-from cutout_server import errors
+from cutout_server import call_context, errors, types
 from cutout_server.models.builtin.model import Builtin
 from cutout_server.models.family import Family
 from cutout_server.models.queries import Detection, DetectQuery
 from cutout_server.models.registry import FAMILIES
+from cutout_server.pipelines.finding import Finder, Finds
 from cutout_server.types import Task
 from gateway_fixtures import GatewayThread
 from test_service_tracking import SIZE, Live, frame, masked, saying, squares
@@ -147,6 +150,24 @@ def test_no_more_begins_than_there_will_be_memory_for(short: Short):
     assert [ids(each) for each in followed] == [[1]] * len(followed)
     assert first.memory_bytes < followed[-1].memory_bytes < short.limit
     live.end()
+
+
+async def test_what_began_in_a_frame_that_nobody_heard_of_keeps_its_id():
+    """As when a frame's deadline passes while words begin in it: the next find gets another id, not that one anew."""
+
+    class Follows:
+        async def correct(self, request: types.CorrectionRequest, *, for_good: bool) -> types.TrackedFrame:
+            return types.TrackedFrame(request.index, None, tuple(map(unheard, request.prompts)), corrected=for_good)
+
+    def unheard(number: int) -> types.TrackedObject:
+        return types.TrackedObject(number, present=True, presence=1.0, predicted_iou=1.0)
+
+    call_context.begin(call_context.Call("id", "caller", inf))
+    answered = types.TrackedFrame(0, None, (unheard(1),), corrected=False)
+    finds = Finds([("corner", 0.9, types.Rle(*SIZE, rle_encode(CORNER)))])
+    frame_with_it, told, _ = await Finder(SimpleNamespace(), max_objects=9).begin(Follows(), finds, answered)
+    assert [each.object_id for each in told.objects] == [2]
+    assert [each.object_id for each in frame_with_it.objects] == [1, 2]
 
 
 def test_stored_videos_are_followed_on_by_what_has_room(short: Short):

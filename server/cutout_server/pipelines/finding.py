@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import structlog
@@ -104,7 +105,7 @@ class Finder:
         room = self._max_objects - len(frame.objects)
         with call_context.stage("masks"):  # A thousand finds beside dozens of objects take seconds.
             fresh, known, too_many = await asyncio.to_thread(_fresh, finds.found, followed, room)
-        ids = self._free_ids(len(fresh))
+        ids = self._free_ids(len(fresh), {each.object_id for each in frame.objects})
         masks: dict[int, FramePrompt] = {number: mask for number, (_, _, mask) in zip(ids, fresh, strict=True)}
         frame, refusal = await _begun(tracking, frame, masks)
         begun = {each.object_id for each in frame.objects}
@@ -118,8 +119,9 @@ class Finder:
         left = len(fresh) - len(objects)
         return frame, FoundObjects(number, objects, known, too_many, left, finds.refusal or refusal), prompts
 
-    def _free_ids(self, count: int) -> list[int]:
-        free = (number for number in itertools.count(self._next_id) if number not in self._used)
+    def _free_ids(self, count: int, followed: AbstractSet[int]) -> list[int]:
+        """Of those that are followed, some may have begun in a frame whose deadline passed before it was answered."""
+        free = (number for number in itertools.count(self._next_id) if number not in self._used | followed)
         return list(itertools.islice(free, count))
 
 
