@@ -1,6 +1,6 @@
 """Around every call: request id, key, role, deadline, draining; then one record of it for logs and metrics.
 
-This is the one place that turns errors into status. Messages are read and parsed inside, once the key is known, so that
+This is the one place that ends calls with errors. Messages are read and parsed inside, once the key is known, so that
 one that cannot be parsed is refused and recorded as all else is; and answers are serialized inside, so that what is
 recorded is what the caller gets.
 """
