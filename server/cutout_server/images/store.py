@@ -17,7 +17,7 @@ from cutout_common import routing
 from cutout_common.disks import is_full
 
 from cutout_server.callers.accounts import Account
-from cutout_server.errors import NotFoundError, TooLargeError, UnavailableError
+from cutout_server.errors import NotFoundError, QuotaError, TooLargeError, UnavailableError
 from cutout_server.images.private_folder import PrivateFolder
 from cutout_server.images.sharing import Bound
 from cutout_server.images.to_the_end import to_the_end
@@ -128,6 +128,7 @@ class ImageStore:
         self._ttl_s = ttl_s
         self._folder = folder
         self._files: OrderedDict[str, StoredFile[ImageHeader | VideoHeader]] = OrderedDict()
+        self._leaving: dict[str, StoredFile[ImageHeader | VideoHeader]] = {}  # Forgotten, and read still: they count.
         self._holders: Counter[str] = Counter()
         self._wake: Callable[[], object] = lambda: None
         self._missed_bytes = 0
@@ -207,10 +208,11 @@ class ImageStore:
         account, quotas = upload.account, upload.account.quotas
         self._make_room(self._images, account, 1, lambda: len(self._files))
         most_bytes, most_images = quotas.stored_bytes or self.max_bytes, quotas.stored_images or self._images.most
-        while account.stored_images and (
-            account.stored_bytes + upload.size_bytes > most_bytes or account.stored_images >= most_images
-        ):
-            self.forget(self._oldest_of(account))
+        while (use := account.stored_bytes + upload.size_bytes) > most_bytes or account.stored_images >= most_images:
+            if (oldest := self._oldest_of(account)) is None:
+                delay_s = account.upload_delay_s()
+                raise QuotaError("stored_bytes", most_bytes, use=use, retry_after_s=delay_s)
+            self.forget(oldest)
         self._arrived(account, upload.size_bytes, upload.began_s)
         kind = routing.VIDEO if isinstance(header, VideoHeader) else routing.IMAGE
         file_id = routing.new_id(kind, self.server, routing.usable_key(key, upload.sha256))
@@ -278,9 +280,9 @@ class ImageStore:
 
     async def chunks(self, file: StoredPicture) -> AsyncIterator[bytes]:
         """A file's bytes in pieces, as `read` has them; an open file outlives its deletion."""
-        with self._there(file):
-            handle = await asyncio.to_thread(file.path.open, "rb")
-        with handle:
+        with self.held(file), contextlib.ExitStack() as opened:
+            with self._there(file):
+                handle = opened.enter_context(await asyncio.to_thread(file.path.open, "rb"))
             while True:
                 with self.disk():
                     chunk = await asyncio.to_thread(handle.read, READ_BYTES)
@@ -370,35 +372,53 @@ class ImageStore:
             self.forget(next(iter(self._files)))
 
     def forget(self, file_id: str) -> None:
-        """Removes a file if it is there still."""
+        """Removes a file if it is there still; one that is read then is not found any more, and leaves at the end."""
         file = self._files.pop(file_id, None)
         if file is not None:
-            self._count(file, -1)
-            if not self._holders[file_id]:
-                file.path.unlink(missing_ok=True)
+            self._leaving[file_id] = file
+            self._let_leave(file_id)
 
     @contextlib.contextmanager
     def held(self, file: StoredFile[ImageHeader | VideoHeader]) -> Iterator[None]:
-        """Keeps a file where it is for the block. If it is forgotten, it counts no more, and leaves at the end."""
+        """Keeps a file where it is for the block. If it is forgotten, it counts, and takes its room, until the end."""
         self._holders[file.file_id] += 1
         try:
             yield
         finally:
             self._holders[file.file_id] -= 1
-            if not self._holders[file.file_id]:
-                del self._holders[file.file_id]
-                if file.file_id not in self._files:
-                    file.path.unlink(missing_ok=True)
+            self._holders += Counter()  # Forgets those without any.
+            self._let_leave(file.file_id)
+
+    def _let_leave(self, file_id: str) -> None:
+        """Removes a forgotten file that nobody reads."""
+        if file_id in self._leaving and not self._holders[file_id]:
+            file = self._leaving.pop(file_id)
+            self._count(file, -1)
+            file.path.unlink(missing_ok=True)
 
     def _make_room(self, bound: Bound, account: Account, amount: int, in_use: Callable[[], int]) -> None:
-        """Forgets files until so much more of something fits in."""
-        while in_use() + amount > bound.most:
-            holders = {file.account for file in self._files.values()}
-            self.forget(self._oldest_of(bound.giver(account, amount, holders)))
+        """Forgets files until so much more of something fits in.
 
-    def _oldest_of(self, account: Account) -> str:
-        """The file of a caller that was not used for longest."""
-        return next(file_id for file_id, file in self._files.items() if file.account is account)
+        Files that are read give no room. Where others' do not, whoever has less than a share may have it beside them,
+        so that there is at most twice as much as the bound allows.
+        """
+        while in_use() + amount > bound.most:
+            kept = (*self._files.values(), *self._leaving.values())
+            free = [file for file in self._files.values() if not self._holders[file.file_id]]
+            try:
+                giver = bound.giver(account, amount, {file.account for file in free})
+            except QuotaError:
+                are_read = any(self._holders[file.file_id] and file.account is not account for file in kept)
+                share = bound.most // len({account, *(file.account for file in kept)})
+                if are_read and bound.of(account) + amount <= share:
+                    return
+                raise
+            self.forget(next(file.file_id for file in free if file.account is giver))
+
+    def _oldest_of(self, account: Account) -> str | None:
+        """The file of a caller that was not used for longest, of those that nobody reads."""
+        files = self._files.items()
+        return next((id_ for id_, file in files if file.account is account and not self._holders[id_]), None)
 
     def _arrived(self, account: Account, size_bytes: int, began_s: float) -> None:
         """So much does not arrive any more."""
@@ -411,9 +431,10 @@ class ImageStore:
         file.account.stored_images += sign
 
     def _forget_all(self) -> None:
-        for file in self._files.values():
+        for file in (*self._files.values(), *self._leaving.values()):
             self._count(file, -1)
         self._files.clear()
+        self._leaving.clear()
 
 
 def _append(file: io.FileIO, digest: "hashlib._Hash", chunk: bytes) -> None:

@@ -69,7 +69,7 @@ class Videos:
         self._store.forget(self.find(video_id).file_id)
 
     def held(self, video: StoredVideo) -> AbstractContextManager[None]:
-        """Keeps a video's file for the block, whether it is deleted, expires, or makes room for others in it."""
+        """Keeps a video's file, and the room that it takes, for the block, though it is deleted or expires in it."""
         return self._store.held(video)
 
     async def frame(self, video: StoredVideo, number: int, field: str) -> VideoFrame:
