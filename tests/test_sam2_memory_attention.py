@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import narrow_config, write_sam2
+from conftest import run_server
+from cutout_client import Client
 from cutout_server.models.runtime import EXACT, Engine, Precision, Runtime
-from cutout_server.models.sam2 import Sam2, architecture, load
+from cutout_server.models.sam2 import Sam2, architecture, load, memory_attention
 from cutout_server.models.sam2.memory_attention import FrameMemoryAttention
 from cutout_server.types import ModelFiles
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.sam.transformer import RoPEAttention
 from tracking_cases import SIZES, Session, blob, points, video
+from waiting import PATIENCE_S
 
 SIDE, WIDTH, MEMORY, POINTERS = 8, 32, 16, 6
 SINGLE, HALF = (Runtime(Engine.EAGER, each) for each in (Precision.FP16, Precision.BF16))  # The first in float32.
@@ -49,11 +52,12 @@ def official() -> MemoryAttention:
 
 
 @pytest.mark.parametrize("frames", [1, 5])
-def test_answers_are_the_official_ones(frames: int):
+def test_answers_are_the_official_ones(frames: int, monkeypatch: pytest.MonkeyPatch):
     """For three objects that remember different things of the same frames, and pointers that lie nowhere.
 
     In bf16 no more is rounded off than the official module does under autocast, as its authors run it.
     """
+    monkeypatch.setattr(memory_attention, "_TOKENS_AT_ONCE", 24)
     module, tokens = official(), SIDE * SIDE
     remembered = frames * tokens + POINTERS
     given = {
@@ -129,3 +133,21 @@ def test_another_form_of_attention_stays_the_official_one(tmp_path):
     for number, pixels in enumerate(video(size, 2)):
         found = session.step(pixels, {} if number else {1: points(size, (0.4, 0.3, 1))})
         assert 0 < found[1].mean() < 1
+
+
+@pytest.mark.usefixtures("small")
+def test_precision_says_by_which_of_them_a_server_follows(tmp_path):
+    """Two objects, live, by two models of the same weights: nearly the same masks though all of one is in bf16."""
+    files = checkpoint(tmp_path)
+    model = {"family": "sam2", "checkpoint": str(files.checkpoint), "config": files.config, "engine": "eager"}
+    models = [{**model, "name": precision, "precision": precision} for precision in ("fp32", "bf16")]
+    frames, boxes = video(SIZES["square"], 3), [(20, 10, 70, 85), (5, 40, 60, 90)]
+    with run_server(models=models) as server, Client(server.address, timeout_s=PATIENCE_S) as client:
+        followed = []
+        for each in models:
+            with client.live(frames, boxes=boxes, tracker=each["name"]) as live:
+                followed.append(np.stack([[found.mask for found in frame] for frame in live]))
+    exact, half = followed
+    assert 0.05 < exact.mean() < 0.95
+    assert (exact != half).any()
+    assert (exact & half).sum() > 0.95 * (exact | half).sum()
