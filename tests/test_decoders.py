@@ -17,8 +17,10 @@ import pytest
 from cutout_server import call_context
 from cutout_server.callers.accounts import NOBODY
 from cutout_server.errors import InvalidRequestError, UnavailableError
+from cutout_server.images import decode_process
 from cutout_server.images import decoder_processes as decoders_module
-from cutout_server.images.decoder_processes import Decoders, Work, Worker
+from cutout_server.images.decode_process import Work, Worker
+from cutout_server.images.decoder_processes import Decoders
 from cutout_server.images.store import StoredVideo
 from cutout_server.images.videos import Videos
 from cutout_server.imaging.decode import ImageLimits, decode, open_file
@@ -203,7 +205,7 @@ async def test_what_a_process_says_is_not_trusted(
 ):
     """One that was taken over by its picture can refuse it, or make others of its pixels, and no more."""
     said = f"import sys, os; sys.stdin.buffer.readline(); os.write(0, {answer!r}.encode() + b'\\n')"
-    monkeypatch.setattr(decoders_module, "COMMAND", (sys.executable, "-c", said))
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", said))
     with pytest.raises(UnavailableError):
         await decoders.decode(open_file(FILES["png"], LIMITS))
     assert observer.why == ["died"]

@@ -10,7 +10,7 @@ from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import image_service_pb2, mask_pb2
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import errors
-from cutout_server.images import decoder_processes
+from cutout_server.images import decode_process
 from decode_processes import DecodeProcesses
 from probe_family import Probe, probe_family
 from slow_pictures import many_scans
@@ -41,7 +41,7 @@ def slow() -> bytes:
 @pytest.fixture
 def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Until this file is there, pictures that take long take for ever."""
-    monkeypatch.setattr(decoder_processes, "COMMAND", (sys.executable, HELD))
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, HELD))
     monkeypatch.setenv("HELD_WORKER_GATE", str(tmp_path / "gate"))
     return tmp_path / "gate"
 

@@ -10,7 +10,8 @@ from cutout_common.distribution import install_hint
 
 from cutout_server import call_context
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
-from cutout_server.images.decoder_processes import Decoders, Work, Worker
+from cutout_server.images.decode_process import Work, Worker
+from cutout_server.images.decoder_processes import Decoders
 from cutout_server.images.receiving import receive
 from cutout_server.images.store import ImageStore, StoredVideo, Upload
 from cutout_server.imaging.video import VIDEO_TOO_COSTLY, VideoFrame, VideoHeader, VideoLimits, is_readable
