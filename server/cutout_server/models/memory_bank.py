@@ -12,7 +12,7 @@ from cutout_server.models.queries import TrackQuery
 from cutout_server.types import ObjectPrompt
 
 PROMPTED_FRAMES = 8  # The first, which says what the object is, and the latest.
-_OBJECTS_PER_STEP = {"cpu": 4}  # More would take more memory and gain nothing.
+_OBJECTS_PER_STEP = {"cpu": 4}  # More would take more memory and gain hardly anything.
 _OBJECTS_PER_STEP_ELSEWHERE = 16
 
 
