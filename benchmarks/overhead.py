@@ -30,7 +30,7 @@ import skimage.data
 from cutout.v1 import image_pb2, mask_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
 from cutout_common import logs
 from cutout_common.heap import keep_freed
-from cutout_server import handlers, interceptors, metrics
+from cutout_server import call_records, handlers, interceptors, metrics
 from cutout_server.app import App
 from cutout_server.convert import requests, responses
 from cutout_server.images import pictures
@@ -111,7 +111,7 @@ def watch_server(watch: Stopwatch) -> None:
         (responses, "segmented_object", "build the answer"),
         (responses, "segmentation", "build the answer"),
         (handlers, "serialized", "serialise"),
-        (interceptors.CallLog, "finished", "log"),
+        (call_records.CallLog, "finished", "log"),
         (metrics.Metrics, "started", "metrics: start"),
         (metrics.Metrics, "finished", "metrics: end"),
     ):

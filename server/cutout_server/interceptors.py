@@ -7,10 +7,10 @@ recorded is what the caller gets.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote
 
 import grpc
@@ -19,6 +19,7 @@ from cutout_common import channels, forwarded, logs, request_ids, routing, trace
 
 from cutout_server import call_context, handlers
 from cutout_server.auth import Auth
+from cutout_server.call_records import ASKED, CallObserver, CallRecord, Rpc
 from cutout_server.drain import Drain
 from cutout_server.errors import (
     CutoutError,
@@ -37,66 +38,12 @@ OURS = "/cutout.v1."
 SESSIONS = frozenset({"SegmentSession", "TrackObjects", "TrackVideo"})
 # Codes that are the server's fault.
 FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS})
-# Why a call was cancelled by a caller who only asked whether it is let in.
-ASKED = "ASKED"
 TYPES = {
     (False, False): "unary",
     (False, True): "server_stream",
     (True, False): "client_stream",
     (True, True): "bidi_stream",
 }
-
-
-@dataclass(frozen=True)
-class Rpc:
-    """Which method was called, in the words of the standard gRPC metrics."""
-
-    type: str
-    service: str
-    method: str
-
-
-@dataclass(frozen=True)
-class CallRecord:
-    """What there is to say about a call once it is over.
-
-    Attributes:
-        rpc: The method.
-        request_id: The caller's, or ours.
-        caller: Name that belongs to the key.
-        peer: Address.
-        code: How it ended.
-        reason: UPPER_SNAKE; empty when it ended well.
-        seconds: From its arrival to its end.
-        received: Messages in.
-        sent: Messages out.
-        stages_ms: Where the time went.
-        exceeded: How often each quota was exceeded.
-        traceparent: Of its span, or its caller's.
-    """
-
-    rpc: Rpc
-    request_id: str
-    caller: str
-    peer: str
-    code: grpc.StatusCode
-    reason: str
-    seconds: float
-    received: int
-    sent: int
-    stages_ms: dict[str, float]
-    exceeded: Mapping[str, int] = field(default_factory=dict)
-    traceparent: str = ""
-
-
-class CallObserver(Protocol):
-    """Hears of every call; logs and metrics hang here."""
-
-    def started(self, rpc: Rpc) -> None:
-        """A call has arrived. Of one that asks first whether it is let in this is heard when it is over."""
-
-    def finished(self, record: CallRecord) -> None:
-        """A call is over; its reason is `ASKED` if it did no more than that, and then it never started."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -333,28 +280,3 @@ def _end(span: traces.Span, record: CallRecord) -> None:
         cutout__caller=record.caller,
         cutout__reason=record.reason,
     )
-
-
-class CallLog:
-    """Writes one line for each call."""
-
-    def started(self, rpc: Rpc) -> None:
-        """Nothing yet."""
-
-    def finished(self, record: CallRecord) -> None:
-        """At `info` when it ended well, at `warning` otherwise; at `debug` when somebody only asked."""
-        write = log.info if record.code is grpc.StatusCode.OK else log.warning
-        if record.reason == ASKED:
-            write = log.debug
-        write(
-            "call",
-            request_id=record.request_id,
-            caller=record.caller,
-            peer=record.peer,
-            service=record.rpc.service,
-            method=record.rpc.method,
-            code=record.code.name,
-            **({"reason": record.reason} if record.reason else {}),
-            ms=round(record.seconds * 1000, 1),
-            stages={stage: round(ms, 1) for stage, ms in record.stages_ms.items()},
-        )

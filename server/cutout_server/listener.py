@@ -3,9 +3,10 @@
 import grpc
 from cutout_common.allowance import Allowance
 
+from cutout_server.call_records import CallLog
 from cutout_server.certificates import credentials
 from cutout_server.exchange import Bounds
-from cutout_server.interceptors import CallInterceptor, CallLog
+from cutout_server.interceptors import CallInterceptor
 from cutout_server.parts import Parts, share_of_one
 from cutout_server.places import Places
 from cutout_server.settings import Settings
