@@ -156,16 +156,17 @@ class AnswerTooLargeError(TooLargeError):
 
     Args:
         limit: Bytes that one message may have.
+        instead: What to do about it.
     """
 
     default_reason = "ANSWER_TOO_LARGE"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            f"the answer has more than the {limit:,} bytes that one message may have: use StreamSegmentation (REST: "
-            "POST /v1/segment:stream), which sends one object after the other, or StreamGeneration "
-            "(POST /v1/generate:stream)"
+    def __init__(self, limit: int, instead: str = "") -> None:
+        instead = instead or (
+            "use StreamSegmentation (REST: POST /v1/segment:stream), which sends one object after the other, or "
+            "StreamGeneration (POST /v1/generate:stream)"
         )
+        super().__init__(f"the answer has more than the {limit:,} bytes that one message may have: {instead}")
 
 
 class UnavailableError(CutoutError):

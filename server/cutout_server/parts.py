@@ -103,6 +103,7 @@ class Parts:
             self._encoding,
             self._remembered,
             max_objects=settings.max_tracked_objects,
+            max_message_bytes=settings.max_message_bytes,
         )
         sessions = Sessions(
             segmentation,

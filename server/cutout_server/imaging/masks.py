@@ -19,6 +19,7 @@ from cutout_server.types import (
     MaskPatch,
     Options,
     PngMask,
+    PolygonMask,
     RgbImage,
     Rle,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "encode",
     "from_rle",
     "low_res",
+    "nbytes",
     "paste",
     "polygons",
     "stability_score",
@@ -83,6 +85,15 @@ def encode(rle: Rle, mask_format: MaskFormat, options: Options) -> EncodedMask:
             return _bits(from_rle(rle))
         case MaskFormat.POLYGONS:
             return simplified(polygons(from_rle(rle)), options.polygon_tolerance, options.polygon_max_vertices)
+
+
+def nbytes(mask: EncodedMask) -> int:
+    """About how many bytes it takes on the wire, or fewer."""
+    if isinstance(mask, Rle):
+        return len(mask.counts)
+    if isinstance(mask, PolygonMask):
+        return sum(ring.nbytes for each in mask.polygons for ring in (each.exterior, *each.holes))
+    return len(mask.data)
 
 
 def clean(patch: MaskPatch, max_hole_area: int, min_part_area: int) -> MaskPatch:

@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from cutout_common.masks import rle_encode
 
-from cutout_server.types import Logits, MaskPatch
+from cutout_server.types import Logits, Rle
 
 
-def exclusive(full: Iterable[Logits], thresholds: Sequence[float]) -> list[MaskPatch]:
+def exclusive(full: Iterable[Logits], thresholds: Sequence[float]) -> list[Rle]:
     """Gives each pixel to the object whose logits are highest there, the first of them if several are.
 
-    As `SAM2VideoPredictor` with `non_overlap_masks`. Two objects are in memory at a time, however many there are.
+    As `SAM2VideoPredictor` with `non_overlap_masks`. Two objects are in memory at a time, however many there are; what
+    is kept of each are run lengths.
 
     Args:
         full: (H, W) float32 of each object.
@@ -25,7 +27,4 @@ def exclusive(full: Iterable[Logits], thresholds: Sequence[float]) -> list[MaskP
             best[higher], owner[higher] = values[higher], index
         count += 1
     height, width = best.shape
-    return [
-        MaskPatch(height, width, 0, 0, (owner == index) & (best > thresholds[index])).tightened()
-        for index in range(count)
-    ]
+    return [Rle(height, width, rle_encode((owner == index) & (best > thresholds[index]))) for index in range(count)]

@@ -30,7 +30,7 @@ from cutout_server.models.queries import (
     Tracked,
     TrackQuery,
 )
-from cutout_server.types import Features, MaskPatch, RgbImage
+from cutout_server.types import Features, MaskPatch, RgbImage, Rle
 
 Query = TypeVar("Query")
 Answer = TypeVar("Answer")
@@ -109,7 +109,7 @@ def _track(model: Tracker, queries: Sequence[TrackQuery]) -> Sequence[Tracked]:
     return model.track(queries)
 
 
-def _exclusive_masks(model: Tracker, queries: Sequence[Sequence[MaskQuery]]) -> Sequence[Sequence[MaskPatch]]:
+def _exclusive_masks(model: Tracker, queries: Sequence[Sequence[MaskQuery]]) -> Sequence[Sequence[Rle]]:
     return model.exclusive_masks(queries)
 
 

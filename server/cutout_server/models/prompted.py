@@ -111,7 +111,7 @@ class PromptedSegmenter(ABC):
         return [answers[i] for i in range(len(queries))]
 
     @torch.inference_mode()
-    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> list[list[MaskPatch]]:
+    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> list[list[Rle]]:
         """See `Tracker.exclusive_masks`."""
         return [exclusive(map(self._full, group), [query.threshold for query in group]) for group in queries]
 

@@ -24,7 +24,7 @@ from cutout_server.models.queries import (
     Tracked,
     TrackQuery,
 )
-from cutout_server.types import Features, MaskPatch, RgbImage
+from cutout_server.types import Features, MaskPatch, RgbImage, Rle
 
 
 @runtime_checkable
@@ -85,7 +85,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> Sequence[Sequence[MaskPatch]]:
+    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> Sequence[Sequence[Rle]]:
         """As `masks`, of several objects of a frame each, which share no pixel: see `exclusive`."""
         ...
 

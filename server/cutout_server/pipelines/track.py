@@ -11,7 +11,7 @@ from cutout_common.status import FieldViolation
 
 from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
-from cutout_server.errors import InvalidRequestError
+from cutout_server.errors import AnswerTooLargeError, InvalidRequestError
 from cutout_server.images.pictures import Pictures
 from cutout_server.imaging import masks
 from cutout_server.models.embedding import Embedding, ObjectMemory
@@ -54,6 +54,7 @@ class TrackPipeline:
         remembered: Remembered,
         *,
         max_objects: int,
+        max_message_bytes: int,
     ) -> None:
         self._catalogue = catalogue
         self._pools = pools
@@ -61,6 +62,7 @@ class TrackPipeline:
         self._executor = executor
         self._remembered = remembered
         self._max_objects = max_objects
+        self._max_message_bytes = max_message_bytes
 
     def choose(self, request: TrackingRequest) -> ModelSpec:
         """The model that a session would have; raises as `open` does."""
@@ -78,7 +80,14 @@ class TrackPipeline:
         with self._remembered.session(tracker.name) as memory:
             async with AsyncExitStack() as stack:
                 tracking = Tracking(
-                    request, tracker, self._pools, self._pictures, self._executor, memory, self._max_objects
+                    request,
+                    tracker,
+                    self._pools,
+                    self._pictures,
+                    self._executor,
+                    memory,
+                    self._max_objects,
+                    self._max_message_bytes,
                 )
                 stack.push_async_callback(tracking.close)
                 yield tracking
@@ -115,6 +124,7 @@ class Tracking:
         executor: Executor,
         memory: SessionMemory,
         max_objects: int,
+        max_message_bytes: int,
     ) -> None:
         self.tracker = tracker
         self._request = request
@@ -123,6 +133,7 @@ class Tracking:
         self._executor = executor
         self._memory = memory
         self._max_objects = max_objects
+        self._max_message_bytes = max_message_bytes
         self._objects: dict[int, ObjectMemory] = {}
         self._held: OrderedDict[int, _HeldFrame] = OrderedDict()
         self._looked_at = 0
@@ -272,26 +283,34 @@ class Tracking:
         measured: dict[int, _Measured] = {}
         at_once = max(1, PIXELS_AT_ONCE // (picture.height * picture.width))
         if self._request.non_overlapping and numbers:
-            patches = await slot.ask(EXCLUSIVE_MASKS, self.tracker, [queries[number] for number in numbers])
-            measured.update(zip(numbers, await self._measured(patches), strict=True))
+            rles = await slot.ask(EXCLUSIVE_MASKS, self.tracker, [queries[number] for number in numbers])
+            measured.update(zip(numbers, await self._measured(rles, measured), strict=True))
             numbers = []
         for start in range(0, len(numbers), at_once):
             chunk = numbers[start : start + at_once]
             patches = await slot.ask_all(MASKS, self.tracker, [queries[number] for number in chunk])
-            measured.update(zip(chunk, await self._measured(patches), strict=True))
+            measured.update(zip(chunk, await self._measured(patches, measured), strict=True))
         return tuple(
             measured.get(number, _Measured()).tracked(number, answer) for number, answer in sorted(answers.items())
         )
 
-    async def _measured(self, patches: Sequence[MaskPatch]) -> list["_Measured"]:
+    async def _measured(
+        self, patches: Sequence[MaskPatch | Rle], before: Mapping[int, "_Measured"]
+    ) -> list["_Measured"]:
+        """Those masks beside the ones before, while there is room for all of them in a message."""
         options = self._request.options
+        room = self._max_message_bytes - sum(each.nbytes for each in before.values())
 
         def measure() -> list[_Measured]:
-            made = []
+            made: list[_Measured] = []
+            left = room
             for patch in patches:
                 rle, box, area = clean_and_measure(patch, options)
                 encoded = tuple(masks.encode(rle, form, options) for form in options.mask_formats) if box else ()
                 made.append(_Measured(rle if box else None, box, area, encoded))
+                left -= made[-1].nbytes
+                if left < 0:
+                    raise AnswerTooLargeError(self._max_message_bytes, "ask for fewer objects, or for RLE alone")
             return made
 
         with call_context.stage("masks"):
@@ -306,6 +325,11 @@ class _Measured:
     box: Box | None = None
     area: int = 0
     encoded: tuple[EncodedMask, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes on the wire, or less."""
+        return sum(map(masks.nbytes, self.encoded))
 
     def tracked(self, number: int, answer: Tracked) -> TrackedObject:
         """It, with what the tracker says."""

@@ -24,7 +24,7 @@ from cutout_server.models.queries import (
     Tracked,
     TrackQuery,
 )
-from cutout_server.types import MaskPatch, ModelFiles, RgbImage
+from cutout_server.types import MaskPatch, ModelFiles, RgbImage, Rle
 
 
 class Builtin:
@@ -80,7 +80,7 @@ class Builtin:
         """Follows objects by their motion and their look; see `tracking`."""
         return self._tracker.track(queries)
 
-    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> list[list[MaskPatch]]:
+    def exclusive_masks(self, queries: Sequence[Sequence[MaskQuery]]) -> list[list[Rle]]:
         """See `Tracker.exclusive_masks`."""
         return [
             exclusive(
