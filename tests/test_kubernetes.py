@@ -14,7 +14,7 @@ from documentation import ROOT
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 # The oldest that has everything that is used, and a newer one.
 VERSIONS = ("1.30", "1.34")
-# Fields of custom resources, as KEDA (v1alpha1) and the Prometheus Operator (v1) publish them, as far as they are used.
+# Fields of custom resources, as KEDA (v1alpha1), the Prometheus Operator (v1) and KubeRay (v1) publish them, those in use.
 CUSTOM = {
     "ScaledObject": {
         "scaleTargetRef": {"name"},
@@ -25,16 +25,24 @@ CUSTOM = {
         "advanced": {"horizontalPodAutoscalerConfig"},
         "triggers": {"type", "metadata"},
     },
+    "RayCluster": {
+        "rayVersion": None,
+        "authOptions": {"mode"},
+        "enableInTreeAutoscaling": None,
+        "autoscalerOptions": {"idleTimeoutSeconds", "securityContext"},
+        "headGroupSpec": {"rayStartParams", "template"},
+        "workerGroupSpecs": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
+    },
     "ServiceMonitor": {"selector": {"matchLabels"}, "endpoints": {"port", "interval", "path"}},
 }
-OVERLAYS = ("base", "gpu")
+OVERLAYS = ("base", "gpu", "ray")
 Resource = dict[str, Any]
 
 
 def resources(folder: str) -> list[Resource]:
     """Those that a kustomization of this folder names, as they stand there."""
     kustomization = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text())
-    files = [MANIFESTS / folder / name for name in kustomization["resources"]]
+    files = [file for name in kustomization["resources"] if (file := MANIFESTS / folder / name).is_file()]
     return [each for file in files for each in yaml.safe_load_all(file.read_text())]
 
 
@@ -73,6 +81,38 @@ def test_custom_resources_have_published_fields(folder: str):
         else:
             assert named("Deployment", resource["spec"]["scaleTargetRef"]["name"])
             assert "cutout_queue_depth" in resource["spec"]["triggers"][0]["metadata"]["query"]
+
+
+def test_a_ray_cluster_has_fronts_and_workers_that_find_each_other():
+    """Kubernetes takes its pods, which are restricted; fronts know its head, its token and how many workers it has."""
+    cluster, *policies = resources("ray")
+    spec, name = cluster["spec"], cluster["metadata"]["name"]
+    assert spec.keys() <= CUSTOM["RayCluster"].keys()
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    assert groups[0].keys() <= CUSTOM["RayCluster"]["headGroupSpec"]
+    for group in groups:
+        assert group.keys() <= CUSTOM["RayCluster"]["workerGroupSpecs"]
+        pod = {"apiVersion": "v1", "kind": "Pod", **group["template"]}
+        kubernetes_validate.validate(pod | {"metadata": {"name": "pod", **pod["metadata"]}}, VERSIONS[-1], strict=True)
+        (container,) = pod["spec"]["containers"]
+        assert pod["spec"]["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert all(value == str(value) for value in group["rayStartParams"].values())
+    for policy in policies:
+        kubernetes_validate.validate(policy, VERSIONS[-1], strict=True)
+        selected = policy["spec"]["podSelector"]["matchLabels"].items()
+        assert any(selected <= group["template"]["metadata"]["labels"].items() for group in groups)
+    front = yaml.safe_load((MANIFESTS / "ray" / "server.yaml").read_text())["spec"]["template"]
+    (container,) = front["spec"]["containers"]
+    assert policies[0]["spec"]["podSelector"]["matchLabels"] == front["metadata"]["labels"]
+    assert f"--address={name}-head-svc:6379" in container["args"][0]
+    env = {each["name"]: each.get("value") or each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"]}
+    assert env["RAY_AUTH_TOKEN"] == name
+    (workers,) = spec["workerGroupSpecs"]
+    assert (int(env["CUTOUT_RAY_MIN_WORKERS"]), int(env["CUTOUT_RAY_MAX_WORKERS"])) == (
+        workers["minReplicas"],
+        workers["maxReplicas"],
+    )
 
 
 def test_pods_are_restricted():
@@ -132,8 +172,9 @@ def test_kustomize_builds_it(overlay: str):
     assert built.returncode == 0, built.stderr
     made = list(yaml.safe_load_all(built.stdout))
     for resource in made:
-        kubernetes_validate.validate(resource, VERSIONS[-1], strict=True)
-    assert len(made) == len(resources("base"))
+        if resource["kind"] not in CUSTOM:
+            kubernetes_validate.validate(resource, VERSIONS[-1], strict=True)
+    assert len(made) == len(resources("base")) + (len(resources("ray")) if overlay == "ray" else 0)
     (server,) = [
         each["spec"]["template"]["spec"]
         for each in made
@@ -143,4 +184,4 @@ def test_kustomize_builds_it(overlay: str):
     limits = container["resources"]["limits"]
     assert limits.get("nvidia.com/gpu", 0) == (overlay == "gpu")
     assert bool(server.get("tolerations")) == (overlay == "gpu")
-    assert container["image"].endswith(":gpu" if overlay == "gpu" else ":cpu")
+    assert container["image"].endswith(":cpu" if overlay == "base" else ":gpu")

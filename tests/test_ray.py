@@ -1,16 +1,19 @@
 """A Ray cluster: its workers are asked as a server's devices are, killed under load, and shared by several fronts."""
 
+import contextlib
 import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from clip_checkpoints import clip_folder  # noqa: F401 - a fixture
-from conftest import RunningServer, Stubs, run_server
+from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import Client, CutoutError
 from cutout_client.concepts import Concepts
@@ -19,7 +22,7 @@ from cutout_server.settings import Settings
 from pydantic import ValidationError
 from ray_cluster import Cluster, Front, ray_cluster
 from replicas import BOX, pictures
-from test_service_tracking import Live, boxed, decoded, frame
+from test_service_tracking import Live, boxed, decoded, frame, saying
 from waiting import PATIENCE_S, wait_until
 
 pytestmark = [
@@ -47,7 +50,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def flags(models: list[dict[str, str]]) -> list[str]:
-    return ["--ray-min-workers", "2", "--ray-max-workers", "2", "--models", json.dumps(models)]
+    workers = ["--ray-min-workers", "2", "--ray-max-workers", "2", "--preload", "false"]  # So that they begin soon.
+    return [*workers, "--models", json.dumps(models)]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +132,8 @@ def test_objects_are_followed_by_workers(front: Front, local: RunningServer, clu
             for index in range(4):
                 if index == 2:
                     disturb()
-                answer = session.ask(frame(index, *([boxed(7)] if index == 0 else []))).frame
+                message = frame(index, *([boxed(7)] if index == 0 else []))
+                answer = session.ask(saying(message, *(["object"] if index == 1 else []))).frame
                 masks.append([(found.object_id, decoded(found).tobytes()) for found in answer.objects])
             session.end()
             return masks
@@ -212,18 +217,32 @@ def test_callers_that_leave_and_deadlines_reach_the_worker(front: Front, files: 
     wait_until(lambda: front.sum("cutout_jobs_dropped_total") > before)
 
 
+def test_a_request_that_two_workers_die_with_is_given_up(
+    front: Front, client: Client, cluster: Cluster, photos: dict[str, Photo]
+):
+    """Whatever ends its worker gets no third one, and the caller is told."""
+    with ThreadPoolExecutor(1) as caller:
+        asked = caller.submit(client.segment_everything, photos["chelsea"].jpeg)
+        while not asked.done():
+            if any(device.requests for device in client.status().devices):
+                for worker in cluster.workers():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        worker.kill()
+        assert asked.exception().reason == "SERVERS_LOST"
+    whole(front, cluster)
+
+
 def test_the_status_tells_of_every_worker(front: Front, client: Client):
     """With its node in its name; models are loaded and unloaded at each, or at one."""
-    devices = client.status().devices
-    names = [device.name for device in devices]
+    names = sorted(device.name for device in client.status().devices)
     assert len({name.split("/")[0] for name in names}) == 1
-    assert sorted(name.split("/")[1] for name in names) == ["worker-0", "worker-1"]
-    assert all(set(device.models) == {"builtin", "clip"} and device.model_bytes > 0 for device in devices)
-    assert client.unload_model("clip", device=names[0]).loaded_on == (names[1],)
-    assert set(client.load_model("clip").loaded_on) == set(names)
-    assert front.sum("cutout_model_loaded", model="clip") == 2
+    assert [name.split("/")[1] for name in names] == ["worker-0", "worker-1"]
+    assert client.load_model("builtin").loaded_on == tuple(names)
+    assert all("builtin" in device.models and device.model_bytes > 0 for device in client.status().devices)
+    assert client.unload_model("builtin", device=names[0]).loaded_on == (names[1],)
+    assert front.sum("cutout_model_loaded", model="builtin") == 1
     with pytest.raises(CutoutError, match="has no device"):
-        client.load_model("clip", device="cpu")
+        client.load_model("builtin", device="cpu")
 
 
 def test_settings_of_a_cluster_fit_together():
