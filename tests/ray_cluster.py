@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 from cutout_client import Client, CutoutError
@@ -33,6 +34,10 @@ class Front:
 
     address: str
     metrics_url: str
+
+    def channel(self) -> grpc.Channel:
+        """A plain channel."""
+        return grpc.insecure_channel(self.address)
 
     def sum(self, metric: str, **labels: str) -> float:
         """What a metric's series with these labels come to."""
@@ -63,29 +68,42 @@ class Cluster:
     @contextlib.contextmanager
     def front(self, *flags: str) -> Iterator[Front]:
         """Runs a server of the cluster until the block ends."""
-        port, metrics_port = free_port(), free_port()
-        settings = ["--engine", "ray", "--ray-address", self.address, "--imaging-threads", "1"]
-        ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
-        command = [sys.executable, "-m", "cutout_server", *settings, *ports, *flags]
-        log = self.folder / f"front-{port}.log"
-        with log.open("wb") as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=sink, env=self.env)
+        with run_front(self.folder, self.env, "--ray-address", self.address, *flags) as front:
+            yield front
 
-        def serves() -> bool:
-            assert process.poll() is None, log.read_text()[-3000:]
-            with contextlib.suppress(CutoutError), Client(address, retries=0) as client:
-                return client.health(timeout_s=PATIENCE_S) == "serving"
-            return False
 
-        address = f"127.0.0.1:{port}"
-        try:
-            wait_until(serves)
-            yield Front(address, f"http://127.0.0.1:{metrics_port}/metrics")
-            process.terminate()
-            assert process.wait(PATIENCE_S) == 0, log.read_text()[-3000:]
-        finally:
-            process.kill()
-            process.wait()
+@contextlib.contextmanager
+def run_front(folder: Path, env: Mapping[str, str], *flags: str) -> Iterator[Front]:
+    """Runs a server until the block ends; it ends well, with whatever it began."""
+    port, metrics_port = free_port(), free_port()
+    address = f"127.0.0.1:{port}"
+    ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
+    command = [sys.executable, "-m", "cutout_server", "--engine", "ray", "--imaging-threads", "1", *ports, *flags]
+    log = folder / f"front-{port}.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=env)
+
+    def serves() -> bool:
+        assert process.poll() is None, log.read_text()[-3000:]
+        with contextlib.suppress(CutoutError), Client(address, retries=0) as client:
+            return client.health(timeout_s=PATIENCE_S) == "serving"
+        return False
+
+    began: list[psutil.Process] = []
+    try:
+        wait_until(serves)
+        began = psutil.Process(process.pid).children(recursive=True)
+        yield Front(address, f"http://127.0.0.1:{metrics_port}/metrics")
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0, log.read_text()[-3000:]
+        _, left = psutil.wait_procs(began, timeout=PATIENCE_S)
+        assert not left
+    finally:
+        process.kill()
+        process.wait()
+        for each in began:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """A worker of a cluster by itself, without Ray: how it begins and ends."""
 
-import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +15,7 @@ from waiting import until
 async def test_weights_that_cannot_be_had_are_tried_again_and_keep_no_device(monkeypatch: pytest.MonkeyPatch):
     """The next look may find them; a worker that no front looks after ends itself, though it never had its models."""
     fetches: list[int] = []
-    ended = asyncio.Event()
+    ended = threading.Event()
 
     def fetch() -> None:
         fetches.append(len(fetches))
@@ -29,11 +29,13 @@ async def test_weights_that_cannot_be_had_are_tried_again_and_keep_no_device(mon
     monkeypatch.setattr(module, "Catalogue", SimpleNamespace(of=lambda _: catalogue))
     monkeypatch.setattr(module, "LEASE_S", -1.0)
     worker = Worker(Settings(preload=False, devices=("cpu",)), 0.0, build())
-    with pytest.raises(FailedPreconditionError):
-        await worker.look()
-    await until(ended.is_set)
-    assert (await worker.look()).models == {}
-    assert (await worker.look()).models == {}
-    assert fetches == [0, 1]
-    worker._ending.cancel()
+    try:
+        with pytest.raises(FailedPreconditionError):
+            await worker.look()
+        await until(ended.is_set)
+        assert (await worker.look()).models == {}
+        assert (await worker.look()).models == {}
+        assert fetches == [0, 1]
+    finally:
+        worker._ended.set()  # Or its thread would end this process in a minute.
     await worker._pool.close()

@@ -14,7 +14,7 @@ from documentation import ROOT
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 # The oldest that has everything that is used, and a newer one.
 VERSIONS = ("1.30", "1.34")
-# Fields of custom resources, as KEDA (v1alpha1), the Prometheus Operator (v1) and KubeRay (v1) publish them, those in use.
+# Fields of custom resources that are used, as KEDA (v1alpha1), the Prometheus Operator and KubeRay (v1) publish them.
 CUSTOM = {
     "ScaledObject": {
         "scaleTargetRef": {"name"},

@@ -1,5 +1,7 @@
 """A Ray cluster: its workers are asked as a server's devices are, killed under load, and shared by several fronts."""
 
+# ruff: noqa: F811 - fixtures are imported
+
 import contextlib
 import json
 import threading
@@ -12,15 +14,16 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from clip_checkpoints import clip_folder  # noqa: F401 - a fixture
 from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import Client, CutoutError
 from cutout_client.concepts import Concepts
+from cutout_client.generation import GeneratedImage
 from cutout_client.results import Segmentation
 from cutout_server.settings import Settings
+from generation_fixtures import clip_folder, sd1  # noqa: F401 - fixtures
 from pydantic import ValidationError
-from ray_cluster import Cluster, Front, ray_cluster
+from ray_cluster import Cluster, Front, ray_cluster, run_front
 from replicas import BOX, pictures
 from test_service_tracking import Live, boxed, decoded, frame, saying
 from waiting import PATIENCE_S, wait_until
@@ -30,14 +33,16 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="the package ray is not installed: pip install ray"),
 ]
 
+PICTURES = 10
 CALLERS = 16
 ASKED = 12  # By each.
 
 
 @pytest.fixture(scope="module")
-def models(clip_folder: Path) -> list[dict[str, str]]:  # noqa: F811
+def models(clip_folder: Path, sd1: Path) -> list[dict[str, str]]:
     return [
         {"name": "builtin", "family": "builtin"},
+        {"name": "sd", "family": "stable-diffusion", "checkpoint": str(sd1)},
         {"name": "clip", "family": "clip", "checkpoint": str(clip_folder), "engine": "eager", "precision": "fp32"},
     ]
 
@@ -77,7 +82,7 @@ def local(models: list[dict[str, str]]) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def files() -> list[bytes]:
-    return pictures(10)
+    return pictures(PICTURES + 3)
 
 
 def said(found: Segmentation) -> list[object]:
@@ -122,6 +127,19 @@ def test_a_session_asks_workers(client: Client, local: RunningServer, files: lis
         assert asked(client) == asked(own)
 
 
+def test_pictures_are_made_by_workers(client: Client, local: RunningServer):
+    """The same ones of the same seed, with each of their steps told."""
+
+    def made(client: Client) -> list[object]:
+        said = client.generate_stream("a cat", width=64, height=64, steps=3, seed=7)
+        return [each.data if isinstance(each, GeneratedImage) else each for each in said]
+
+    with Client(local.address) as own:
+        pictures = made(client)
+        assert pictures == made(own)
+        assert len(pictures) == 3 + 1
+
+
 def test_objects_are_followed_by_workers(front: Front, local: RunningServer, cluster: Cluster):
     """Frame by frame as a server with a device of its own follows them, though a worker dies between two frames."""
 
@@ -141,13 +159,19 @@ def test_objects_are_followed_by_workers(front: Front, local: RunningServer, clu
     expected = followed(local.address)
     assert all(expected)
     assert followed(front.address, disturb=cluster.workers()[0].kill) == expected
-    whole(front, cluster)
+    whole(front)
 
 
-def whole(front: Front, cluster: Cluster) -> None:
-    """Waits for both workers."""
-    with Client(front.address) as client:
-        wait_until(lambda: len(client.status().devices) == len(cluster.workers()) == 2)
+def whole(front: Front) -> None:
+    """Waits until both workers answer."""
+
+    def both() -> bool:
+        with contextlib.suppress(CutoutError):
+            return len(client.load_model("builtin").loaded_on) == 2
+        return False
+
+    with Client(front.address, retries=0) as client:
+        wait_until(both)
 
 
 def test_a_picture_is_encoded_once_by_all_workers(
@@ -156,18 +180,20 @@ def test_a_picture_is_encoded_once_by_all_workers(
     """Whichever front prompts come by, and two fronts share the workers."""
 
     def encoded() -> float:
+        for each in (client, other):  # Which so hears what workers have done up to now.
+            each.load_model("builtin")
         return sum(each.sum("cutout_batch_size_sum", operation="encode") for each in (front, second))
 
+    workers = {worker.pid for worker in cluster.workers()}
     with cluster.front(*flags) as second, Client(second.address) as other:
         wait_until(lambda: len(other.status().devices) == 2)
-        before = wait_until(encoded)
+        before = encoded()
         for asked in (client, client, client, other, other):
-            asked.segment_box(files[2], BOX)
-        client.segment_box(files[3], BOX)
-        other.segment_box(files[4], BOX)
-        wait_until(lambda: encoded() >= before + 3)
+            asked.segment_box(files[PICTURES], BOX)
+        client.segment_box(files[PICTURES + 1], BOX)
+        other.segment_box(files[PICTURES + 2], BOX)
         assert encoded() == before + 3
-        assert len(cluster.workers()) == 2
+    assert {worker.pid for worker in cluster.workers()} == workers
 
 
 def test_a_worker_that_dies_costs_no_request(
@@ -175,13 +201,13 @@ def test_a_worker_that_dies_costs_no_request(
 ):
     """Under sixteen callers each request gets its own picture's mask, once, though a worker is killed meanwhile."""
     with Client(local.address) as own:
-        expected = [said(own.segment_box(file, BOX)) for file in files]
+        expected = [said(own.segment_box(file, BOX)) for file in files[:PICTURES]]
     answered: Counter[str] = Counter()
     killed = threading.Event()
 
     def ask(number: int) -> None:
         for turn in range(ASKED):
-            picture = (number + turn) % len(files)
+            picture = (number + turn) % PICTURES
             try:
                 found = said(client.segment_box(files[picture], BOX))
                 answered["right" if found == expected[picture] else "wrong"] += 1
@@ -199,14 +225,32 @@ def test_a_worker_that_dies_costs_no_request(
     for caller in callers:
         caller.join(PATIENCE_S)
     assert answered == {"right": CALLERS * ASKED}
-    whole(front, cluster)
+    whole(front)
+
+
+def test_without_an_address_a_front_has_a_cluster_of_its_own(
+    cluster: Cluster, front: Front, photos: dict[str, Photo], tmp_path: Path
+):
+    """It ends with the server. A worker more comes while the queue is long, and leaves when there is nothing to do."""
+    request = pb2.SegmentEverythingRequest(image={"content": photos["coffee"].jpeg})
+    flags = ["--ray-max-workers", "2", "--ray-idle-s", "1", "--ray-worker-cpus", "0.5"]
+    with run_front(tmp_path, cluster.env, *flags) as own, Client(own.address) as client:
+        assert len(client.status().devices) == 1
+        with own.channel() as channel:
+            ask = Stubs.over(channel).segmentation.SegmentEverything
+            asked = [ask.future(request, timeout=PATIENCE_S) for _ in range(24)]
+            wait_until(lambda: len(client.status().devices) == 2)
+            for each in asked:
+                each.cancel()
+        wait_until(lambda: len(client.status().devices) == 1)
+        assert client.status().devices[0].name.endswith("worker-0")
 
 
 def test_callers_that_leave_and_deadlines_reach_the_worker(front: Front, files: list[bytes]):
     """What nobody waits for any more is dropped from the worker's queue."""
     request = pb2.SegmentEverythingRequest(image={"content": files[0]})
     before = front.sum("cutout_jobs_dropped_total")
-    with grpc.insecure_channel(front.address) as channel:
+    with front.channel() as channel:
         ask = Stubs.over(channel).segmentation.SegmentEverything
         first, *others = [ask.future(request, timeout=PATIENCE_S) for _ in range(24)]
         late = ask.future(request, timeout=0.2)
@@ -229,7 +273,7 @@ def test_a_request_that_two_workers_die_with_is_given_up(
                     with contextlib.suppress(psutil.NoSuchProcess):
                         worker.kill()
         assert asked.exception().reason == "SERVERS_LOST"
-    whole(front, cluster)
+    whole(front)
 
 
 def test_the_status_tells_of_every_worker(front: Front, client: Client):

@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import time
+import uuid
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 import ray
@@ -24,7 +26,7 @@ from cutout_server.cluster.messages import (
     with_memory,
 )
 from cutout_server.errors import CutoutError, UnavailableError
-from cutout_server.models.operations import TRACK, Answer, Operation, Query
+from cutout_server.models.operations import EMBED_PICTURES, GENERATE, TRACK, Answer, Operation, Query
 from cutout_server.models.runtime import Runtime
 from cutout_server.pools.device import PoolObserver
 from cutout_server.pools.embeddings import EmbeddingKey
@@ -35,10 +37,11 @@ from cutout_server.pools.pool import Pool
 from cutout_server.types import Picture
 
 _parts = itertools.count()
+STEPS_S = 0.2  # After so long a worker is asked again how far a picture is.
 
 
-class WorkerLostError(Exception):
-    """A worker is gone, or does not answer, while it has a question.
+class WorkerLostError(UnavailableError):
+    """A worker is gone, or does not answer, while it has a question. Only what is about that very worker ends with it.
 
     Attributes:
         pool: Which one.
@@ -46,7 +49,7 @@ class WorkerLostError(Exception):
     """
 
     def __init__(self, pool: "WorkerPool", *, had_it: bool) -> None:
-        super().__init__(f"{pool.device} is lost")
+        super().__init__(f"{pool.device} is lost; another one begins", retry_after_s=1.0, reason="NO_WORKERS")
         self.pool = pool
         self.had_it = had_it
 
@@ -136,6 +139,14 @@ class WorkerPool(Pool):
             for forget in self.on_unload:
                 forget(model)
 
+    async def look(self) -> None:
+        """Asks the worker how it is.
+
+        Raises:
+            WorkerLostError: It does not say.
+        """
+        self.saw(await self._said(self._actor.look.remote()))
+
     def lost(self) -> None:
         """Ends what the worker is asked: it does not answer any more."""
         if not self._gone.done():
@@ -166,12 +177,16 @@ class WorkerPool(Pool):
         """
         if operation.makes_embeddings:
             return [await self._part(turn, operation, spec, question, deadline_s) for question in questions]
+        if operation is GENERATE:
+            return [await self._generated(turn, spec, question, deadline_s) for question in questions]
         pixels: dict[EmbeddingKey, Any] = {}
         remembers = operation is TRACK
         ask = self._actor.ask.options(num_returns=1 + len(questions) * remembers)
         while True:
             asked = _asked(turn, spec, deadline_s)
-            returned = ask.remote(asked, operation, list(questions), pixels)
+            send = partial(ask.remote, asked, operation, list(questions), pixels)
+            # Pictures take time to be copied.
+            returned = await asyncio.to_thread(send) if operation is EMBED_PICTURES else send()
             call, *memories = returned if remembers else [returned]
             try:
                 answers = list((await self._answered(call, operation, spec)).answers)
@@ -208,6 +223,30 @@ class WorkerPool(Pool):
         key = embedding_key(spec, picture.key, operation)
         return replace(await self.embed(turn, key, spec, picture, deadline_s=deadline_s), picture=picture)
 
+    async def _generated(self, turn: Turn, spec: ModelSpec, query: Any, deadline_s: float) -> Any:
+        """A picture, whose steps are told as they are seen to be done; all of them in the end."""
+        name, told = uuid.uuid4().hex, 0
+
+        async def tell() -> None:
+            nonlocal told
+            while True:
+                await asyncio.sleep(STEPS_S)
+                for step in range(told + 1, await self._actor.steps.remote(name) + 1):
+                    query.progress(told := step)
+
+        # What it calls is here.
+        bare = replace(query, progress=_nothing, cancelled=_nothing)
+        telling = asyncio.create_task(tell())
+        try:
+            call = self._actor.generate.remote(_asked(turn, spec, deadline_s), bare, name)
+            answered = await self._answered(call, GENERATE, spec)
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+        for step in range(told + 1, query.steps + 1):
+            query.progress(step)
+        return answered.answers[0]
+
     async def _answered(self, call: Any, operation: Operation[Any, Any], spec: ModelSpec) -> Answered:
         """What the worker answers, its time counted to the current call: what is on the way waits, too."""
         asked_s = time.monotonic()
@@ -239,6 +278,11 @@ class WorkerPool(Pool):
             if not answer.done():
                 answer.cancel()
                 ray.cancel(call)
+
+
+def _nothing(*_: object) -> bool:
+    """Stands for what cannot cross."""
+    return False
 
 
 async def _result(call: Any) -> Any:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
-from cutout_common.config import ConfigError
 from cutout_common.failover import LOST_REASON, MAX_LOST
 from cutout_common.fleet import first
 
@@ -26,7 +25,7 @@ from cutout_server.pools.fair_queue import Turn
 from cutout_server.pools.placement import Pools, Slot, embedding_key
 from cutout_server.pools.pool import Pool
 from cutout_server.settings import Settings
-from cutout_server.types import Picture, RgbImage, Task
+from cutout_server.types import Picture, RgbImage
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -66,9 +65,9 @@ class ClusterSlot(Slot):
                     what = f"given up after {MAX_LOST} workers were lost while they had this request"
                     raise InternalError(f"{what}, which may be what ends them", reason=LOST_REASON) from None
                 with call_context.stage("queue"):
-                    await self._pools.some()
+                    pool = await self._pools.answering()
                 if self.pool is lost.pool:
-                    self.move_on(min(self._pools.by_device.values(), key=lambda pool: pool.requests))
+                    self.move_on(pool)
 
     async def _look(
         self, operation: Operation[RgbImage, Embedding], spec: ModelSpec, picture: Picture
@@ -95,8 +94,6 @@ class ClusterPools(Pools):
     """
 
     def __init__(self, settings: Settings, catalogue: Catalogue, observer: PoolObserver) -> None:
-        if makers := catalogue.able(Task.GENERATE):
-            raise ConfigError(f"models: {makers[0]} makes pictures, which the workers of a cluster cannot yet")
         super().__init__({}, catalogue)
         self._settings = settings
         self._observer = observer
@@ -172,6 +169,19 @@ class ClusterPools(Pools):
         """Returns once there is a worker."""
         while not self.by_device:
             await self._next_change()
+
+    async def answering(self) -> Pool:
+        """A worker that answers now, so that one which died unnoticed does not count as lost with a request."""
+        while True:
+            await self.some()
+            pool = min(self.by_device.values(), key=lambda pool: pool.requests)
+            assert isinstance(pool, WorkerPool), "a worker's"  # noqa: S101
+            try:
+                await pool.look()
+            except WorkerLostError:
+                self.part(pool)
+            else:
+                return pool
 
     def may_hold(self, pool: Pool, spec: ModelSpec) -> bool:
         """See Pools; workers are all alike."""
@@ -274,4 +284,5 @@ async def _nobody() -> None:
 
 def _said(error: Exception) -> str:
     """An error in one line; Ray's are pages."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:600]
+    cause = getattr(error, "cause", None) or error
+    return " ".join(f"{type(cause).__name__}: {cause}".split())[:600]

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import platform
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import structlog
@@ -29,7 +31,8 @@ from cutout_server.cluster.messages import (
 from cutout_server.daemon import in_daemon_thread
 from cutout_server.models.devices import check_devices
 from cutout_server.models.embedding import Embedding
-from cutout_server.models.operations import TRACK, Operation
+from cutout_server.models.operations import GENERATE, TRACK, Operation
+from cutout_server.models.queries import GenerateQuery
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
 from cutout_server.pools.fair_queue import Turn
@@ -64,9 +67,13 @@ class Worker:
         self._spare_s = spare_s
         self._catalogue = Catalogue.of(settings)
         self._heard: list[tuple[str, tuple[Any, ...]]] = []
+        self._steps: dict[str, int] = {}
+        self._in_hand = 0  # Questions.
         self._opening: asyncio.Task[DevicePool] | None = None
-        self._ending: asyncio.Task[None] | None = None
         self._looked_s = self._asked_s = time.monotonic()
+        self._ended = threading.Event()
+        # Also one that found its node when nobody wanted it any more. There is no event loop yet.
+        threading.Thread(target=self._end, name="end", daemon=True).start()
 
     async def look(self) -> Seen:
         """How it is; the first time, once its models are loaded. What prevents that is tried again at the next look."""
@@ -117,6 +124,23 @@ class Worker:
             light = [with_memory(answer, Remote.of(answer.memory)) for answer in answers]
             return self._answered(light), *(answer.memory for answer in answers)
 
+    async def generate(self, asked: Asked, query: GenerateQuery, name: str) -> Answered:
+        """A picture, of which `steps` tells by this name how far it is. Cancelled, it ends at its next step."""
+        abandoned = threading.Event()
+        watched = replace(query, progress=partial(self._steps.__setitem__, name), cancelled=abandoned.is_set)
+        try:
+            async with self._turn(asked) as (spec, turn):
+                return self._answered(
+                    await self._pool.ask(turn, GENERATE, spec, [watched], deadline_s=deadline(asked.left_s))
+                )
+        finally:
+            abandoned.set()
+            self._steps.pop(name, None)
+
+    async def steps(self, name: str) -> int:
+        """How many steps of a picture are done."""
+        return self._steps.get(name, 0)
+
     async def load(self, model: str) -> Seen:
         """Loads a model."""
         await self._pool.load(self._catalogue.get(model))
@@ -148,35 +172,36 @@ class Worker:
         return DevicePool.of(self._settings.devices[0], self._settings, self)
 
     async def _open(self) -> DevicePool:
-        try:
-            for spec in self._catalogue.specs.values():
-                await in_daemon_thread(spec.fetch, f"fetch-{spec.name}")
-                if self._settings.preload:
-                    await self._pool.load(spec)
-        finally:  # One that came to nothing ends, too, when no front looks any more.
-            self._looked_s = self._asked_s = time.monotonic()
-            self._ending = self._ending or asyncio.create_task(self._end())
+        for spec in self._catalogue.specs.values():
+            await in_daemon_thread(spec.fetch, f"fetch-{spec.name}")
+            if self._settings.preload:
+                await self._pool.load(spec)
         return self._pool
 
-    async def _end(self) -> None:
+    def _end(self) -> None:
         """Ends the process once it is of no use: what waits for it is asked elsewhere, as when it is killed."""
-        while True:
-            await asyncio.sleep(1.0)
-            now_s, is_open = time.monotonic(), self._opening is not None and self._opening.done()
-            if is_open and (now_s - self._looked_s > LEASE_S or 0 < self._spare_s < now_s - self._asked_s):
+        while not self._ended.wait(1.0):
+            now_s = time.monotonic()
+            if self._opening is not None and not self._opening.done():
+                self._looked_s = self._asked_s = now_s
+            if self._in_hand:
+                self._asked_s = now_s
+            if now_s - self._looked_s > LEASE_S or 0 < self._spare_s < now_s - self._asked_s:
                 log.info("worker ends, as it is not needed")
                 os._exit(0)
 
     @asynccontextmanager
     async def _turn(self, asked: Asked) -> AsyncIterator[tuple[ModelSpec, Turn]]:
         """A place in the queue for a question; the front has admitted its request."""
-        self._asked_s = time.monotonic()
+        self._in_hand += 1
         call_context.begin(call_context.Call(asked.request_id, "", deadline(asked.left_s)))
         turn = self._pool.fair_queue.take(asked.party, deadline(asked.turn_left_s))
         try:
             yield self._catalogue.get(asked.model), turn
         finally:
             self._pool.fair_queue.give_back(turn)
+            self._in_hand -= 1
+            self._asked_s = time.monotonic()
 
     async def _embedding(self, key: EmbeddingKey, spec: ModelSpec, turn: Turn, pixels: Any) -> Embedding:
         cache = self._pool.embeddings
