@@ -128,6 +128,8 @@ def ray_cluster(folder: Path, cpus: int) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_worker_niceness": "0",  # Else whatever else this machine does goes first.
+        "RAY_gcs_server_port_wait_time_s": str(int(PATIENCE_S)),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     log = folder / "ray.log"
     with log.open("wb") as sink:

@@ -5,6 +5,7 @@ from cutout_common.traces import tracer_of
 
 from cutout_server.auth import Auth
 from cutout_server.catalogue import Catalogue
+from cutout_server.cluster import own
 from cutout_server.convert.requests import RequestReader
 from cutout_server.convert.tracking import TrackingReader
 from cutout_server.drain import Drain
@@ -151,6 +152,8 @@ class Parts:
     def _pools(self) -> Pools:
         settings = self._settings
         if settings.cluster:
+            if not settings.ray_address:
+                own.prepare()
             from cutout_server.cluster.pools import ClusterPools  # noqa: PLC0415 - without it, Ray is not imported
 
             return ClusterPools(settings, self.catalogue, self.metrics)

@@ -2,15 +2,17 @@
 
 import asyncio
 import hashlib
-import os
 import signal
+import sys
 import threading
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ray
 from cutout_common.distribution import build
 
+from cutout_server.cluster import head
 from cutout_server.cluster.worker import Worker
 from cutout_server.settings import Settings
 
@@ -49,6 +51,7 @@ class RayEngine:
 
     def __init__(self, settings: Settings) -> None:
         self._address = settings.ray_address
+        self._head: asyncio.subprocess.Process | None = None
         self._cpus = settings.ray_worker_cpus
         self._gpus = 0 if settings.devices == ("cpu",) else 1
         self._min_workers, self._spare_s = settings.ray_min_workers, settings.ray_idle_s
@@ -63,16 +66,14 @@ class RayEngine:
         """Joins the cluster; without an address, begins one on this machine.
 
         Raises:
-            ConnectionError: There is none at the address.
+            ConnectionError: There is none.
         """
-        # Of a cluster of our own. Ray tells its makers what it is used for unless it is told not to, and has its
-        # workers stand behind all else that a machine does.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_worker_niceness", "0")
+        address = self._address or await self._own()
         options = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
-        if not self._address:
-            options |= {"include_dashboard": False}
-        await _off_loop(lambda: ray.init(self._address or "local", **options))
+        try:
+            await _off_loop(lambda: ray.init(address, **options))
+        except RuntimeError as error:
+            raise ConnectionError(f"no cluster can be joined at {address}: {error}") from error
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):  # Which Ray took for itself.
                 signal.signal(number, signal.getsignal(number))
@@ -80,6 +81,21 @@ class RayEngine:
     async def leave(self) -> None:
         """Leaves the cluster; workers that no other front looks after end themselves."""
         await _off_loop(ray.shutdown)
+        if self._head is not None and self._head.stdin is not None:
+            self._head.stdin.close()
+            await self._head.wait()
+
+    async def _own(self) -> str:
+        """The address of a cluster of this machine, which ends with this process, however that ends."""
+        command = (sys.executable, "-m", head.__name__)
+        # Ctrl-C is for this process, which lets accepted work finish.
+        self._head = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, start_new_session=True)
+        assert self._head.stdout is not None, "a pipe"  # noqa: S101
+        async for line in self._head.stdout:
+            text = line.decode("utf-8", "replace")
+            if text.startswith(head.ADDRESS):
+                return text.removeprefix(head.ADDRESS).strip()
+        raise ConnectionError("Ray could not begin a cluster on this machine")
 
     async def numbers(self) -> list[int]:
         """Which workers there are."""
