@@ -8,7 +8,7 @@ import pytest
 from conftest import run_server
 from cutout.v1 import tracking_service_pb2_grpc, video_service_pb2_grpc
 from cutout.v1 import video_service_pb2 as pb2
-from cutout_server.images import decoder_processes
+from cutout_server.images import decode_process
 from test_service_tracking import boxed, picture
 from test_video_service import WithKey
 from videos import asked, is_stored, refusal, upload, video
@@ -26,7 +26,7 @@ def test_what_is_read_counts_until_it_leaves(tmp_path: Path, monkeypatch: pytest
     """And takes none of another's share: its upload fits in beside. Once nothing is read there is room again."""
     gate, folder = tmp_path / "gate", tmp_path / "store"
     monkeypatch.setenv("HELD_WORKER_GATE", str(gate))
-    monkeypatch.setattr(decoder_processes, "COMMAND", (sys.executable, HELD))
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, HELD))
     settings = {"image_store_dir": folder, "image_store_bytes": STORE, "api_keys": KEYS, "max_video_bytes": STORE}
     with run_server(**settings) as server, server.channel() as channel:
         bad, good = (grpc.intercept_channel(channel, WithKey(key)) for key in (BAD, GOOD))
