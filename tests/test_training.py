@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from cutout_server.models.builtin.network import Network
 from waiting import PATIENCE_S
 
@@ -49,7 +50,7 @@ def photographs(folder: Path, count: int) -> None:
 
 @pytest.mark.slow
 def test_training_resumes_and_its_weights_can_be_served(tmp_path: Path):
-    """Two steps, two more from the checkpoint, and an export that answers as PyTorch does.
+    """Two steps, two more from the checkpoint, two of what judges masks, and an export that answers as PyTorch does.
 
     Rows without a licence for the picture, and the set that is left out, are not prepared.
     """
@@ -61,9 +62,14 @@ def test_training_resumes_and_its_weights_can_be_served(tmp_path: Path):
     assert not (out / "checkpoint.pt").exists()  # The end of training leaves what it began from.
     (out / "finished.pt").rename(out / "checkpoint.pt")
     assert "step 4 " in run("train.py", *common, "--decay", 2)
+    judged = "--weights", out / "finished.pt", "--out", out / "judged.pt", "--steps", 2, "--size", 32
+    run("judge.py", "--pictures", pictures, *judged)
+    before, after = (torch.load(out / name, weights_only=True)["mean"] for name in ("finished.pt", "judged.pt"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"quality.0.weight", "quality.0.bias", "quality.2.weight", "quality.2.bias"}
     told = re.search(
         r"logits differ by ([\d.]+) at most, masks by ([\d.]+)%",
-        run("export.py", "--weights", out / "finished.pt", "--out", weights),
+        run("export.py", "--weights", out / "judged.pt", "--out", weights),
     )
     assert told
     assert float(told[1]) < 0.05

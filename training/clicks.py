@@ -11,7 +11,9 @@ Carried = tuple[Batch, np.ndarray, np.ndarray]
 NO_CLICK = 0.15  # How often the mask comes back as it was, to be made better without one.
 
 
-def continued(batch: Batch, carried: Carried | None, count: int, random: Generator) -> Batch:
+def continued(
+    batch: Batch, carried: Carried | None, count: int, random: Generator, no_click: float = NO_CLICK
+) -> Batch:
     """A batch, and after it `count` crops of the batch before, with their masks and one click more."""
     if carried is None:
         return batch
@@ -23,7 +25,7 @@ def continued(batch: Batch, carried: Carried | None, count: int, random: Generat
         crops, answers, before.targets[picked], before.known[picked], range(len(picked)), strict=True
     ):
         one[6] = np.tanh(answer / 2).repeat(2, 0).repeat(2, 1)
-        if random.random() < NO_CLICK:
+        if random.random() < no_click:
             continue
         clear[of] = True
         add_click(one, answer > 0, target > 0.5, known > 0, random)

@@ -14,9 +14,7 @@ def loss_of(logits: Tensor, quality: Tensor, batch: Batch) -> tuple[Tensor, floa
 
     A clear prompt's mask is the first. An unclear one's is whichever comes nearest: three may all be right.
     """
-    target, known, beyond = (
-        torch.from_numpy(one).to(logits.device) for one in (batch.targets, batch.known, batch.beyond)
-    )
+    target, known = (torch.from_numpy(one).to(logits.device) for one in (batch.targets, batch.known))
     clear = torch.from_numpy(batch.clear).to(logits.device)
     target, known = target[:, None].expand_as(logits), known[:, None]
     pixels = functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * known
@@ -26,15 +24,23 @@ def loss_of(logits: Tensor, quality: Tensor, batch: Batch) -> tuple[Tensor, floa
     either = (inside + target * known).sum((2, 3)) - both
     losses = share + 1 - (both + 1) / (either + 1)
     with torch.no_grad():
-        hard, true = (logits > 0) & (known > 0), (target > 0.5) & (known > 0)
-        shared = (hard & true).sum((2, 3))
-        ious = shared / ((hard | true).sum((2, 3)) + beyond[:, None]).clamp(min=1)
+        ious = ious_of(logits, batch)
         chosen = torch.where(clear, 0, losses.argmin(1))
     weights = torch.where(clear, OTHERS_CLEAR, OTHERS_UNCLEAR)[:, None].expand_as(losses)
     weights = weights.scatter(1, chosen[:, None], 1.0)
     guess = functional.mse_loss(torch.sigmoid(quality), ious)
     counted = float(ious.gather(1, chosen[:, None]).mean())
     return (losses * weights).sum(1).mean() + 3.0 * guess, counted
+
+
+def ious_of(logits: Tensor, batch: Batch) -> Tensor:
+    """(N, 3) IoU of (N, 3, h, w) masks with the whole object, what lies beyond the crop included."""
+    target, known, beyond = (
+        torch.from_numpy(one).to(logits.device) for one in (batch.targets, batch.known, batch.beyond)
+    )
+    sure = known[:, None] > 0
+    hard, true = (logits > 0) & sure, (target[:, None] > 0.5) & sure
+    return (hard & true).sum((2, 3)) / ((hard | true).sum((2, 3)) + beyond[:, None]).clamp(min=1)
 
 
 def chosen(quality: np.ndarray, clear: np.ndarray) -> np.ndarray:

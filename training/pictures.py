@@ -47,6 +47,10 @@ class Pictures:
                 found.append(one)
         return found
 
+    def size(self, number: int) -> tuple[int, int]:
+        """(height, width) of a picture."""
+        return self.pictures[number]["height"], self.pictures[number]["width"]
+
     def read(self, number: int, level: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 RGB and (H, W) uint8 object numbers, both views of the file; at level 1 half as wide."""
         picture = self.pictures[number]

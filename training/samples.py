@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from cutout_server.models.builtin.crops import MARGIN, Window, box_map, crop, spot
+from cutout_server.models.builtin.decode import SCALES
 from looks import paint, shape, vary
 from numpy.random import Generator
 from pictures import Object, Pictures, mask_of
@@ -18,6 +19,8 @@ OTHER_SETS = 5.0
 COMPOSITES, SHAPES = 0.28, 0.08
 BOXES, CLICKS = 0.43, 0.4  # Of the prompts; the rest have a mask from before.
 SMALLEST_SHARE, LARGEST_SHARE = 0.5, 9.0  # Sides of the crop around a click, in longer sides of the object.
+SEARCHED = 0.5  # Of the crops around clicks: as large as those in which the server searches, whatever the object.
+LEAST, LEAST_SEARCHED = 30, 3  # Pixels of an object that a crop must show.
 GRAIN = 48  # Cells of an object's box, each way, among which a click's place is drawn.
 
 
@@ -67,8 +70,9 @@ class Samples:
         while True:
             kind = random.random()
             prompt = "box" if kind < BOXES else "click" if kind < BOXES + CLICKS else "mask"
-            rgb, mask, known, beyond = self._scene(random, size, prompt)
-            if (mask > 127).sum() > 30:
+            searched = prompt == "click" and random.random() < SEARCHED
+            rgb, mask, known, beyond = self._scene(random, size, prompt, searched=searched)
+            if (mask > 127).sum() > (LEAST_SEARCHED if searched else LEAST):
                 break
         if random.random() < 0.5:
             rgb, mask, known = rgb[:, ::-1], mask[:, ::-1], known[:, ::-1]
@@ -84,13 +88,15 @@ class Samples:
         sure = cv2.resize(known, half, interpolation=cv2.INTER_NEAREST).astype(np.float32) / 255
         return np.concatenate([seen, maps]), target, sure, beyond, clear
 
-    def _scene(self, random: Generator, size: int, prompt: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    def _scene(
+        self, random: Generator, size: int, prompt: str, *, searched: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """RGB, mask and what is known, (size, size) uint8 each, and the object's area beyond in the target's cells."""
         kind = random.random()
         if kind < SHAPES:
             return self._shapes(random, size)
         one = self._draw(random)
-        window = self._window(one, random, prompt)
+        window = self._window(one, random, prompt, searched=searched)
         rgb, seen, known = self._pictures.crop(one, window, size)
         beyond = max(one.area * (size / 2) ** 2 / (window.width * window.height) - _area(seen), 0.0)
         if kind > SHAPES + COMPOSITES:
@@ -98,13 +104,15 @@ class Samples:
         rgb, seen = self._composite(rgb, seen, random, size)
         return rgb, seen, np.full_like(seen, 255), beyond
 
-    def _window(self, one: Object, random: Generator, prompt: str) -> Window:
+    def _window(self, one: Object, random: Generator, prompt: str, *, searched: bool) -> Window:
         x_min, y_min, x_max, y_max = one.box
         longer = max(x_max - x_min, y_max - y_min)
         if (
             prompt == "click"
         ):  # Callers' clicks say nothing of the size: any share of the crop, and more than all of it.
             side = longer * np.exp(random.uniform(np.log(SMALLEST_SHARE), np.log(LARGEST_SHARE)))
+            if searched:
+                side = max(self._pictures.size(one.picture)) * random.choice(SCALES) * np.exp(random.normal(0, 0.1))
             # Found on a small mask, which is fast.
             box = Window(x_min, y_min, x_max - x_min, y_max - y_min)
             mask = crop(self._pictures.read(one.picture)[1], box, GRAIN, nearest=True)

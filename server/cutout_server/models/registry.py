@@ -48,7 +48,7 @@ FAMILIES: dict[str, Family] = {
             proposes=True,
             max_batch=4,
             vocabulary=VOCABULARY,
-            predicted_iou_threshold=0.42,
+            predicted_iou_threshold=0.32,
             stability_threshold=0.5,
         ),
         Family(

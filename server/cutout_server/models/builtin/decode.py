@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from cutout_server.models.builtin.crops import MARGIN, Field, Window, box_map, resample, spot
@@ -14,7 +15,8 @@ from cutout_server.types import Box, ObjectPrompt
 SIZE = 128  # Of crops in which an object is found, in pixels.
 _FINE_SIZE = 160  # Of those in which it is outlined.
 LOGIT = 12.0  # Of a pixel that is certain.
-_SCALES = (1.0, 0.45, 0.2)  # Sides of the crops in which a click's object is searched, in sides of the picture.
+SCALES = (1.0, 0.45, 0.2)  # Sides of the crops in which a click's object is searched, in sides of the picture.
+_AIM = 0.5  # Of the IoU expected, which a click in the very middle is worth beside it: that is where callers aim.
 _SAME = 0.7  # IoU from which two candidates are one.
 _SMALLEST, _LARGEST = 256, 1024  # Longer side of the logits, in pixels.
 
@@ -98,14 +100,14 @@ def _searched(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPromp
     """What clicks alone may mean: the likeliest masks in crops of several sizes."""
     inside = prompt.points[prompt.labels == 1]
     (x, y), spread = inside.mean(0).tolist(), float(np.ptp(inside, axis=0).max())
-    sides = {max(scale * max(embedding.image_size), MARGIN * spread) for scale in _SCALES}
+    sides = {max(scale * max(embedding.image_size), MARGIN * spread) for scale in SCALES}
     offered = predict_masks(network, embedding, [(Window.at(x, y, side), prompt, None) for side in sorted(sides)])
-    return _apart([answer for masks in offered for answer in masks], count)
+    return _apart([answer for masks in offered for answer in masks], prompt, count)
 
 
-def _apart(offered: list[CropMask], count: int) -> list[CropMask]:
+def _apart(offered: list[CropMask], prompt: ObjectPrompt, count: int) -> list[CropMask]:
     """The likeliest, none of them nearly another, so far as there are enough."""
-    ordered = sorted(offered, key=lambda answer: -answer.quality)
+    ordered = sorted(offered, key=lambda answer: -answer.quality - _AIM * _depth(answer, prompt))
     boxes = [extent(answer) for answer in ordered]
     kept: list[int] = []
     for index, box in enumerate(boxes):
@@ -114,6 +116,17 @@ def _apart(offered: list[CropMask], count: int) -> list[CropMask]:
             kept.append(index)
     kept += [index for index in range(len(ordered)) if index not in kept][: count - len(kept)]
     return [ordered[index] for index in kept]
+
+
+def _depth(answer: CropMask, prompt: ObjectPrompt) -> float:
+    """How far from its outline the clicks lie in a mask at most, of the farthest that any place does, in [0, 1]."""
+    mask = np.pad(answer.logits > 0, 1)
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    rows, columns = depth.shape
+    places = prompt.points[prompt.labels == 1] - (answer.window.left, answer.window.top)
+    x = np.clip(places[:, 0] * columns / answer.window.width, 0, columns - 1).astype(int)
+    y = np.clip(places[:, 1] * rows / answer.window.height, 0, rows - 1).astype(int)
+    return float(depth[y, x].max() / max(depth.max(), 1.0))
 
 
 def overlap(first: Box | None, second: Box | None) -> float:
