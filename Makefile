@@ -42,9 +42,9 @@ node_modules/.package-lock.json: package.json
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
-# Two processes of one thread each: most tests wait more than they compute, and small models gain nothing by threads.
+# Three processes of one thread each, for two cores: most tests wait more than they compute, and small models gain nothing by threads.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
 
 fuzz: $(VENV)/.dev
 	FUZZ_SECONDS=120 FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/adversarial/test_fuzz_rest.py tests/test_fuzz.py $(PYTEST)
@@ -80,7 +80,8 @@ train: $(VENV)/.dev
 	$(TRAINING)/prepare.py --photographs $(PHOTOGRAPHS) --out build/training/pictures
 	$(TRAINING)/train.py --pictures build/training/pictures --out build/training --minutes $(MINUTES)
 	$(TRAINING)/train.py --pictures build/training/pictures --out build/training --decay $(DECAY)
-	$(TRAINING)/export.py --weights build/training/finished.pt --out build/training/network.onnx
+	$(TRAINING)/judge.py --pictures build/training/pictures --weights build/training/finished.pt --out build/training/judged.pt
+	$(TRAINING)/export.py --weights build/training/judged.pt --out build/training/network.onnx
 
 serve: $(VENV)/.demo
 	$(BIN)/cutout serve
