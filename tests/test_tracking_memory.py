@@ -95,7 +95,7 @@ async def test_every_frame_is_given_back_though_the_session_is_cancelled_as_it_c
         closing.set()
         await goes_on.wait()
 
-    tracking = Tracking(*[SimpleNamespace()] * 7)
+    tracking = Tracking(*[SimpleNamespace()] * 8)
     for index in range(3):
         room = AsyncExitStack()
         room.callback(given_back.append, index)

@@ -93,7 +93,7 @@ def test_both_ways_show_each_object_once_in_each_frame(
 def test_words_begin_objects_that_are_not_followed_yet(channel: grpc.Channel, stored: videos_pb2.Video):
     """With ids that no prompt has, on any frame; what is followed already, and what is too much, is counted."""
     looked = {"frame": 2, "phrases": ["object"]}
-    messages = tracked(channel, asked(stored.video_id, looked, end_frame=4))
+    messages = tracked(channel, asked(stored.video_id, looked, end_frame=4, box_threshold=0.1))
     (found,) = (message.found for message in messages if message.HasField("found"))
     assert (found.frame, found.known, found.too_many) == (2, 0, 0)
     assert [each.object_id for each in found.objects] == list(range(1, len(found.objects) + 1))
@@ -101,7 +101,9 @@ def test_words_begin_objects_that_are_not_followed_yet(channel: grpc.Channel, st
     first = frames(messages)[0]
     assert [each.object_id for each in first.objects] == [each.object_id for each in found.objects]
     known = masked(1, decoded(first.objects[0]))
-    messages = tracked(channel, asked(stored.video_id, looked | {"prompts": [known]}, end_frame=4, direction=BOTH))
+    messages = tracked(
+        channel, asked(stored.video_id, looked | {"prompts": [known]}, end_frame=4, box_threshold=0.1, direction=BOTH)
+    )
     (again,) = (message.found for message in messages if message.HasField("found"))
     assert again.known == 1
     assert [each.object_id for each in again.objects] == [each.object_id + 1 for each in found.objects[:-1]]
