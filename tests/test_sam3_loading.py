@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_used_says_why(copy: Path, spoil: Callable[[Path
 
 
 @pytest.mark.slow
-@pytest.mark.full_size(gigabytes=6)
+@pytest.mark.full_size(gigabytes=8)
 def test_the_full_size_has_its_parameters_and_form(tmp_path):
     """The published architecture with random weights, at a quarter of its side."""
     config = Sam3VideoConfig()
