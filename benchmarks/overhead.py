@@ -30,7 +30,7 @@ import skimage.data
 from cutout.v1 import image_pb2, mask_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
 from cutout_common import logs
 from cutout_common.heap import keep_freed
-from cutout_server import call_records, handlers, interceptors, metrics
+from cutout_server import call_context, interceptors, metrics
 from cutout_server.app import App
 from cutout_server.convert import requests, responses
 from cutout_server.images import pictures
@@ -100,7 +100,7 @@ class Stopwatch:
 def watch_server(watch: Stopwatch) -> None:
     """Every stage of a request that is not the model's."""
     for owner, name, stage in (
-        (handlers, "requested", "receive and parse"),
+        (interceptors, "requested", "receive and parse"),
         (requests.RequestReader, "box", "read the request"),
         (pictures, "open_file", "picture: header"),
         (decode.OpenedFile, "picture", "picture: decode and key"),
@@ -110,8 +110,8 @@ def watch_server(watch: Stopwatch) -> None:
         (finishing, "_encode", "mask: encode"),
         (responses, "segmented_object", "build the answer"),
         (responses, "segmentation", "build the answer"),
-        (handlers, "serialized", "serialise"),
-        (call_records.CallLog, "finished", "log"),
+        (interceptors, "serialized", "serialise"),
+        (call_context.CallLog, "finished", "log"),
         (metrics.Metrics, "started", "metrics: start"),
         (metrics.Metrics, "finished", "metrics: end"),
     ):

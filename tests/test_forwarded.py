@@ -10,7 +10,7 @@ from conftest import RunningServer, run_server
 from cutout.v1 import model_service_pb2, model_service_pb2_grpc
 from cutout_common import forwarded
 from cutout_gateway.settings import GatewaySettings
-from cutout_server import call_records
+from cutout_server import call_context
 from gateway_fixtures import EchoServer, GatewayThread
 from structlog.testing import capture_logs
 from waiting import PATIENCE_S, wait_until
@@ -107,8 +107,8 @@ def test_nobody_tells_the_server_past_the_gateway(echo: EchoServer, echo_contrac
 
 def peer_of(server: RunningServer, metadata: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch) -> str:
     """The address in the server's record of a call."""
-    records: list[call_records.CallRecord] = []
-    monkeypatch.setattr(call_records.CallLog, "finished", lambda self, record: records.append(record))
+    records: list[call_context.CallRecord] = []
+    monkeypatch.setattr(call_context.CallLog, "finished", lambda self, record: records.append(record))
     with server.channel() as channel:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
         stub.ListModels(model_service_pb2.ListModelsRequest(), metadata=metadata, timeout=PATIENCE_S)

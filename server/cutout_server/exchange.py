@@ -1,17 +1,29 @@
-"""The messages of one call, as bytes: within a budget of bytes for all callers, and of time for each message."""
+"""The messages of one call: within a budget of bytes for all callers, and of time for each message.
+
+Each of gRPC's handlers is served as streams of bytes both ways; its messages are parsed and serialized here.
+"""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from cutout_common import request_ids
 from cutout_common.allowance import Allowance, Held, NoRoomError
 from cutout_common.heap import Trimmer
+from google.protobuf.message import DecodeError
 
 from cutout_server import call_context
-from cutout_server.errors import DeadlineError, OverloadedError
+from cutout_server.errors import (
+    AnswerTooLargeError,
+    CutoutError,
+    DeadlineError,
+    MalformedMessageError,
+    OverloadedError,
+    to_status,
+)
 
 # A caller on a poor line is no slower than this.
 SLOWEST_BYTES_PER_S = 64 * 1024
@@ -20,7 +32,13 @@ ROOM_S = 10.0
 # A caller who takes in nothing for so long keeps others from what its call holds.
 REST_AFTER_S = 0.5
 
+# The cancellation of a call whose messages have ended comes after so long.
+CANCELLATION_S = 0.1
+STATUS_DETAILS = "grpc-status-details-bin"
+NOT_READABLE = "a message cannot be read: expected protobuf as the contract describes it"
+
 Context = grpc.aio.ServicerContext[Any, Any]
+NextMessage = Callable[[], Awaitable[bytes | None]]
 
 
 @dataclass(frozen=True)
@@ -199,3 +217,64 @@ class Exchange:
                 reason="BYTES_IN_HAND",
                 retry_after_s=full.retry_after_s,
             ) from None
+
+
+def servicer_method(handler: Any) -> Callable[..., Any]:
+    """The servicer's own method, unary or streaming."""
+    method: Callable[..., Any] = (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
+    return method
+
+
+async def requested(handler: Any, next_message: NextMessage) -> Any:
+    """What the servicer's method takes: a message, or an iterator of messages.
+
+    Raises:
+        MalformedMessageError: No message came, or it cannot be read.
+    """
+    if handler.request_streaming:
+        return _all(handler, next_message)
+    data = await next_message()
+    if data is not None:
+        return _parsed(handler, data)
+    # When a caller has left, or sent more than gRPC takes, the messages end first and the cancellation comes next.
+    await asyncio.sleep(CANCELLATION_S)
+    raise MalformedMessageError("expected a message, got none")
+
+
+def serialized(handler: Any, response: Any, limit: int) -> bytes:
+    """The bytes of an answer's message.
+
+    Raises:
+        AnswerTooLargeError: There are more than gRPC sends, which would leave the caller without a reason.
+    """
+    data: bytes = handler.response_serializer(response)
+    if len(data) > limit:
+        raise AnswerTooLargeError(limit)
+    return data
+
+
+def bare(error: CutoutError) -> CutoutError:
+    """The error without its traceback, whose frames hold the request: megabytes that would stay until the next GC."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
+async def abort(context: Context, error: CutoutError, request_id: str) -> None:
+    """Ends a call with an error."""
+    status = to_status(error, request_id)
+    trailing = ((request_ids.HEADER, request_id), (STATUS_DETAILS, status.SerializeToString()))
+    await context.abort(error.code, status.message, trailing_metadata=trailing)
+
+
+async def _all(handler: Any, next_message: NextMessage) -> AsyncIterator[Any]:
+    while (data := await next_message()) is not None:
+        yield _parsed(handler, data)
+
+
+def _parsed(handler: Any, data: bytes) -> Any:
+    try:
+        return handler.request_deserializer(data)
+    except DecodeError:
+        raise MalformedMessageError(NOT_READABLE) from None

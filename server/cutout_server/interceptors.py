@@ -17,19 +17,18 @@ import grpc
 import structlog
 from cutout_common import channels, forwarded, logs, request_ids, routing, traces
 
-from cutout_server import call_context, handlers
+from cutout_server import call_context
 from cutout_server.auth import Auth
-from cutout_server.call_records import ASKED, CallObserver, CallRecord, Rpc
-from cutout_server.drain import Drain
+from cutout_server.call_context import ASKED, CallObserver, CallRecord, Rpc
 from cutout_server.errors import (
     CutoutError,
     DeadlineError,
     InternalError,
     UnimplementedError,
 )
-from cutout_server.exchange import Bounds, Context, Exchange
+from cutout_server.exchange import Bounds, Context, Exchange, abort, bare, requested, serialized, servicer_method
 from cutout_server.keyless import Keyless
-from cutout_server.places import Places
+from cutout_server.places import Drain, Places
 
 log = structlog.get_logger()
 
@@ -107,15 +106,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _wrapped(self, handler: Any, path: str, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
         _, service, method = path.split("/")
         rpc = Rpc(TYPES[handler.request_streaming, handler.response_streaming], service, method)
-        inner = handlers.inner(handler)
+        inner = servicer_method(handler)
 
         async def work(exchange: Exchange, context: Context) -> None:
             async def send(response: Any) -> None:
-                data = handlers.serialized(handler, response, self._bounds.max_message_bytes)
+                data = serialized(handler, response, self._bounds.max_message_bytes)
                 del response  # A copy less in memory while the caller takes it in.
                 await exchange.write(data)
 
-            request = handlers.requested(handler, exchange.await_next if method in SESSIONS else exchange.read)
+            request = requested(handler, exchange.await_next if method in SESSIONS else exchange.read)
             if not handler.response_streaming:
                 await send(await inner(await request, context))
                 return
@@ -141,7 +140,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             refused = await self._call(rpc, metadata, context, request_id, work)
             # gRPC keeps the exception that this raises, and the frames that it passes: none of them has the request.
             if refused is not None:
-                await handlers.abort(context, refused, request_id)
+                await abort(context, refused, request_id)
 
         return serve
 
@@ -196,7 +195,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except TimeoutError:
             refused = DeadlineError(self._late(own_s))
         except CutoutError as error:
-            refused = handlers.bare(error)
+            refused = bare(error)
             call.stages.note(error)
         except Exception:
             log.exception("unexpected error", request_id=request_id, method=rpc.method)

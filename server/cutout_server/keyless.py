@@ -10,9 +10,9 @@ import grpc
 from cutout_common import request_ids
 from cutout_common.allowance import Allowance
 
-from cutout_server import call_context, handlers
+from cutout_server import call_context
 from cutout_server.errors import CutoutError, OverloadedError, TooLargeError
-from cutout_server.exchange import Bounds, Context, Exchange
+from cutout_server.exchange import Bounds, Context, Exchange, abort, bare, requested, servicer_method
 
 # Messages that arrive at once, one of each connection, and how long one may take while others wait.
 AT_ONCE = 4
@@ -33,7 +33,7 @@ class Keyless:
 
     def guarded(self, handler: Any, metadata: dict[str, str]) -> Any:
         """The handler of a method, bounded."""
-        inner = handlers.inner(handler)
+        inner = servicer_method(handler)
 
         async def serve(_: AsyncIterator[bytes], context: Context) -> None:
             request_id = request_ids.usable_or_new(metadata.get(request_ids.HEADER, ""))
@@ -51,7 +51,7 @@ class Keyless:
                 try:
                     async with self._one_of_many():
                         with exchange.of(context.peer()):
-                            answers = inner(await handlers.requested(handler, next_message), context)
+                            answers = inner(await requested(handler, next_message), context)
                             if inspect.isasyncgen(answers):
                                 async with aclosing(answers):
                                     async for answer in answers:
@@ -59,11 +59,11 @@ class Keyless:
                             elif (answer := await answers) is not None:  # Watch writes its answers itself.
                                 await context.write(answer)
                 except CutoutError as error:
-                    return handlers.bare(error)
+                    return bare(error)
                 return None
 
             if refused := await work():
-                await handlers.abort(context, refused, request_id)
+                await abort(context, refused, request_id)
 
         return grpc.stream_stream_rpc_method_handler(serve, response_serializer=handler.response_serializer)
 

@@ -3,7 +3,7 @@
 import grpc
 from cutout_common.allowance import Allowance
 
-from cutout_server.call_records import CallLog
+from cutout_server.call_context import CallLog
 from cutout_server.certificates import credentials
 from cutout_server.exchange import Bounds
 from cutout_server.interceptors import CallInterceptor

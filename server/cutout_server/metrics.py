@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from cutout_server.call_records import ASKED, CallRecord, Rpc
+from cutout_server.call_context import ASKED, CallRecord, Rpc
 from cutout_server.status import DeviceStatus, ServerStatus, State, StatusBoard
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -8,7 +8,6 @@ from cutout_server.catalogue import Catalogue
 from cutout_server.cluster import own
 from cutout_server.convert.requests import RequestReader
 from cutout_server.convert.tracking import TrackingReader
-from cutout_server.drain import Drain
 from cutout_server.images.decoder import PictureDecoder
 from cutout_server.images.decoder_processes import Decoders
 from cutout_server.images.early_decoding import EarlyDecoding
@@ -28,6 +27,7 @@ from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.pipelines.track import TrackPipeline
 from cutout_server.pipelines.track_live import LiveTrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
+from cutout_server.places import Drain
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.fair_queue import FairThreads
 from cutout_server.pools.placement import Pools

@@ -1,11 +1,12 @@
-"""How many calls there may be at once, of one caller and in all."""
+"""Which calls are let in: so many at once, of one caller and in all, and none once the server ends."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from cutout_common.allowance import Allowance, NoRoomError
 
-from cutout_server.errors import OverloadedError
+from cutout_server.errors import OverloadedError, UnavailableError
 
 
 class Places:
@@ -41,3 +42,39 @@ class Places:
                     retry_after_s=full.retry_after_s,
                 ) from None
             yield
+
+
+class Drain:
+    """Counts the calls inside; at the end of a server new ones are turned away, and those that are there are finished.
+
+    Attributes:
+        begun: Set when no more calls are let in.
+    """
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self._inside = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Counts a call in and out.
+
+        Raises:
+            UnavailableError: The server is draining.
+        """
+        if self.begun.is_set():
+            raise UnavailableError("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
+        self._inside += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if self._inside == 0:
+                self._idle.set()
+
+    async def emptied(self) -> None:
+        """Returns once no call is left inside."""
+        await self._idle.wait()

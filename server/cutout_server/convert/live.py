@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cutout.v1 import tracking_service_pb2 as pb2
 
 from cutout_server.convert.checks import Checker
-from cutout_server.convert.images import read_image
+from cutout_server.convert.inputs import read_image
 from cutout_server.convert.tracking import TrackingReader, read_options
 from cutout_server.errors import InvalidRequestError
 from cutout_server.types import CorrectionRequest, DropPolicy, FrameRequest, LiveRequest, TrackingRequest

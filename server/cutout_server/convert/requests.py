@@ -8,9 +8,8 @@ from cutout.v1 import image_pb2, image_service_pb2, mask_pb2, segmentation_pb2
 from cutout.v1 import segmentation_service_pb2 as service_pb2
 
 from cutout_server.convert.checks import Checker
-from cutout_server.convert.images import read_image
+from cutout_server.convert.inputs import MAX_POINTS, read_box, read_image, read_prompt, read_region
 from cutout_server.convert.options import MAX_LOGIT, check_tiled, read_nms_iou, read_options
-from cutout_server.convert.prompts import MAX_POINTS, read_box, read_prompt, read_region
 from cutout_server.errors import InvalidRequestError
 from cutout_server.types import (
     AnalyzeRequest,

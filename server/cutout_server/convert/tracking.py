@@ -8,8 +8,8 @@ from cutout.v1 import segmentation_service_pb2 as service_pb2
 
 from cutout_server.call_context import Stages
 from cutout_server.convert.checks import Checker
+from cutout_server.convert.inputs import read_prompt
 from cutout_server.convert.options import read_mask_formats, read_mask_threshold
-from cutout_server.convert.prompts import read_prompt
 from cutout_server.convert.requests import RequestReader
 from cutout_server.convert.responses import timings, write_box, write_mask
 from cutout_server.errors import InvalidRequestError, to_status

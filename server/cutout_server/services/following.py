@@ -11,8 +11,8 @@ from cutout_server.convert import videos as convert
 from cutout_server.convert.tracking import found_objects, tracked_frame
 from cutout_server.errors import DeadlineError
 from cutout_server.pipelines.track_video import FollowedFrame, Following
+from cutout_server.services.answers import Room
 from cutout_server.services.listening import draining_error
-from cutout_server.services.room import Room
 
 
 async def stream(

@@ -14,7 +14,7 @@ from cutout_server.convert.requests import RequestReader
 from cutout_server.pipelines.generate import GeneratePipeline
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import pictures
-from cutout_server.services.room import Room
+from cutout_server.services.answers import Room
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

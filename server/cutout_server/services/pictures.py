@@ -13,7 +13,7 @@ from cutout_server.convert.responses import timings
 from cutout_server.pipelines.generate import GeneratePipeline
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import answers
-from cutout_server.services.room import Room
+from cutout_server.services.answers import Room
 from cutout_server.types import GeneratedPicture, GenerateRequest, TensorImage
 
 

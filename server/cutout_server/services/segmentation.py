@@ -13,7 +13,6 @@ from cutout_server.convert.checks import within
 from cutout_server.convert.requests import RequestReader, read_chunk_bytes
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import answers
-from cutout_server.services.room import Room
 from cutout_server.services.session import Sessions
 from cutout_server.types import SegmentRequest
 
@@ -63,7 +62,9 @@ class SegmentationServicer(pb2_grpc.SegmentationServiceServicer):
         return pb2.AnalyzeImageResponse(segmentation=answer)
 
     async def _whole(self, request: SegmentRequest) -> segmentation_pb2.Segmentation:
-        return await answers.whole_or_cached(self._segmentation, request, Room(self._max_message_bytes), self._cache)
+        return await answers.whole_or_cached(
+            self._segmentation, request, answers.Room(self._max_message_bytes), self._cache
+        )
 
     async def StreamSegmentation(
         self, request: pb2.StreamSegmentationRequest, context: Context

@@ -10,15 +10,15 @@ from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_server import call_context
 from cutout_server.convert import responses
 from cutout_server.convert.checks import Checker, renamed, within
-from cutout_server.convert.images import read_image
+from cutout_server.convert.inputs import read_image
 from cutout_server.convert.requests import RequestReader
 from cutout_server.errors import CutoutError, DeadlineError, InvalidRequestError, to_status
 from cutout_server.images.uploads import Uploads
 from cutout_server.pipelines.context import EmbeddedImage
 from cutout_server.pipelines.segment import SegmentPipeline
 from cutout_server.services import answers
+from cutout_server.services.answers import Room
 from cutout_server.services.listening import Use, attempted, incoming
-from cutout_server.services.room import Room
 from cutout_server.types import StoredImage
 
 Requests = AsyncIterator[pb2.SegmentSessionRequest]

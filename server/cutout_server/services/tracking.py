@@ -18,9 +18,9 @@ from cutout_server.errors import CutoutError, InvalidRequestError, to_status
 from cutout_server.pipelines.track_live import LiveTracking, LiveTrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
 from cutout_server.services import following
+from cutout_server.services.answers import Room
 from cutout_server.services.listening import Use, attempted, draining_error, incoming
 from cutout_server.services.newest import Newest, Numbered
-from cutout_server.services.room import Room
 from cutout_server.types import DropPolicy, TrackedFrame
 
 Context = grpc.aio.ServicerContext[Any, Any]

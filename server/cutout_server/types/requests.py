@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from cutout_server.types.images import ImageSource
 from cutout_server.types.masks import Box, Logits
 
+_NO_POINTS = np.zeros((0, 2), np.float32)
+_NO_LABELS = np.zeros(0, np.int32)
+
 
 class Strategy(Enum):
     """Which masks come back."""
@@ -76,8 +79,8 @@ class ObjectPrompt:
         logits: (256, 256) float32 from an earlier answer of the same segmenter on the same picture.
     """
 
-    points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
-    labels: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    points: NDArray[np.float32] = field(default_factory=_NO_POINTS.copy)
+    labels: NDArray[np.int32] = field(default_factory=_NO_LABELS.copy)
     box: Box | None = None
     logits: Logits | None = field(default=None, repr=False)
 
