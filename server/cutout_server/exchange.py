@@ -22,8 +22,10 @@ from cutout_server.errors import (
     DeadlineError,
     MalformedMessageError,
     OverloadedError,
+    TooLargeError,
     to_status,
 )
+from cutout_server.message_cost import MAX_FIELDS, has_too_many_fields
 
 # A caller on a poor line is no slower than this.
 SLOWEST_BYTES_PER_S = 64 * 1024
@@ -232,6 +234,7 @@ async def requested(handler: Any, next_message: NextMessage) -> Any:
 
     Raises:
         MalformedMessageError: No message came, or it cannot be read.
+        TooLargeError: It would take too long to read.
     """
     if handler.request_streaming:
         return _all(handler, next_message)
@@ -274,7 +277,10 @@ async def _all(handler: Any, next_message: NextMessage) -> AsyncIterator[Any]:
 
 
 def _parsed(handler: Any, data: bytes) -> Any:
+    deserializer = handler.request_deserializer  # A message class's own FromString.
+    if has_too_many_fields(data, deserializer.__self__.DESCRIPTOR):
+        raise TooLargeError(f"a message may have at most {MAX_FIELDS:,} fields, counting those of the messages in it")
     try:
-        return handler.request_deserializer(data)
+        return deserializer(data)
     except DecodeError:
         raise MalformedMessageError(NOT_READABLE) from None
