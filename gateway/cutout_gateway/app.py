@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from cutout_gateway import compat, docs, page
+from cutout_gateway.answer_writer import AnswerWriter
 from cutout_gateway.cors import Cors
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError, method_not_allowed, not_found, status_json
@@ -23,6 +24,7 @@ from cutout_gateway.metrics import PATH, Metrics
 from cutout_gateway.observe import Observe
 from cutout_gateway.openapi import document
 from cutout_gateway.probes import healthz, readyz
+from cutout_gateway.processes import Processes
 from cutout_gateway.request_reader import RequestReader
 from cutout_gateway.routes import Routes
 from cutout_gateway.settings import GatewaySettings
@@ -46,7 +48,8 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     contract = contract or Contract.load()
     pool = contract.pool
     routes = Routes(contract)
-    reader = RequestReader(contract, routes)
+    processes = Processes(contract, routes)
+    reader, writer = RequestReader(processes), AnswerWriter(processes, pool)
     described = document(contract, routes, TITLE)
     server = Server.of(settings)
 
@@ -57,7 +60,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
             async with linked(server) as links:
                 yield {"links": links}
         finally:
-            reader.close()
+            processes.close()
             await asyncio.to_thread(tracer.close)
 
     async def openapi(request: Request) -> JSONResponse:
@@ -97,5 +100,5 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
     )
     app.state.settings = settings
     app.router.redirect_slashes = False
-    app.router.default = Transcoder(settings, routes, reader, pool, in_hand)
+    app.router.default = Transcoder(settings, routes, reader, writer, pool, in_hand)
     return app

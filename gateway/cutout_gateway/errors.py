@@ -161,8 +161,17 @@ def unsupported(what: str) -> HttpError:
 
 def reader_lost() -> HttpError:
     """503 when the process that read a body was ended from outside, as a system short of memory does."""
-    message = "the process that read the body was ended; try again, with a smaller body if it happens again"
-    return error(503, grpc.StatusCode.UNAVAILABLE, message, reason="READER_LOST", retry_after_s=RETRY_AFTER_S)
+    return _process_lost("read the body", reason="READER_LOST")
+
+
+def writer_lost() -> HttpError:
+    """503 when that was the process that wrote an answer."""
+    return _process_lost("wrote the answer", reason="WRITER_LOST")
+
+
+def _process_lost(did: str, *, reason: str) -> HttpError:
+    message = f"the process that {did} was ended; try again, with less if it happens again"
+    return error(503, grpc.StatusCode.UNAVAILABLE, message, reason=reason, retry_after_s=RETRY_AFTER_S)
 
 
 def internal(request_id: str) -> HttpError:

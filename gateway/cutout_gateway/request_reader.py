@@ -1,31 +1,18 @@
-"""Bodies -> requests, with those that take long read in processes of their own.
-
-JSON is read by Python code, at tens of microseconds a value, and a string of base64 in one go during which no other
-Python runs. On the event loop, or in a thread beside it, one body would hold up every other caller.
-"""
+"""Bodies -> requests, with those that take long read in processes of their own; see `processes`."""
 
 import asyncio
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from cutout_common import heap
 from cutout_common.routing import Place
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.rpc.status_pb2 import Status
 
-from cutout_gateway.descriptors import Contract
-from cutout_gateway.errors import HttpError, reader_lost
+from cutout_gateway.errors import reader_lost
 from cutout_gateway.multipart import build_from_form, is_multipart, json_sections
 from cutout_gateway.placing import place_of
+from cutout_gateway.processes import Processes, ProcessLostError, binding_there
 from cutout_gateway.protojson import values_at_most
-from cutout_gateway.routes import Binding, Routes
+from cutout_gateway.routes import Binding
 from cutout_gateway.transcode import Payload, build
 
 # Values that the event loop can spare the time for: a few milliseconds.
@@ -33,18 +20,9 @@ _CHEAP_VALUES = 200
 _CHEAP_JSON_BYTES = 64 * 1024
 _CHEAP_FORM_BYTES = 1024 * 1024
 _CHEAP_RAW_BYTES = 4 * 1024 * 1024
-_PROCESSES = 2
 
 Query = list[tuple[str, str]]
 T = TypeVar("T")
-
-
-class _Refusal(NamedTuple):
-    """An HttpError on its way between processes."""
-
-    http_status: int
-    status: bytes
-    headers: dict[str, str]
 
 
 class Read(NamedTuple):
@@ -57,10 +35,8 @@ class Read(NamedTuple):
 class RequestReader:
     """Makes the requests of RPCs from HTTP requests."""
 
-    def __init__(self, contract: Contract, routes: Routes) -> None:
-        self._descriptor_set = contract.descriptor_set.SerializeToString()
-        self._numbers = {id(binding): number for number, binding in enumerate(routes.bindings)}
-        self._processes: ProcessPoolExecutor | None = None
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
 
     async def read(self, binding: Binding, variables: dict[str, str], query: Query, payload: Payload) -> Read:
         """The request that a body, a query and a path make.
@@ -72,7 +48,7 @@ class RequestReader:
         if not binding.takes_body or (binding.raw_body and not is_multipart(payload.content_type)):
             # Nothing in it is read, but its digest tells where it should go.
             return here(payload) if len(payload.data) <= _CHEAP_RAW_BYTES else await asyncio.to_thread(here, payload)
-        elsewhere = partial(_read_numbered, self._numbers[id(binding)], variables, query)
+        elsewhere = partial(_read_numbered, self._processes.number(binding), variables, query)
         return await self._call(here, elsewhere, payload)
 
     async def call(self, function: Callable[[Payload], T], payload: Payload) -> T:
@@ -88,24 +64,10 @@ class RequestReader:
             return here(payload)
         if _has_few_parts(payload):
             return await asyncio.to_thread(here, payload)
-        if self._processes is None:
-            self._processes = ProcessPoolExecutor(
-                _PROCESSES, multiprocessing.get_context("spawn"), _begin, (self._descriptor_set,)
-            )
         try:
-            answer = await asyncio.wrap_future(self._processes.submit(_try, elsewhere, payload))
-        except BrokenProcessPool:
-            self.close()
+            return await self._processes.run(elsewhere, payload)
+        except ProcessLostError:
             raise reader_lost() from None
-        if isinstance(answer, _Refusal):
-            raise HttpError(answer.http_status, Status.FromString(answer.status), answer.headers)
-        return answer
-
-    def close(self) -> None:
-        """Ends the processes; the next body that needs one starts new ones."""
-        if self._processes is not None:
-            self._processes.shutdown(wait=False, cancel_futures=True)
-            self._processes = None
 
 
 def _is_cheap(payload: Payload) -> bool:
@@ -133,34 +95,6 @@ def _read(binding: Binding, variables: dict[str, str], query: Query, payload: Pa
     return Read(message.SerializeToString(), place_of(message))
 
 
-# What follows runs in the processes.
-
-_bindings: list[Binding] = []
-
-
-def _begin(descriptor_set: bytes) -> None:
-    # The gateway stops its processes by itself; a Ctrl-C is meant for it alone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_gateway, daemon=True).start()
-    _bindings.extend(Routes(Contract(FileDescriptorSet.FromString(descriptor_set))).bindings)
-
-
-def _end_with_gateway() -> None:
-    """A gateway that is killed cannot end its processes."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101
-    parent.join()
-    os._exit(0)
-
-
 def _read_numbered(number: int, variables: dict[str, str], query: Query, payload: Payload) -> Read:
-    return _read(_bindings[number], variables, query, payload)
-
-
-def _try(function: Callable[[Payload], T], payload: Payload) -> T | _Refusal:
-    try:
-        return function(payload)
-    except HttpError as refused:
-        return _Refusal(refused.http_status, refused.status.SerializeToString(), refused.headers)
-    finally:
-        heap.trim()
+    """Runs in a process."""
+    return _read(binding_there(number), variables, query, payload)

@@ -151,8 +151,10 @@ def to_json(field: FieldDescriptor | None, message: Message, pool: DescriptorPoo
     return value.get(field.json_name) if field else value
 
 
-def result_line(binding: Binding, message: Message, pool: DescriptorPool) -> bytes:
-    """A line of a stream: a message."""
+def piece(binding: Binding, message: Message, pool: DescriptorPool) -> bytes:
+    """A message of a stream: the bytes of an HttpBody, or a line."""
+    if binding.raw_response:
+        return render(binding, message, pool).data
     return dumps({"result": to_json(binding.response_body, message, pool)}) + b"\n"
 
 

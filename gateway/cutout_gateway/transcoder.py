@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from cutout_gateway import calls
+from cutout_gateway.answer_writer import AnswerWriter
 from cutout_gateway.body import Body
 from cutout_gateway.endpoint import Asked, Endpoint
 from cutout_gateway.errors import HttpError, from_rpc
@@ -30,7 +31,6 @@ from cutout_gateway.transcode import (
     error_line,
     parse_query,
     render,
-    result_line,
     set_raw,
     split_raw,
 )
@@ -60,11 +60,18 @@ class Transcoder(Endpoint):
     """Answers HTTP requests by calls to the server."""
 
     def __init__(
-        self, settings: GatewaySettings, routes: Routes, reader: RequestReader, pool: DescriptorPool, in_hand: InHand
+        self,
+        settings: GatewaySettings,
+        routes: Routes,
+        reader: RequestReader,
+        writer: AnswerWriter,
+        pool: DescriptorPool,
+        in_hand: InHand,
     ) -> None:
         super().__init__(settings, pool, in_hand)
         self._routes = routes
         self._reader = reader
+        self._writer = writer
 
     async def _serve(self, asked: Asked) -> None:
         scope = asked.scope
@@ -130,7 +137,7 @@ class Transcoder(Endpoint):
         # It is there already: while it waited, more would come.
         await exchange.reply.hold(message.ByteSize(), patient=False)
         metadata = [*await call.initial_metadata(), *await call.trailing_metadata()]
-        payload = render(exchange.binding, message, self._pool)
+        payload = await self._writer.whole(exchange.binding, message)
         del message  # A copy less in memory while the client takes it in.
         await exchange.reply.whole(200, payload.data, payload.content_type, from_metadata(metadata))
 
@@ -150,9 +157,7 @@ class Transcoder(Endpoint):
         try:
             while message is not grpc.aio.EOF:
                 if delivered.is_new(message):
-                    await reply.piece(
-                        render(binding, message, self._pool).data if raw else result_line(binding, message, self._pool)
-                    )
+                    await reply.piece(await self._writer.piece(binding, message))
                 message = await _next(call, reply)
             delivered.end()
         except AnswerChangedError:
