@@ -58,7 +58,7 @@ def test_what_is_hidden_is_not_there_and_is_found_again(model: Builtin):
 
 def test_memory_does_not_grow_with_the_frames(model: Builtin):
     """Nor does the model keep anything: an older memory gives the older answer again."""
-    memory, sizes = None, []
+    memory, sizes, told = None, [], set()
     for number in range(40):
         prompt = given(truth(number % 4)) if number % 9 == 0 else None
         answer = step(model, picture(number % 4), number, memory, prompt)
@@ -66,6 +66,8 @@ def test_memory_does_not_grow_with_the_frames(model: Builtin):
             older, again = memory, answer
         memory = answer.memory
         sizes.append(memory.nbytes)
+        told.add(memory.grown(1))
+    assert max(sizes) <= max(told) == min(told)
     assert max(sizes[20:]) <= 1.05 * max(sizes[:20])
     assert np.array_equal(step(model, picture(0), 20, older).logits, again.logits)
 
@@ -75,7 +77,9 @@ def test_frames_of_any_size_are_followed(model: Builtin):
     for size in ((3, 5), (16, 400), (400, 16)):
         pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         memory = step(model, pixels, 0, None, given(np.ones(size, np.bool_))).memory
-        assert step(model, pixels, 1, memory).presence > 0.5
+        answer = step(model, pixels, 1, memory)
+        assert answer.presence > 0.5
+        assert answer.memory.nbytes <= answer.memory.grown(1) == memory.grown(1)
 
 
 def test_what_cannot_be_followed_is_refused(model: Builtin):

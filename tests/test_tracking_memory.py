@@ -10,6 +10,7 @@ import pytest
 from clip_checkpoints import write_clip
 from conftest import RunningServer, Stubs, run_server
 from cutout.v1 import model_service_pb2
+from cutout.v1 import tracking_service_pb2 as pb2
 from cutout_common.status import unpack
 from cutout_server.pipelines.track import Tracking
 from test_service_tracking import Live, boxed, frame
@@ -57,11 +58,39 @@ def test_no_more_is_remembered_than_there_is_room_for(sizes: tuple[int, int]):
     model, remembered = sizes
     budget = model + remembered + remembered // 2
     with run_server(models=MODELS, memory_budget_bytes=budget, preload=False) as server, server.channel() as channel:
-        live = Live(channel, tracker="follows")
+        live = Live(channel, tracker="follows", held_frames=1)
         assert live.ask(frame(0, boxed(1))).frame.objects
         refused = live.ask(frame(1, boxed(2))).error
         assert unpack(refused).reason == "TRACKING_MEMORY"
         assert [each.object_id for each in live.ask(frame(2)).frame.objects] == [1]
+        live.end()
+
+
+@pytest.mark.parametrize("held", [1, 4])
+def test_an_object_is_refused_where_it_begins_and_in_no_frame_after(held: int):
+    """There is room for what two come to take, and for three in their first frame; what is refused is named."""
+    with run_server() as server, server.channel() as channel:
+        live = Live(channel, held_frames=held)
+        at_first = live.ask(frame(0, boxed(1))).frame.memory_bytes
+        grown = server.app.status().tracking.reserved_bytes
+        live.end()
+        wait_until(lambda: server.app.status().tracking.reserved_bytes == 0)
+    limit = 2 * grown + grown // 2
+    assert (3 * at_first < limit) == (held > 1)
+    with run_server(max_tracking_bytes=limit) as server, server.channel() as channel:
+        live = Live(channel, held_frames=held)
+        refused = live.ask(frame(0, boxed(1), boxed(2), boxed(7))).error
+        assert unpack(refused).reason == "TRACKING_MEMORY"
+        assert "of 0 objects, with that of 1, 2, 7, would" in refused.message
+        assert live.ask(frame(1, boxed(1), boxed(2))).frame.objects
+        reserved = server.app.status().tracking.reserved_bytes
+        assert reserved == 2 * grown
+        refused = live.ask(pb2.TrackObjectsRequest(correct={"frame_index": 1, "prompts": [boxed(7)]})).error
+        assert unpack(refused).reason == "TRACKING_MEMORY"
+        assert "of 2 objects, with that of 7, would" in refused.message
+        for number in range(2, 8):
+            assert [each.object_id for each in live.ask(frame(number)).frame.objects] == [1, 2]
+            assert server.app.status().tracking.reserved_bytes == reserved
         live.end()
 
 

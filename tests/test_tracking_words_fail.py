@@ -77,26 +77,26 @@ def corner(number: int) -> pb2.TrackPrompt:
     return masked(number, CORNER)
 
 
-@pytest.fixture(scope="module")
-def one_object(server: RunningServer) -> int:
-    """Bytes that are remembered of an object where one frame is held."""
+def kept_for_one(server: RunningServer, **options: object) -> int:
+    """Bytes of the room that is kept for an object."""
     with server.channel() as channel:
-        live = Live(channel, held_frames=1)
-        remembered = live.ask(frame(0, corner(5), pixels=squares(0))).frame.memory_bytes
+        live = Live(channel, **options)
+        live.ask(frame(0, corner(5), pixels=squares(0)))
+        reserved = server.app.status().tracking.reserved_bytes
         live.end()
-    return remembered
+    return reserved
 
 
 @pytest.fixture(scope="module")
-def made(one_object: int) -> Iterator[Short]:
+def made(server: RunningServer) -> Iterator[Short]:
     fickle = Fickle()
     models = [{"name": name, "family": name} for name in ("builtin", "fickle")]
     with pytest.MonkeyPatch.context() as patch:
         family = Family("fickle", frozenset({Task.DETECT}), lambda *_: fickle, needs_checkpoint=False)
         patch.setitem(FAMILIES, "fickle", family)
-        limit = one_object * 5 // 2
-        with run_server(models=models, max_tracking_bytes=limit) as server, server.channel() as channel:
-            yield Short(server, channel, fickle, limit)
+        limit = kept_for_one(server, held_frames=1) * 5 // 2
+        with run_server(models=models, max_tracking_bytes=limit) as short, short.channel() as channel:
+            yield Short(short, channel, fickle, limit)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_what_there_is_no_memory_for_is_counted_and_the_frame_answered(short: Sh
 
 def test_no_more_begins_than_there_will_be_memory_for(short: Short):
     """What is remembered of an object grows for some frames: none of them is refused for that."""
-    live = Live(short.channel)
+    live = Live(short.channel, held_frames=2)
     first = live.ask(saying(frame(3, pixels=squares(3)), "blue", "red")).frame
     assert (begun(first.found), first.found.not_begun) == ([1], 1)
     assert first.memory_bytes * 2 < short.limit
@@ -156,8 +156,8 @@ async def test_what_began_in_a_frame_that_nobody_heard_of_keeps_its_id():
     """As when a frame's deadline passes while words begin in it: the next find gets another id, not that one anew."""
 
     class Follows:
-        async def correct(self, request: types.CorrectionRequest, *, for_good: bool) -> types.TrackedFrame:
-            return types.TrackedFrame(request.index, None, tuple(map(unheard, request.prompts)), corrected=for_good)
+        async def correct(self, request: types.CorrectionRequest) -> types.TrackedFrame:
+            return types.TrackedFrame(request.index, None, tuple(map(unheard, request.prompts)), corrected=True)
 
     def unheard(number: int) -> types.TrackedObject:
         return types.TrackedObject(number, present=True, presence=1.0, predicted_iou=1.0)
@@ -270,13 +270,14 @@ def test_both_clients_say_what_words_found_and_why_not_all_of_it_is_followed(sho
 
 
 def test_the_command_says_at_the_end_what_was_not_followed(
-    short: Short, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """In one line for each reason; `--quiet` leaves it out."""
-    words = ["--text", "blue", "red", "--box", "0,87,9,96", "--json", "--server", short.server.address]
-    flags = ["track", played(tmp_path / "squares.mp4", [3]), *words]
-    assert main(flags) == 0
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "words found 2 objects in 1 frame that could not be followed: what is remembered of 2 objects" in line
-    assert main([*flags, "--quiet"]) == 0
-    assert not capsys.readouterr().err
+    with run_server(max_tracking_bytes=kept_for_one(server) * 3 // 2) as short:
+        words = ["--text", "blue", "red", "--box", "0,87,9,96", "--json", "--server", short.address]
+        flags = ["track", played(tmp_path / "squares.mp4", [3]), *words]
+        assert main(flags) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "words found 2 objects in 1 frame that could not be followed: what is remembered of 1 objects" in line
+        assert main([*flags, "--quiet"]) == 0
+        assert not capsys.readouterr().err

@@ -245,6 +245,7 @@ def _tracking(status: ServerStatus) -> Iterator[Any]:
     yield _gauge("cutout_tracking_sessions", "Open sessions that follow objects.", tracking.sessions)
     yield _gauge("cutout_tracked_objects", "Objects that they follow.", tracking.objects)
     yield _gauge("cutout_tracking_memory_bytes", "What is remembered of these.", tracking.memory_bytes)
+    yield _gauge("cutout_tracking_reserved_bytes", "Room that is kept for it.", tracking.reserved_bytes)
     frames = CounterMetricFamily("cutout_tracked_frames", "Frames in which a model followed.", labels=["model"])
     for model, count in status.tracked_frames.items():
         frames.add_metric([model], count)

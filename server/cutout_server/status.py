@@ -79,6 +79,7 @@ class TrackingStatus:
     sessions: int
     objects: int
     memory_bytes: int
+    reserved_bytes: int
     capacity_bytes: int
     frames: int
     dropped_frames: int
@@ -141,6 +142,7 @@ class StatusBoard:
             sessions=remembered.sessions,
             objects=remembered.objects,
             memory_bytes=remembered.bytes,
+            reserved_bytes=remembered.reserved_bytes,
             capacity_bytes=remembered.capacity_bytes,
             frames=sum(remembered.frames.values()),
             dropped_frames=remembered.dropped,

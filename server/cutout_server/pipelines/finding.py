@@ -138,7 +138,7 @@ async def _begun(
     while waiting and at_once:
         some = dict(itertools.islice(waiting.items(), at_once))
         try:
-            added = await tracking.correct(CorrectionRequest(frame.index, some), for_good=True)
+            added = await tracking.correct(CorrectionRequest(frame.index, some))
         except Exception as error:  # noqa: BLE001 - the frame is answered without them, and says why
             refusal = _refusal(error)
             at_once = at_once // 2 if refusal.reason == NO_MEMORY else 0

@@ -77,7 +77,7 @@ class TrackPipeline:
             InvalidRequestError: There is no model of that name, or it follows none.
         """
         tracker = self.choose(request)
-        with self._remembered.session(tracker.name) as memory:
+        with self._remembered.session(tracker.name, request.held_frames) as memory:
             async with AsyncExitStack() as stack:
                 tracking = Tracking(
                     request,
@@ -166,12 +166,8 @@ class Tracking:
         self._memory.answered()
         return TrackedFrame(request.index, request.timestamp_s, found, corrected=False, memory_bytes=self._memory.bytes)
 
-    async def correct(self, request: CorrectionRequest, *, for_good: bool = False) -> TrackedFrame:
+    async def correct(self, request: CorrectionRequest) -> TrackedFrame:
         """Takes what is said of objects in a frame that is held.
-
-        Args:
-            request: What is said.
-            for_good: Whether there must be room, too, for what will be remembered of all objects in frames to come.
 
         Raises:
             CutoutError: The prompts cannot be used; the session is as if they had not come.
@@ -184,7 +180,7 @@ class Tracking:
         self._check_count(request.prompts)
         async with self._slot() as slot:
             prompts = await self._fitted(request.prompts, held.picture)
-            found = await self._found(slot, held, prompts, for_good=for_good)
+            found = await self._found(slot, held, prompts)
         return TrackedFrame(request.index, held.timestamp_s, found, corrected=True, memory_bytes=self._memory.bytes)
 
     def remove(self, object_ids: Sequence[int]) -> list[int]:
@@ -203,7 +199,7 @@ class Tracking:
             )
         for number in object_ids:
             self._objects.pop(number, None)
-        self._memory.keep(len(self._objects), sum(memory.nbytes for memory in self._objects.values()))
+        self._memory.keep(self._objects)
         return sorted(self._objects)
 
     def dropped(self, frames: int) -> None:
@@ -248,7 +244,7 @@ class Tracking:
             return await asyncio.get_running_loop().run_in_executor(self._executor, _fitted, prompts, picture)
 
     async def _found(
-        self, slot: Slot, held: _HeldFrame, prompts: Mapping[int, FramePrompt | None], *, for_good: bool = False
+        self, slot: Slot, held: _HeldFrame, prompts: Mapping[int, FramePrompt | None]
     ) -> tuple[TrackedObject, ...]:
         """Asks for objects in a frame and keeps what is remembered of them."""
         if not prompts:
@@ -266,9 +262,7 @@ class Tracking:
         )
         found = await self._finished(slot, embedding, held.picture, dict(zip(numbers, answers, strict=True)))
         objects = {**self._objects, **{n: answer.memory for n, answer in zip(numbers, answers, strict=True)}}
-        remembered = sum(memory.nbytes for memory in objects.values())
-        grown = sum(memory.grown(self._request.held_frames) for memory in objects.values()) if for_good else 0
-        self._memory.hold(len(objects), remembered, slot.pool.models, grown)
+        self._memory.hold(objects, slot.pool.models)
         self._objects = objects
         await slot.pool.make_room()
         return found

@@ -25,7 +25,8 @@ class LoadedModels:
 
     Attributes:
         loads: How often each model was loaded.
-        remembered_bytes: What sessions remember of objects on this device; the event loop's to set.
+        remembered_bytes: Room that is kept for what sessions remember of objects on this device; the event loop's to
+            set.
     """
 
     def __init__(self, device: str, budget_bytes: int, on_unload: Callable[[str], None]) -> None:

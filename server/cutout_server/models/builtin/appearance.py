@@ -13,6 +13,7 @@ _BINS = 8  # Of each channel.
 _TEMPLATE = 48  # Longer side of the small picture, in pixels.
 _SCALES = (0.8, 1.0, 1.25)
 _MATCH = 0.5  # Correlation from which a place is looked at.
+MOST_BYTES = 4 * _BINS**3 + 3 * _TEMPLATE**2  # Of an `Appearance`.
 
 Mask = NDArray[np.bool_]
 

@@ -5,6 +5,7 @@ there it has here. The segmenter looks at what was carried and draws its outline
 of it is left, or when what is there does not look like it; its look is then searched for in each frame.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,7 @@ import numpy as np
 from cutout_common.masks import rle_decode
 from numpy.typing import NDArray
 
-from cutout_server.models.builtin.appearance import Appearance, search
+from cutout_server.models.builtin.appearance import MOST_BYTES, Appearance, search
 from cutout_server.models.builtin.crops import Field
 from cutout_server.models.builtin.decode import LOGIT, decode
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
@@ -63,8 +64,11 @@ class BuiltinMemory:
 
     def grown(self, held_frames: int) -> int:
         """See `ObjectMemory.grown`."""
-        to_come = held_frames - len(self.logits)
-        return self.nbytes + to_come * max(each.nbytes for each in self.logits.values())
+        bare: int = self.pixels.nbytes + self.mask.nbytes + MOST_BYTES
+        sides: tuple[int, ...] = self.mask.shape
+        # One more, as the sides of both are rounded.
+        shorter = 1 + math.ceil(_KEPT * min(sides) / max(sides))
+        return bare + held_frames * _KEPT * shorter * 4
 
 
 class BuiltinTracker:
