@@ -1,7 +1,7 @@
 """Domain types to answers."""
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from cutout.v1 import (
@@ -12,6 +12,8 @@ from cutout.v1 import (
     segmentation_pb2,
 )
 from cutout.v1 import segmentation_service_pb2 as service_pb2
+from google.protobuf.wrappers_pb2 import BytesValue
+from numpy.typing import NDArray
 
 from cutout_server.call_context import Stages
 from cutout_server.catalogue import ModelSpec
@@ -36,6 +38,8 @@ from cutout_server.types import (
     Task,
 )
 
+# Each takes some microseconds, and none less for being short.
+_MANY_OUTLINES = 1000
 OMISSION_REASONS = {
     OmissionReason.EMPTY: segmentation_pb2.Omission.REASON_EMPTY,
     OmissionReason.BELOW_MIN_AREA: segmentation_pb2.Omission.REASON_BELOW_MIN_AREA,
@@ -116,9 +120,10 @@ def stream_header(facts: AnswerFacts, sha256: str) -> service_pb2.StreamSegmenta
     return service_pb2.StreamSegmentationResponse(header=header)
 
 
-def stream_object(found: SegmentedObject, chunk_bytes: int) -> Iterator[service_pb2.StreamSegmentationResponse]:
+def stream_object(
+    message: segmentation_pb2.SegmentedObject, chunk_bytes: int
+) -> Iterator[service_pb2.StreamSegmentationResponse]:
     """An object, then the chunks of those of its masks for which `chunk_bytes` leave no room inside it."""
-    message = segmented_object(found)
     large: dict[int, bytes] = {}
     room = chunk_bytes
     for index, mask in enumerate(message.masks):
@@ -239,10 +244,7 @@ def write_mask(mask: EncodedMask) -> mask_pb2.Mask:
             return mask_pb2.Mask(bits=mask_pb2.BitMask(height=mask.height, width=mask.width, data=mask.data))
         case PolygonMask():
             polygons = [
-                mask_pb2.Polygon(
-                    exterior=mask_pb2.Ring(coordinates=polygon.exterior.ravel()),
-                    holes=[mask_pb2.Ring(coordinates=hole.ravel()) for hole in polygon.holes],
-                )
+                mask_pb2.Polygon(exterior=_ring(polygon.exterior), holes=[_ring(hole) for hole in polygon.holes])
                 for polygon in mask.polygons
             ]
             return mask_pb2.Mask(
@@ -254,6 +256,24 @@ def write_mask(mask: EncodedMask) -> mask_pb2.Mask:
                     left_out=mask.left_out,
                 )
             )
+
+
+def takes_long(encoded: Iterable[EncodedMask]) -> bool:
+    """Whether masks have so many outlines that the event loop cannot spare the time to write them."""
+    return sum(_outlines(mask) for mask in encoded if isinstance(mask, PolygonMask)) > _MANY_OUTLINES
+
+
+def _outlines(mask: PolygonMask) -> int:
+    return sum(1 + len(polygon.holes) for polygon in mask.polygons)
+
+
+def _ring(vertices: NDArray[np.float32]) -> mask_pb2.Ring:
+    """Its millions of numbers in one go: packed on the wire, they are what a field of bytes of that number would be.
+
+    https://protobuf.dev/programming-guides/encoding/#packed
+    """
+    packed = BytesValue(value=np.ascontiguousarray(vertices, np.dtype("<f4")).tobytes())
+    return mask_pb2.Ring.FromString(packed.SerializeToString())
 
 
 def write_box(box: Box) -> mask_pb2.Box:

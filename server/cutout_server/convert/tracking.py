@@ -14,6 +14,7 @@ from cutout_server.convert.requests import RequestReader
 from cutout_server.convert.responses import timings, write_box, write_mask
 from cutout_server.errors import InvalidRequestError, to_status
 from cutout_server.types import (
+    EncodedMask,
     FoundObjects,
     FramePrompt,
     MaskFormat,
@@ -119,6 +120,11 @@ def tracked_frame(
         memory_bytes=frame.memory_bytes,
         found=None if frame.found is None else found_objects(frame.found, request_id),
     )
+
+
+def encoded_of(frame: TrackedFrame) -> list[EncodedMask]:
+    """The masks of all objects of a frame."""
+    return [mask for found in frame.objects for mask in found.encoded]
 
 
 def found_objects(found: FoundObjects, request_id: str) -> tracking_service_pb2.FoundObjects:

@@ -1,8 +1,10 @@
 """The answer to a request: whole, which may come from the cache, or as a stream of messages; and the room for it."""
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import TypeVar
 
 from cutout.v1 import segmentation_pb2
@@ -15,7 +17,7 @@ from cutout_server.errors import AnswerTooLargeError
 from cutout_server.pipelines.context import EmbeddedImage
 from cutout_server.pipelines.response_cache import ResponseCache
 from cutout_server.pipelines.segment import SegmentPipeline
-from cutout_server.types import SegmentRequest
+from cutout_server.types import EncodedMask, SegmentedObject, SegmentRequest
 
 M = TypeVar("M", bound=Message)
 
@@ -23,6 +25,11 @@ _FRAMING_BYTES = 8  # Of a message inside another: its tag and its length.
 _ENVELOPE_BYTES = 1024  # Of all that is around the answer: the response's own fields, and times that are written anew.
 
 SegmentationCache = ResponseCache[segmentation_pb2.Segmentation]
+
+
+async def written(make: Callable[[], M], encoded: Iterable[EncodedMask]) -> M:
+    """The message that `make` makes of masks; in a thread if that takes long, so that the event loop goes on."""
+    return await asyncio.to_thread(make) if responses.takes_long(encoded) else make()
 
 
 class Room:
@@ -60,7 +67,7 @@ async def whole(
         AnswerTooLargeError: There is no room for it; no more masks are made from then on.
     """
     async with segmentation.open(request, embedded) as run, aclosing(run.objects()) as made:
-        objects = [await room.take(responses.segmented_object(found)) async for found in made]
+        objects = [await room.take(await _object(found)) async for found in made]
         overlay = await run.overlay()
         sha256 = await segmentation.sha256(run.image)
         answer = await room.take(responses.segmentation(run.facts(), sha256, overlay, call_context.current().stages))
@@ -92,9 +99,13 @@ async def stream(
         count = 0
         async for found in made:
             count += 1
-            for message in responses.stream_object(found, chunk_bytes):
+            for message in responses.stream_object(await _object(found), chunk_bytes):
                 yield message
         if overlay := await run.overlay():
             for message in responses.stream_overlay(overlay, chunk_bytes):
                 yield message
         yield responses.stream_summary(run.facts(), count, call_context.current().stages)
+
+
+async def _object(found: SegmentedObject) -> segmentation_pb2.SegmentedObject:
+    return await written(partial(responses.segmented_object, found), found.encoded)

@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from cutout.v1 import tracking_service_pb2 as pb2
 
 from cutout_server import call_context
 from cutout_server.convert import videos as convert
-from cutout_server.convert.tracking import found_objects, tracked_frame
+from cutout_server.convert.tracking import encoded_of, found_objects, tracked_frame
 from cutout_server.errors import DeadlineError
 from cutout_server.pipelines.track_video import FollowedFrame, Following
-from cutout_server.services.answers import Room
+from cutout_server.services.answers import Room, written
 from cutout_server.services.listening import draining_error
 
 
@@ -30,7 +31,8 @@ async def stream(
     async with aclosing(following.frames()) as frames:
         while (followed := await _next(frames, frame_deadline_s)) is not None:
             way = convert.WAYS[followed.direction]
-            frame = await Room(max_message_bytes).take(tracked_frame(followed.frame, (), followed.stages, request_id))
+            make = partial(tracked_frame, followed.frame, (), followed.stages, request_id)
+            frame = await Room(max_message_bytes).take(await written(make, encoded_of(followed.frame)))
             message = pb2.TrackVideoResponse(frames_done=followed.done, frames_total=total, direction=way)
             if followed.found is not None:
                 message.found.CopyFrom(found_objects(followed.found, request_id))

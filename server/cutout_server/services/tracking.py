@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,13 +13,13 @@ from cutout.v1 import tracking_service_pb2_grpc as pb2_grpc
 from cutout_server import call_context
 from cutout_server.convert.checks import within
 from cutout_server.convert.live import LiveReader, one_of
-from cutout_server.convert.tracking import TrackingReader, tracked_frame
+from cutout_server.convert.tracking import TrackingReader, encoded_of, tracked_frame
 from cutout_server.convert.videos import VideoTrackReader
 from cutout_server.errors import CutoutError, InvalidRequestError, to_status
 from cutout_server.pipelines.track_live import LiveTracking, LiveTrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
 from cutout_server.services import following
-from cutout_server.services.answers import Room
+from cutout_server.services.answers import Room, written
 from cutout_server.services.listening import Use, attempted, draining_error, incoming
 from cutout_server.services.newest import Newest, Numbered
 from cutout_server.types import DropPolicy, TrackedFrame
@@ -114,7 +115,8 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                 else:
                     found = await tracking.frame(reader.frame(message.frame))
                 call = call_context.current()
-                answer = tracked_frame(found, dropped, call.stages, call.request_id)
+                make = partial(tracked_frame, found, dropped, call.stages, call.request_id)
+                answer = await written(make, encoded_of(found))
                 return pb2.TrackObjectsResponse(frame=await Room(self._max_message_bytes).take(answer))
 
         answer = await attempted(work, self._frame_deadline_s, "frame")
