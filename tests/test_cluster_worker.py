@@ -1,14 +1,17 @@
-"""A worker of a cluster by itself, without Ray: how it begins and ends."""
+"""A worker of a cluster, and who looks after it, by themselves, without Ray: how they begin and end."""
 
+import asyncio
 import threading
 from types import SimpleNamespace
 
 import pytest
 from cutout_common.distribution import build
+from cutout_server.cluster import pools
 from cutout_server.cluster import worker as module
 from cutout_server.cluster.worker import Worker
 from cutout_server.errors import FailedPreconditionError
 from cutout_server.settings import Settings
+from structlog.testing import capture_logs
 from waiting import until
 
 
@@ -39,3 +42,52 @@ async def test_weights_that_cannot_be_had_are_tried_again_and_keep_no_device(mon
     finally:
         worker._ended.set()  # Or its thread would end this process in a minute.
     await worker._pool.close()
+
+
+async def test_a_worker_that_cannot_begin_is_tried_ever_more_rarely(monkeypatch: pytest.MonkeyPatch):
+    """The front waits twice as long each time, up to a bound, and says so once for each attempt."""
+    monkeypatch.setattr(pools, "LOOK_S", 0.001)
+    monkeypatch.setattr(pools, "MOST_S", 0.004)
+    front = pools.ClusterPools(Settings(ray_min_workers=1), SimpleNamespace(specs={}), SimpleNamespace())
+    attempts: list[int] = []
+
+    async def worker(number: int) -> None:
+        attempts.append(number)
+        raise OSError("no node has a device")
+
+    async def numbers() -> list[int]:
+        return []
+
+    front._engine = SimpleNamespace(worker=worker, numbers=numbers, leave=numbers)
+    with capture_logs() as logs:
+        keeping = asyncio.create_task(front._keep())
+        await until(lambda: len(attempts) >= 5)
+        keeping.cancel()
+        await front.close()
+    told = [line["again_s"] for line in logs if line["event"] == "worker does not begin"]
+    assert told[:4] == [0.001, 0.002, 0.004, 0.004]
+    assert len(told) in {len(attempts), len(attempts) - 1}
+
+
+async def test_an_outage_of_the_cluster_is_told_once(monkeypatch: pytest.MonkeyPatch):
+    """And again when it fails otherwise, or failed in between."""
+    monkeypatch.setattr(pools, "LOOK_S", 0.001)
+    front = pools.ClusterPools(Settings(ray_min_workers=1), SimpleNamespace(specs={}), SimpleNamespace())
+    looks = ["away", "away", "away", "", "away", "gone", "gone"]
+
+    async def numbers() -> list[int]:
+        if why := looks.pop(0) if looks else "":
+            raise ConnectionError(why)
+        return []
+
+    async def worker(number: int) -> None:
+        await asyncio.Event().wait()
+
+    front._engine = SimpleNamespace(worker=worker, numbers=numbers, leave=numbers)
+    with capture_logs() as logs:
+        keeping = asyncio.create_task(front._keep())
+        await until(lambda: not looks)
+        keeping.cancel()
+        await front.close()
+    told = [line["why"] for line in logs if line["event"] == "the cluster does not answer"]
+    assert told == ["ConnectionError: away", "ConnectionError: away", "ConnectionError: gone"]

@@ -245,6 +245,20 @@ def test_cancelled_work_is_not_done(elsewhere: Elsewhere):
     assert elsewhere.probe.count("decode") == 1
 
 
+def test_what_outlasts_the_drain_is_told_why():
+    """A call that is in work still when its time is over ends with the reason of those that come too late."""
+    probe = Probe()
+    with probe_family(probe) as model, run_server(models=[model], drain_s=0.0) as server, server.channel() as channel:
+        accepted = Stubs.over(channel).segmentation.SegmentByBox.future(boxes())
+        wait_until(lambda: probe.passes)
+        server.stop()
+        error = accepted.exception(PATIENCE_S)
+        probe.gate.set()
+    details = unpack(rpc_status.from_call(error))
+    assert (error.code(), details.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+    assert details.retry_after_s
+
+
 def test_unavailable_while_draining(elsewhere: Elsewhere):
     """Accepted work is finished while new work is refused with a delay."""
     with ThreadPoolExecutor(1) as pool:

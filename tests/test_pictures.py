@@ -240,3 +240,19 @@ async def test_a_forgotten_digest_is_made_off_the_event_loop(
         assert await pictures.sha256(known) == SHA256
     assert len(threads) == 2
     assert threading.get_ident() not in threads
+
+
+async def test_a_digest_that_failed_is_made_anew(pictures: Pictures, monkeypatch: pytest.MonkeyPatch):
+    """Whoever asks hears of it once; the same picture that comes again is not refused for it."""
+    fails = [MemoryError("for once")]
+
+    def failing(pixels: Any) -> str:
+        if fails:
+            raise fails.pop()
+        return digest(pixels)
+
+    monkeypatch.setattr(pictures_module, "digest", failing)
+    first = await opened(pictures, file("PNG"))
+    assert not fails
+    assert await pictures.sha256(first) == SHA256
+    assert await pictures.sha256(await opened(pictures, file("PNG"))) == SHA256

@@ -153,6 +153,7 @@ class App:
         log.info("draining", seconds=self._settings.drain_s)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.parts.drain.emptied(), self._settings.drain_s)
+        self.parts.drain.end()
         for server in (self._server, self._admin):
             if server is not None:
                 await server.stop(grace=1.0)

@@ -178,6 +178,11 @@ class UnavailableError(CutoutError):
     def __init__(self, message: str, *, retry_after_s: float, reason: str = "") -> None:
         super().__init__(message, reason=reason, retry_after_s=retry_after_s)
 
+    @classmethod
+    def draining(cls) -> "UnavailableError":
+        """What calls are refused or ended with while the server stops."""
+        return cls("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
+
 
 class DeadlineError(CutoutError):
     """Time was up before the work was done."""

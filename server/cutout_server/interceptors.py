@@ -231,7 +231,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _let_in(self, rpc: Rpc, call: call_context.Call, exchange: Exchange) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._drain.inside())
+            await stack.enter_async_context(self._drain.inside())
             if rpc.method in SESSIONS:
                 stack.enter_context(call.account.session())
             await stack.enter_async_context(self._places.one(call.party))

@@ -1,5 +1,7 @@
 """All that serves, made from settings: who knows whom."""
 
+from contextlib import AsyncExitStack
+
 from cutout_common.config import ConfigError
 from cutout_common.traces import tracer_of
 
@@ -139,15 +141,16 @@ class Parts:
 
     async def close(self) -> None:
         """Gives everything back, once no call is left."""
-        await self.pools.close()
-        if self._rewriter is not None:
-            await self._rewriter.close()
-        await self._arrivals.close()
-        await self.decoders.close()
-        await self.video_decoders.close()
-        for threads in (self._decoding, self._encoding):
-            threads.shutdown(cancel_futures=True)
-        self.store.close()
+        async with AsyncExitStack() as stack:  # One that cannot be given back keeps no other.
+            stack.callback(self.store.close)
+            for threads in (self._encoding, self._decoding):
+                stack.callback(threads.shutdown, cancel_futures=True)
+            stack.push_async_callback(self.video_decoders.close)
+            stack.push_async_callback(self.decoders.close)
+            stack.push_async_callback(self._arrivals.close)
+            if self._rewriter is not None:
+                stack.push_async_callback(self._rewriter.close)
+            stack.push_async_callback(self.pools.close)
 
     def _pools(self) -> Pools:
         settings = self._settings

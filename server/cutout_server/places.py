@@ -1,8 +1,8 @@
 """Which calls are let in: so many at once, of one caller and in all, and none once the server ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from cutout_common.allowance import Allowance, NoRoomError
 
@@ -45,7 +45,7 @@ class Places:
 
 
 class Drain:
-    """Counts the calls inside; at the end of a server new ones are turned away, and those that are there are finished.
+    """Knows the calls inside; at the end of a server new ones are turned away, and those that are there are finished.
 
     Attributes:
         begun: Set when no more calls are let in.
@@ -53,27 +53,39 @@ class Drain:
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
-        self._inside = 0
+        self._inside: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Counts a call in and out.
+    @asynccontextmanager
+    async def inside(self) -> AsyncIterator[None]:
+        """Knows a call for the block.
 
         Raises:
-            UnavailableError: The server is draining.
+            UnavailableError: The server is draining, or the time that calls inside had is over.
         """
         if self.begun.is_set():
-            raise UnavailableError("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
-        self._inside += 1
+            raise UnavailableError.draining()
+        end = asyncio.timeout(None)
+        self._inside.add(end)
         self._idle.clear()
         try:
-            yield
+            async with end:
+                yield
+        except TimeoutError:
+            if not end.expired():
+                raise
+            raise UnavailableError.draining() from None
         finally:
-            self._inside -= 1
-            if self._inside == 0:
+            self._inside.remove(end)
+            if not self._inside:
                 self._idle.set()
+
+    def end(self) -> None:
+        """Ends the calls that are inside still; each is told why, which gRPC would not tell."""
+        now = asyncio.get_running_loop().time()
+        for call in self._inside:
+            call.reschedule(now)
 
     async def emptied(self) -> None:
         """Returns once no call is left inside."""

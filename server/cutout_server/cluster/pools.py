@@ -31,6 +31,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 LOOK_S = 1.0
+# Between two attempts to begin a worker.
+MOST_S = 8.0
 # A worker that says nothing for so long is lost, as when its node is cut off.
 SILENT_S = 30.0
 # A new request waits so long for a worker while there is none; one that lost its worker, until its deadline.
@@ -101,6 +103,7 @@ class ClusterPools(Pools):
         self._pixels = Pixels()
         self._forgetting: list[Callable[[str], None]] = []
         self._followed: dict[int, asyncio.Task[None]] = {}
+        self._failed_s: dict[int, float] = {}  # How long those that did not begin were waited for.
         self._keeping: asyncio.Task[None] | None = None
         self._changed: asyncio.Event = asyncio.Event()
         self._long_looks = 0
@@ -202,11 +205,15 @@ class ClusterPools(Pools):
 
     async def _keep(self) -> None:
         """Has as many workers as there should be, and follows those that other fronts began."""
+        said = ""
         while True:
             try:
                 wanted = {*range(self._settings.ray_min_workers), *await self._engine.numbers(), *self._one_more()}
+                said = ""
             except Exception as error:  # noqa: BLE001 - Ray raises almost anything while its head node is away
-                log.warning("the cluster does not answer", why=_said(error))
+                if (why := _said(error)) != said:  # Not every second of an outage.
+                    said = why
+                    log.warning("the cluster does not answer", why=why)
                 wanted = set()
             for number in sorted(wanted - self._followed.keys()):
                 self._followed[number] = asyncio.create_task(self._follow(number))
@@ -225,7 +232,10 @@ class ClusterPools(Pools):
         return free[:1]
 
     async def _follow(self, number: int) -> None:
-        """Looks after a worker until it is lost. The first look lasts until it has a node and its models."""
+        """Looks after a worker until it is lost. The first look lasts until it has a node and its models.
+
+        One that cannot begin is tried again after a while, which grows.
+        """
         pool: WorkerPool | None = None
         try:
             actor = await self._engine.worker(number)
@@ -234,12 +244,19 @@ class ClusterPools(Pools):
                     seen = await actor.look.remote()
                 if pool is None:
                     pool = self._join(f"{seen.node}/worker-{number}", actor)
+                    self._failed_s.pop(number, None)
                 pool.saw(seen)
                 if self.by_device.get(pool.device) is not pool:  # Somebody's question found it lost.
                     return
                 await asyncio.sleep(LOOK_S)
         except Exception as error:  # noqa: BLE001 - likewise; it is begun anew
-            log.warning("worker lost", worker=number, why=_said(error))
+            if pool:
+                log.warning("worker lost", worker=number, why=_said(error))
+            else:
+                again_s = min(2 * self._failed_s.get(number, LOOK_S / 2), MOST_S)
+                self._failed_s[number] = again_s
+                log.warning("worker does not begin", worker=number, why=_said(error), again_s=again_s)
+                await asyncio.sleep(again_s)
         finally:
             if pool:
                 self.part(pool)

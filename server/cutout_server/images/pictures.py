@@ -185,7 +185,7 @@ class Pictures:
         """Made once for equal pictures of a caller, beside the decoding of others: its answer waits for it."""
         whose = (call_context.current().caller, picture.key)
         known = self._digests.get(whose)
-        if known is None or known.cancelled():
+        if known is None or _failed(known):
             known = self._encoding.submit(lambda: digest(picture.pixels))  # Which may have to be decoded.
             _remember(self._digests, whose, known)
         return known
@@ -217,6 +217,11 @@ class _Found(NamedTuple):
 
 def _open(found: _Found) -> tuple[OpenedFile, bytes]:
     return open_file(found.content, found.limits, field=found.field), blake3(found.content).digest()
+
+
+def _failed(job: Future[str]) -> bool:
+    """Whether it ended without a digest: whoever asks next has it made anew."""
+    return job.done() and (job.cancelled() or job.exception() is not None)
 
 
 async def _finished(job: Future[str]) -> None:

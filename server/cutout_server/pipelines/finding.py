@@ -31,6 +31,8 @@ log = structlog.get_logger()
 Find = tuple[str, float, Rle]  # Phrase, score and mask.
 
 _SAME_IOU = 0.5  # Of two masks of one object.
+_MOST_USED = 10_000  # Ids that are remembered one by one: about a megabyte.
+_IDS = 2**32
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,17 @@ class Finder:
         self._segmentation = segmentation
         self._max_objects = max_objects
         self._next_id = first_id
-        self._used: set[int] = set()
+        self._used: set[int] = set()  # From _next_id on.
 
     def used(self, ids: Iterable[int]) -> None:
-        """These are the caller's, and are not given."""
-        self._used.update(ids)
+        """These are the caller's, and are not given.
+
+        Of very many, the lower half is remembered by its highest one, below which none is given any more.
+        """
+        self._used.update(number for number in ids if number >= self._next_id)
+        if len(self._used) > _MOST_USED:
+            self._next_id = sorted(self._used)[len(self._used) // 2]
+            self._forget_below()
 
     async def find(self, image: ImageSource, phrases: TextRequest, *, may_fail: bool) -> Finds:
         """What phrases find in a picture.
@@ -102,7 +110,8 @@ class Finder:
             The frame with what is new in it, what is to be told of that, and the masks by which it begins.
         """
         followed = [each.mask for each in frame.objects if each.mask is not None]
-        room = self._max_objects - len(frame.objects)
+        ids_left = _IDS - self._next_id - len(self._used) - len(frame.objects)
+        room = max(0, min(self._max_objects - len(frame.objects), ids_left))
         with call_context.stage("masks"):  # A thousand finds beside dozens of objects take seconds.
             fresh, known, too_many = await asyncio.to_thread(_fresh, finds.found, followed, room)
         ids = self._free_ids(len(fresh), {each.object_id for each in frame.objects})
@@ -111,6 +120,7 @@ class Finder:
         begun = {each.object_id for each in frame.objects}
         prompts = {number: mask for number, mask in masks.items() if number in begun}
         self._next_id = max(prompts, default=self._next_id - 1) + 1
+        self._forget_below()
         objects = tuple(
             FoundObject(number, label, score)
             for number, (label, score, _) in zip(ids, fresh, strict=True)
@@ -118,6 +128,9 @@ class Finder:
         )
         left = len(fresh) - len(objects)
         return frame, FoundObjects(number, objects, known, too_many, left, finds.refusal or refusal), prompts
+
+    def _forget_below(self) -> None:
+        self._used = {number for number in self._used if number >= self._next_id}
 
     def _free_ids(self, count: int, followed: AbstractSet[int]) -> list[int]:
         """Of those that are followed, some may have begun in a frame whose deadline passed before it was answered."""

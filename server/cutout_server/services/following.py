@@ -10,10 +10,9 @@ from cutout.v1 import tracking_service_pb2 as pb2
 from cutout_server import call_context
 from cutout_server.convert import videos as convert
 from cutout_server.convert.tracking import encoded_of, found_objects, tracked_frame
-from cutout_server.errors import DeadlineError
+from cutout_server.errors import DeadlineError, UnavailableError
 from cutout_server.pipelines.track_video import FollowedFrame, Following
 from cutout_server.services.answers import Room, written
-from cutout_server.services.listening import draining_error
 
 
 async def stream(
@@ -40,7 +39,7 @@ async def stream(
             message.frame.CopyFrom(frame)
             yield message
             if draining.is_set():
-                raise draining_error()
+                raise UnavailableError.draining()
     ended = convert.summary(following.worked, following.unreadable, call_context.current().stages)
     yield pb2.TrackVideoResponse(summary=ended, frames_done=total, frames_total=total)
 

@@ -43,11 +43,6 @@ class Use:
         return time.monotonic() - self._last_s
 
 
-def draining_error() -> UnavailableError:
-    """What sessions end with when the server stops."""
-    return UnavailableError("the server is shutting down", retry_after_s=1.0, reason="DRAINING")
-
-
 async def incoming(
     requests: AsyncIterator[M], use: Use, draining: asyncio.Event, *, idle_s: float, what: str
 ) -> AsyncGenerator[M]:
@@ -74,7 +69,7 @@ async def incoming(
             )
             if message not in done:
                 if stopping in done:
-                    raise draining_error()
+                    raise UnavailableError.draining()
                 raise DeadlineError(f"no {what} that could be answered for {idle_s:g} s", reason="SESSION_IDLE")
             if (arrived := message.result()) is None:
                 return

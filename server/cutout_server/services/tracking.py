@@ -15,12 +15,12 @@ from cutout_server.convert.checks import within
 from cutout_server.convert.live import LiveReader, one_of
 from cutout_server.convert.tracking import TrackingReader, encoded_of, tracked_frame
 from cutout_server.convert.videos import VideoTrackReader
-from cutout_server.errors import CutoutError, InvalidRequestError, to_status
+from cutout_server.errors import CutoutError, InvalidRequestError, UnavailableError, to_status
 from cutout_server.pipelines.track_live import LiveTracking, LiveTrackPipeline
 from cutout_server.pipelines.track_video import VideoTrackPipeline
 from cutout_server.services import following
 from cutout_server.services.answers import Room, written
-from cutout_server.services.listening import Use, attempted, draining_error, incoming
+from cutout_server.services.listening import Use, attempted, incoming
 from cutout_server.services.newest import Newest, Numbered
 from cutout_server.types import DropPolicy, TrackedFrame
 
@@ -81,7 +81,7 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                 answer.message_number = number
                 yield answer
                 if self._draining.is_set():
-                    raise draining_error()
+                    raise UnavailableError.draining()
 
     async def TrackVideo(
         self, request: pb2.TrackVideoRequest, context: Context
