@@ -74,12 +74,40 @@ async def test_many_that_have_begun_do_not_stand_before_anothers_first():
     assert order == ["begun-0", "modest", "begun-1", "begun-2", "begun-3"]
 
 
-async def test_a_request_that_steps_back_lets_the_others_pass():
-    """After a step back it is served behind all that wait."""
+async def test_a_second_pass_of_a_kind_lets_the_others_pass():
+    """What one pass does not answer waits for the next like a request that has just come."""
     probe = Probe()
-    probe.gate.set()
-    async with open_pool() as pool:
-        begun, other = pool.admit(Who("a"), deadline_s=1.0), pool.admit(Who("a"), deadline_s=2.0)
-        await ask(pool, spec_of(probe), query(), turn=begun)
-        pool.fair_queue.step_back(begun)
-        assert await served([("begun", begun), ("other", other)], pool) == ["other", "begun"]
+    async with open_pool(max_batch=1) as pool:
+        many, one, other = (pool.admit(Who(caller), deadline_s=1.0) for caller in ("a", "a", "b"))
+        order: list[str] = []
+
+        def asked(name: str, turn: Turn, questions: int) -> asyncio.Future[None]:
+            asking = asyncio.ensure_future(ask(pool, spec_of(probe), *[query()] * questions, turn=turn))
+            asking.add_done_callback(lambda _: order.append(name))
+            return asking
+
+        waiting = [asked("many", many, 3)]
+        await until(lambda: probe.passes)
+        waiting += [asked("one", one, 1), asked("other", other, 1)]
+        await asyncio.sleep(0)
+        probe.gate.set()
+        await asyncio.gather(*waiting)
+    assert order == ["other", "one", "many"]
+    assert len(probe.passes) == 5
+
+
+async def test_a_frame_whose_caller_leaves_in_the_middle_leaves_the_device():
+    """What is left of it is not begun, and whoever waits is next."""
+    probe = Probe()
+    async with open_pool(max_batch=1) as pool:
+        frame, other = pool.admit(Who("a")), pool.admit(Who("b"))
+        leaving = asyncio.ensure_future(ask(pool, spec_of(probe), *[query()] * 16, turn=frame))
+        await until(lambda: probe.passes)
+        leaving.cancel()
+        waiting = asyncio.ensure_future(ask(pool, spec_of(probe), query(), turn=other))
+        await asyncio.sleep(0)
+        pool.leave(frame, 0.0)
+        probe.gate.set()
+        await waiting
+        assert len(probe.passes) == 2
+        assert pool.queued_jobs == 0

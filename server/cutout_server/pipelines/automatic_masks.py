@@ -78,7 +78,6 @@ async def by_grid(
     for crop in crops(image.height, image.width, request.crop_layers, request.crop_overlap):
         embedded = embedding
         if crop.layer:
-            slot.step_back()
             embedded = await slot.ask(ENCODE, context.plan.segmenter, crop.of(image.pixels))
         filtered = await _filtered(context, embedded, request, crop)
         with call_context.stage("masks"):

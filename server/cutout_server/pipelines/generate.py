@@ -61,7 +61,6 @@ class GeneratePipeline:
                 async with aclosing(self._one(slot, generator, request, index)) as events:
                     async for event in events:
                         yield event
-                slot.step_back()
 
     async def _one(
         self, slot: Slot, generator: ModelSpec, request: GenerateRequest, index: int

@@ -53,7 +53,6 @@ class Views:
             name = f"{whole.image.key}[{tile.left},{tile.top},{tile.right},{tile.bottom}]"
             # A copy: whoever keeps a view of the picture keeps all of it.
             context = whole.of_part(Picture.of(tile.of(whole.image.pixels).copy(), name))
-        context.slots.segmenter.step_back()
         proposals = await kind.propose(context)
         self.proposals.append(proposals)
         if context.plan.segmenter.name in proposals.models:

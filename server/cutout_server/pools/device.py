@@ -239,8 +239,8 @@ class DevicePool(Pool):
     def _begin(self, batch: list[AnyJob], started_s: float) -> None:
         for job in batch:
             self._observer.waited(self.device, started_s - job.queued_s)
-            if job.turn:
-                self.fair_queue.begin(job.turn)
+        if turns := dict.fromkeys(job.turn for job in batch if job.turn):
+            self.fair_queue.begin(*turns, kind=batch[0].kind)
         self.batches += 1
         self.jobs += len(batch)
         self._observer.batched(self.device, batch[0].operation.name, len(batch))
@@ -248,8 +248,10 @@ class DevicePool(Pool):
     def _next_batch(self) -> list[AnyJob]:
         """Removes the first job and those that can share its pass, dropping dead ones on the way."""
         alive = [job for job in self._waiting if self._is_alive(job)]
+        own, asked = [job for job in alive if not job.turn], [(job.turn, job) for job in alive if job.turn]
         # Sort is stable, so a request's own jobs keep their order.
-        alive.sort(key=self._order)
+        asked.sort(key=lambda waiting: self.fair_queue.order(waiting[0], waiting[1].kind))
+        alive = own + [job for _, job in asked]
         batch = [job for job in alive if job is alive[0] or job.joins(alive[0])]
         if batch:
             most = min(len(batch), batch[0].max_batch)
@@ -257,9 +259,6 @@ class DevicePool(Pool):
         chosen = set(map(id, batch))
         self._waiting = [job for job in alive if id(job) not in chosen]
         return batch
-
-    def _order(self, job: AnyJob) -> tuple[int, float, int]:
-        return self.fair_queue.order(job.turn) if job.turn else (-1, 0.0, 0)
 
     def _is_alive(self, job: AnyJob) -> bool:
         if job.done.done():

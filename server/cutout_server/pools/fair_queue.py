@@ -1,4 +1,4 @@
-"""Whose turn it is: callers in rounds, and of one caller's requests the one with the earliest deadline.
+"""Whose turn it is: callers in rounds, and of one caller's requests in turn the most urgent and the longest waiting.
 
 Devices and processes take their work in this order, and so do threads: `FairThreads`.
 """
@@ -6,78 +6,138 @@ Devices and processes take their work in this order, and so do threads: `FairThr
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from cutout_server import call_context
 
 T = TypeVar("T")
 
+# Of so many quanta of a caller one goes to its request that has waited longest, and the others to the most urgent.
+PATIENT = 4
+
+
+class _Place(NamedTuple):
+    """Where somebody stands in line: behind all who stood there when it came, or when it was served last.
+
+    Attributes:
+        passes: How many had begun by then, its own included.
+        was_served: Whoever came during that last one stands before whom it served.
+        number: In the order of these events.
+    """
+
+    passes: int
+    was_served: bool
+    number: int
+
 
 @dataclass(eq=False)
 class Turn:
-    """One request's place in the order; made by `FairQueue`."""
+    """One request's place in the order; made by `FairQueue`.
+
+    Attributes:
+        caller: Whose it is.
+        deadline_s: When it is to be done.
+        place: Among its caller's.
+        quantum: The kinds of passes that it had in its quantum.
+    """
 
     caller: str
     deadline_s: float
-    number: int
-    round: int | None = None
+    place: _Place
+    quantum: set[Hashable] = field(default_factory=set)
+
+    def goes_on(self, kind: Hashable) -> bool:
+        """Whether a pass would belong to the quantum that it has begun."""
+        return bool(self.quantum) and kind not in self.quantum
 
 
 @dataclass
 class _Caller:
-    round: int
+    """Whose requests wait.
+
+    Attributes:
+        place: Among callers.
+        quanta: How many were begun for its sake.
+        current: The request that was begun first of those that are not over.
+    """
+
+    place: _Place
     turns: set[Turn] = field(default_factory=set)
+    quanta: int = 0
+    current: Turn | None = None
 
 
 class FairQueue:
-    """Start-time fair queueing of requests, each of one unit (Goyal, Vin, Cheng 1996).
+    """Round robin of callers (Nagle 1985), each with a quantum as in deficit round robin (Shreedhar, Varghese 1996).
 
-    A caller's round grows with each of its requests that begins; the caller with the lowest round is next, so that a
-    hundred requests of one do not stand before the first of another. Who comes anew begins in the round of the oldest
-    request that is not done, so that not even those that have begun stand before its first. A request that has begun
-    keeps its place until it is done: finishing it soon is better for all than beginning many.
+    A quantum is what a short request needs: one pass of each kind, as one to encode, one to decode, one for the masks.
+    A second pass of a kind begins another quantum, and waits for it as a request waits that has just come. So frames
+    of many objects, grids of points, tiles and several pictures hold a device for one pass, not until they are done.
+
+    After each pass a caller stands behind all who wait. Before all of them stands what each caller's current request
+    needs to end its quantum: finishing soon is better for all than beginning many. Of one caller's requests, those that
+    go on with a quantum are next; then, of those that were not served yet, the one with the earliest deadline. One
+    quantum of four goes to the request that has waited longest, new or not.
+
+    So nobody starves: while a caller waits for its next pass, each other one has a quantum and a pass at most. A
+    request beside n others of its caller, however many come after it, has it within 4 (n + 1) quanta of that caller.
     """
 
     def __init__(self) -> None:
         self._callers: dict[str, _Caller] = {}
         self._numbers = itertools.count()
+        self._passes = 0
 
     def take(self, caller: str, deadline_s: float) -> Turn:
         """A place for a request; `give_back` ends it."""
-        now = min((self.order(turn)[0] for waiting in self._callers.values() for turn in waiting.turns), default=0)
-        turn = Turn(caller, deadline_s, next(self._numbers))
-        self._callers.setdefault(caller, _Caller(now)).turns.add(turn)
+        place = self._end(was_served=False)
+        turn = Turn(caller, deadline_s, place)
+        self._callers.setdefault(caller, _Caller(place)).turns.add(turn)
         return turn
 
     def give_back(self, turn: Turn) -> None:
         """The request is over."""
         caller = self._callers[turn.caller]
         caller.turns.discard(turn)
+        if caller.current is turn:
+            caller.current = None
         if not caller.turns:
             del self._callers[turn.caller]
 
-    def begin(self, turn: Turn) -> None:
-        """The request is served; does nothing when it was before."""
-        if turn.round is None:
-            caller = self._callers.get(turn.caller)
-            if caller is not None:  # It may have been given back while its last job was on the way.
-                turn.round = caller.round
-                caller.round += 1
+    def begin(self, turn: Turn, *joined: Turn, kind: Hashable = None) -> None:
+        """A request is served one pass of a kind, and so are others by the same pass, though it is not their turn."""
+        self._passes += 1
+        for each in (turn, *joined):
+            place = self._end(was_served=True)
+            caller = self._of(each)
+            if not each.goes_on(kind):
+                each.quantum.clear()
+                caller.quanta += each is turn
+            each.quantum.add(kind)
+            each.place = caller.place = place
+            if caller.current is None and each in caller.turns:
+                caller.current = each
 
-    def step_back(self, turn: Turn) -> None:
-        """Puts a request behind all that wait now, as work of many long passes should be."""
-        turn.number, turn.round, turn.deadline_s = next(self._numbers), None, float("inf")
+    def order(self, turn: Turn, kind: Hashable = None) -> tuple[bool, _Place, bool, bool, float, _Place]:
+        """What to sort by, the next one first, when each turn waits for a pass of some kind."""
+        caller = self._of(turn)
+        if turn.goes_on(kind):
+            return (turn is not caller.current, caller.place, False, False, 0.0, turn.place)
+        if caller.quanta % PATIENT == PATIENT - 1:
+            return (True, caller.place, True, False, 0.0, turn.place)
+        return (True, caller.place, True, turn.place.was_served, turn.deadline_s, turn.place)
 
-    def order(self, turn: Turn) -> tuple[int, float, int]:
-        """What to sort by, the next one first."""
-        if turn.round is not None:
-            return (turn.round, turn.deadline_s, turn.number)
-        caller = self._callers.get(turn.caller)
-        return (caller.round if caller else 0, turn.deadline_s, turn.number)
+    def _of(self, turn: Turn) -> _Caller:
+        """Its caller; one of nobody's if the request is over while its last job is on the way."""
+        return self._callers.get(turn.caller, _Caller(turn.place))
+
+    def _end(self, *, was_served: bool) -> _Place:
+        """The end of the line."""
+        return _Place(self._passes, was_served, next(self._numbers))
 
 
 class WorkObserver(Protocol):

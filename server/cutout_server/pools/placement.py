@@ -78,11 +78,6 @@ class Slot:
         # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
         return (await self.ask_all(key.operation, spec, [pixels], deadline_s=math.inf))[0]
 
-    def step_back(self) -> None:
-        """Lets requests go first that came meanwhile; work of many long passes calls it between passes."""
-        if not self._is_resting:
-            self.pool.fair_queue.step_back(self.turn)
-
     def rest(self) -> bool:
         """Gives the slot back until the next question, unless one is under way; says whether it is given back."""
         if not self._asking and not self._is_resting:
