@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import simulation
 from harness import fitting, rounds
+from harness.apart import Step
 from harness.iou import iou
 from harness.loops import Outcome, Work, _whole, official_work, raw_work
 from harness.photographs import MEGAPIXEL, Stock, boxes, photograph
@@ -127,7 +128,7 @@ def beside(work, *given):
 
     def step():
         next(steps)
-        return 0.1, 2**20
+        return Step(0.1, 0.2, 2**20, 2**20)
 
     yield step
 
@@ -160,7 +161,7 @@ def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
         "prompts": {"BOXES": boxes(3)},
         "objects": {"COUNTS": (1, 2), "SIZE": (300, 400)},
         "repeats": {"CALLERS": 3},
-        "following": {"_apart": beside},
+        "following": {"apart": beside},
     }
     for constant, value in smaller.get(name, {}).items():
         monkeypatch.setattr(module, constant, value)
@@ -173,7 +174,7 @@ def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
     if name == "repeats":
         assert [row["encoder passes"] for row in rows] == [3, 1, 0, 1, 0]
     if name == "following":
-        assert [row["way, objects"] for row in rows] == ["predictor, 1", "server, 1", "loop, 1"]
+        assert [(row["way"], row["objects"]) for row in rows] == [("predictor", 1), ("server", 1), ("loop", 1)]
     if name == "memory":
         assert rows[0]["requests"] == report.tables[1].rows[-1]["requests"] == 5
 

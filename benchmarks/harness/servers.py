@@ -17,6 +17,7 @@ import psutil
 from harness.subjects import CACHE, Subject
 
 T = TypeVar("T")
+SERVER = ("-m", "cutout_server")
 START_S = 900  # The first start with an engine that prepares its model takes minutes.
 
 
@@ -40,6 +41,11 @@ class Running:
         """Resident set of the process now."""
         return int(psutil.Process(self.pid).memory_info().rss)
 
+    def processor_s(self) -> float:
+        """Time that all threads of the process have computed so far, in hundredths of a second."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
+
     def peak_bytes(self) -> int:
         """The largest that it was, by the kernel's account."""
         status = Path(f"/proc/{self.pid}/status").read_text()
@@ -48,13 +54,13 @@ class Running:
 
 
 @contextmanager
-def serving(subject: Subject, **settings: object) -> Iterator[Running]:
-    """A server with this model alone; settings are those of `python -m cutout_server`.
+def serving(subject: Subject, *, program: Sequence[str] = SERVER, **settings: object) -> Iterator[Running]:
+    """A server with this model alone; settings are those of `python -m cutout_server`, or of another program.
 
     Raises:
         RuntimeError: It did not come up; the text is its log.
     """
-    with _serving(subject.settings(), settings) as running:
+    with _serving(subject.settings(), settings, program) as running:
         yield running
 
 
@@ -78,10 +84,10 @@ def gateway(server: Running) -> Iterator[Running]:
 
 
 @contextmanager
-def _serving(model: dict[str, Any], settings: dict[str, object]) -> Iterator[Running]:
+def _serving(model: dict[str, Any], settings: dict[str, object], program: Sequence[str] = SERVER) -> Iterator[Running]:
     flags = {"port": 0, "metrics_port": 0, "offline": "true", "weights_dir": CACHE, **settings}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    command = [sys.executable, "-m", "cutout_server", "--models", json.dumps(model), *arguments]
+    command = [sys.executable, *program, "--models", json.dumps(model), *arguments]
     with _process(command, "serving") as (event, pid, ready_s):
         yield Running(event["address"], pid, ready_s, f"http://127.0.0.1:{event['metrics_port']}/metrics")
 
