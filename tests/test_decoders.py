@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +169,53 @@ async def test_a_process_that_has_more_to_say_is_nobody_elses(
     left.set()
     await shades.check(3)
     assert first not in decode_processes()
+
+
+async def read(shades: Shades, numbers: Sequence[int], order: list[int]) -> None:
+    async with shades.videos.read(shades.stored, numbers) as frames:
+        async for frame in frames:
+            assert np.array_equal(frame.pixels, shades.expected[frame.number].pixels)
+            order.append(frame.number)
+
+
+async def test_those_who_read_videos_share_a_process(shades: Shades, decoders: Decoders):
+    """Each has all of its frames, and nobody waits until another has had all."""
+    order: list[int] = []
+    await asyncio.gather(read(shades, range(4), order), read(shades, range(3, -1, -1), order))
+    assert sorted(order) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert order not in ([0, 1, 2, 3, 3, 2, 1, 0], [3, 2, 1, 0, 0, 1, 2, 3])
+    assert not decoders._working
+
+
+async def test_whoever_takes_in_nothing_lends_its_process(shades: Shades, decoders: Decoders):
+    """To those who wait for one, and to nobody else; then it has the frames that are left."""
+    order: list[int] = []
+    shades.videos._turn_s = float("inf")
+    call_context.begin(call_context.Call("id", "caller", float("inf")))
+    resting = call_context.current().resting
+    async with shades.videos.read(shades.stored, range(4)) as frames:
+        first = await anext(frames)
+        (reading,) = resting
+        assert not reading.rest()
+        other = asyncio.create_task(read(shades, range(4), order))
+        await until(lambda: decoders.is_wanted)
+        assert reading.rest()
+        await other
+        rest = [frame async for frame in frames]
+    assert [frame.number for frame in (first, *rest)] == order == [0, 1, 2, 3]
+    assert resting == []
+    assert not decoders._working
+
+
+async def test_a_frame_that_is_worked_on_keeps_no_process(shades: Shades, decoders: Decoders):
+    """However long that takes: others read theirs meanwhile."""
+    order: list[int] = []
+    async with shades.videos.read(shades.stored, range(4)) as frames:
+        first = await anext(frames)
+        await asyncio.wait_for(read(shades, range(4), order), PATIENCE_S)
+        rest = [frame async for frame in frames]
+    assert [frame.number for frame in (first, *rest)] == order == [0, 1, 2, 3]
+    assert not decoders._working
 
 
 async def test_none_begins_before_it_is_needed(decoders: Decoders, decode_processes: DecodeProcesses):

@@ -135,6 +135,18 @@ def deadline_s() -> float:
     return call.deadline_s if call else float("inf")
 
 
+@contextmanager
+def may_rest(held: Resting) -> Iterator[None]:
+    """The current call may give something back, for the block, while it waits for its caller."""
+    call = _current.get(None)
+    resting = call.resting if call else []
+    resting.append(held)
+    try:
+        yield
+    finally:
+        resting.remove(held)
+
+
 def begin(call: Call) -> None:
     """Makes `call` the current one for the rest of this task; each RPC has a task of its own."""
     _current.set(call)

@@ -47,6 +47,8 @@ from cutout_server.settings import Settings
 from cutout_server.status import StatusBoard
 from cutout_server.types import Task
 
+_VIDEOS_EACH = 4  # Are read by a process in turn, at most; more are refused.
+
 
 class Parts:
     """What a server consists of behind its ports; `close` gives everything back.
@@ -171,6 +173,9 @@ class Parts:
             self.video_decoders,
             VideoLimits(settings.max_video_pixels, settings.max_video_frames, settings.max_video_s),
             max_bytes=settings.max_video_bytes,
+            followed=_VIDEOS_EACH * settings.video_processes,
+            # So that whoever waits for the others at its process has its next frame in time.
+            turn_s=settings.default_deadline_s / (2 * _VIDEOS_EACH),
         )
 
     def _pictures(self, videos: Videos) -> Pictures:

@@ -226,7 +226,7 @@ class Settings(Config):
         description="Time of a processor after which such a picture, or a video's frame, is given up for good.",
     )
     video_processes: int = Field(
-        4, ge=1, description="Videos that objects are followed through at once, each decoded in a process; others wait."
+        4, ge=1, description="Processes that decode videos which objects are followed through; four of them share one."
     )
 
     max_message_bytes: int = Field(64 * MIB, ge=2 * MIB, description="Bound on one gRPC message, both ways.")

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
@@ -34,6 +34,41 @@ class DecodeObserver(WorkObserver, Protocol):
 
     def given_up(self, why: str) -> None:
         """Decoding ended before its time: `left` (caller or deadline), `time` (the bound on it) or `died`."""
+
+
+class Lease:
+    """A place in the line for processes, and the process that was had by it.
+
+    Attributes:
+        worker: None while it has none.
+        since_s: When it was had, on the clock of time.monotonic.
+    """
+
+    def __init__(self, decoders: "Decoders", turn: Turn) -> None:
+        self.worker: Worker | None = None
+        self.since_s = 0.0
+        self._decoders = decoders
+        self._turn = turn
+        self._waited_s = 0.0
+
+    async def take(self) -> Worker:
+        """Waits for a process.
+
+        Raises:
+            UnavailableError: None can begin.
+        """
+        queued_s = time.monotonic()
+        self.worker = await self._decoders.granted(self._turn)
+        self.since_s = time.monotonic()
+        self._waited_s = self.since_s - queued_s
+        return self.worker
+
+    def let_go(self) -> None:
+        """Gives the process back, if it has one."""
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            self._decoders.returned(self._turn, worker)
+            self._decoders.worked(self._waited_s, time.monotonic() - self.since_s)
 
 
 @dataclass(eq=False)
@@ -99,15 +134,28 @@ class Decoders:
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Worker]:
         """A process for the block, after the turns of others; one that is not done by its end is killed."""
-        queued_s = time.monotonic()
-        async with self._turn():
-            began_s = time.monotonic()
-            worker = self._take()
-            try:
-                yield worker
-            finally:
-                self._put_back(worker)
-                self._observer.worked(self._where, began_s - queued_s, time.monotonic() - began_s)
+        with self.lease() as lease:
+            yield await lease.take()
+
+    @contextmanager
+    def lease(self) -> Iterator["Lease"]:
+        """A place in the line for the block, by which a process can be had, and given back, more than once."""
+        turn = self._turns.take(call_context.party(), call_context.deadline_s())
+        lease = Lease(self, turn)
+        try:
+            yield lease
+        finally:
+            lease.let_go()
+            self._turns.give_back(turn)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for a process."""
+        return bool(self._waiting)
+
+    def worked(self, waited_s: float, seconds: float) -> None:
+        """A process was used."""
+        self._observer.worked(self._where, waited_s, seconds)
 
     async def close(self) -> None:
         """Kills every process."""
@@ -115,22 +163,30 @@ class Decoders:
             self._end(worker)
         await asyncio.to_thread(self._threads.shutdown)
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        wish = _Wish(self._turns.take(call_context.party(), call_context.deadline_s()))
+    async def granted(self, turn: Turn) -> Worker:
+        """A process, after the turns of others; `returned` gives it back."""
+        wish = _Wish(turn)
         self._waiting.append(wish)
         self._grant()
         try:
             await wish.granted
-            yield
-        finally:
+            return self._take()
+        except BaseException:
             if wish.granted.cancelled():
                 self._waiting.remove(wish)
             else:
-                self._working[wish.turn.caller] -= 1
-                self._free += 1
-            self._turns.give_back(wish.turn)
-            self._grant()
+                self._freed(turn)
+            raise
+
+    def returned(self, turn: Turn, worker: Worker) -> None:
+        """A process is not needed now; one that is not done is killed."""
+        self._put_back(worker)
+        self._freed(turn)
+
+    def _freed(self, turn: Turn) -> None:
+        self._working[turn.caller] -= 1
+        self._free += 1
+        self._grant()
 
     def _grant(self) -> None:
         waiting = sorted(self._waiting, key=lambda wish: self._turns.order(wish.turn))

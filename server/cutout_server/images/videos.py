@@ -1,7 +1,9 @@
 """Stored videos: taken in once a frame of them could be decoded, and read frame by frame, in processes of their own."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from functools import partial
 
@@ -11,10 +13,13 @@ from cutout_common.distribution import install_hint
 from cutout_server import call_context
 from cutout_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
 from cutout_server.images.decode_process import Work, Worker
-from cutout_server.images.decoder_processes import Decoders
+from cutout_server.images.decoder_processes import Decoders, Lease
 from cutout_server.images.receiving import receive
 from cutout_server.images.store import ImageStore, StoredVideo, Upload
 from cutout_server.imaging.video import VIDEO_TOO_COSTLY, VideoFrame, VideoHeader, VideoLimits, is_readable
+from cutout_server.pools.admission import Admission, Who
+
+_LOOK_S = 0.5  # How often whoever has had its time looks whether others wait.
 
 
 class Videos:
@@ -26,16 +31,28 @@ class Videos:
         readers: For what lasts, so that it never keeps the other waiting.
         limits: What a video may be at most.
         max_bytes: Bound on a file.
+        followed: How many may be read, or wait to be, at once.
+        turn_s: For so long a process reads one while others wait.
     """
 
     def __init__(
-        self, store: ImageStore, decoders: Decoders, readers: Decoders, limits: VideoLimits, *, max_bytes: int
+        self,
+        store: ImageStore,
+        decoders: Decoders,
+        readers: Decoders,
+        limits: VideoLimits,
+        *,
+        max_bytes: int,
+        followed: int = 1,
+        turn_s: float = 0.0,
     ) -> None:
         self._store = store
         self._decoders = decoders
         self._readers = readers
         self._limits = limits
         self._max_bytes = max_bytes
+        self._turn_s = turn_s
+        self._admission = Admission("the reading of videos", followed)
 
     async def receive(self, chunks: AsyncIterator[bytes], *, field: str, expected_sha256: str = "") -> StoredVideo:
         """Stores a video of the current caller's as it arrives; see `receiving.receive`.
@@ -69,9 +86,21 @@ class Videos:
         """Forgets a video of the current caller's; raises as `find` does."""
         self._store.forget(self.find(video_id).file_id)
 
-    def held(self, video: StoredVideo) -> AbstractContextManager[None]:
-        """Keeps a video's file, and the room that it takes, for the block, though it is deleted or expires in it."""
-        return self._store.held(video)
+    @contextmanager
+    def held(self, video: StoredVideo) -> Iterator[None]:
+        """A place among the videos that are read, for the block, whose file is kept though it is deleted or expires.
+
+        Raises:
+            OverloadedError: There is none.
+            QuotaError: The caller has as many as one may have.
+        """
+        call, began_s = call_context.current(), time.monotonic()
+        self._admission.admit(Who(call.party, call.peer))
+        try:
+            with self._store.held(video):
+                yield
+        finally:
+            self._admission.leave(time.monotonic() - began_s, call.party)
 
     async def frame(self, video: StoredVideo, number: int, field: str) -> VideoFrame:
         """One frame.
@@ -132,14 +161,13 @@ class Videos:
             "field": field,
             "limits": asdict(self._limits),
             "seconds": decoders.seconds,
-            "frames": list(numbers),
             "later": list(later),
             "size": [header.height, header.width],
         }
 
-        def begin(worker: Worker) -> None:
+        def begin(worker: Worker, left: Sequence[int]) -> None:
             with worker.working(work):
-                if worker.ask(job).get("gone"):
+                if worker.ask({**job, "frames": list(left)}).get("gone"):
                     raise _gone(video)
 
         def following(worker: Worker) -> VideoFrame | None:
@@ -152,14 +180,75 @@ class Videos:
                 worker.read(pixels)
             return VideoFrame(int(said["number"]), float(said["seconds"]), pixels)
 
-        async def frames(worker: Worker) -> AsyncGenerator[VideoFrame]:
-            while (frame := await decoders.run(following, worker)) is not None:
-                yield frame
+        with decoders.lease() as lease:
+            reading = _Reading(decoders, lease, numbers, begin, following, self._turn_s)
+            await reading.begin()
+            with call_context.may_rest(reading):
+                async with aclosing(reading.frames()) as decoded:
+                    yield decoded
 
-        async with decoders.worker() as worker:
-            await decoders.run(begin, worker)
-            async with aclosing(frames(worker)) as decoded:
-                yield decoded
+
+class _Reading:
+    """Frames as a process gives them, which it gives back to those who wait for one, and goes on by another.
+
+    It does so after a while, and while its caller takes in nothing. The next process decodes again from the keyframe on
+    that is before the next frame.
+    """
+
+    def __init__(
+        self,
+        decoders: Decoders,
+        lease: Lease,
+        numbers: Sequence[int],
+        begin: Callable[[Worker, Sequence[int]], None],
+        following: Callable[[Worker], VideoFrame | None],
+        turn_s: float,
+    ) -> None:
+        self._decoders = decoders
+        self._lease = lease
+        self._numbers = list(numbers)
+        self._begin = begin
+        self._following = following
+        self._turn_s = turn_s
+        self._done = 0
+        self._is_asking = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def begin(self) -> Worker:
+        """Has a process begin with the frames that are left."""
+        worker = await self._lease.take()
+        await self._decoders.run(self._begin, worker, self._numbers[self._done :])
+        return worker
+
+    async def frames(self) -> AsyncGenerator[VideoFrame]:
+        """Each when it is asked for."""
+        while self._lease.worker or self._done < len(self._numbers):
+            self._is_asking = True
+            worker = self._lease.worker or await self.begin()
+            frame = await self._decoders.run(self._following, worker)
+            self._is_asking = False
+            if frame is None:
+                return
+            self._done = self._numbers.index(frame.number, self._done) + 1
+            if self._done < len(self._numbers):
+                self._be_fair()
+            try:
+                yield frame
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+
+    def _be_fair(self) -> None:
+        """Gives the process back once its time is up and others wait, though the frame that it gave is worked on."""
+        left_s = self._lease.since_s + self._turn_s - time.monotonic()
+        if left_s > 0 or not self.rest():
+            self._timer = asyncio.get_running_loop().call_later(max(left_s, _LOOK_S), self._be_fair)
+
+    def rest(self) -> bool:
+        """Gives the process back if others wait for one; says whether it is given back."""
+        if self._decoders.is_wanted and not self._is_asking:
+            self._lease.let_go()
+        return self._lease.worker is None
 
 
 def _gone(video: StoredVideo) -> NotFoundError:

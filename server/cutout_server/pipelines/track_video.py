@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from cutout_common.status import FieldViolation
@@ -118,18 +118,16 @@ class Following:
         self.total = len(self._ahead) + len(self._back)
         self._done = 0
 
+    def held(self) -> AbstractContextManager[None]:
+        """A place for the video among those that are read, for the block that takes the frames; see `Videos.held`."""
+        return self._videos.held(self.video)
+
     async def frames(self) -> AsyncGenerator[FollowedFrame]:
         """Frames with their objects, as they are asked for.
 
         Raises:
             CutoutError: A prompt cannot be used, its frame cannot be decoded, or the server cannot go on.
         """
-        with self._videos.held(self.video):
-            async with aclosing(self._passes()) as passes:
-                async for followed in passes:
-                    yield followed
-
-    async def _passes(self) -> AsyncGenerator[FollowedFrame]:
         if self._ahead:
             async with aclosing(self._through(self._ahead, Direction.FORWARD, self._said, self._back)) as ahead:
                 async for followed in ahead:

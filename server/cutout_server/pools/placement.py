@@ -154,12 +154,11 @@ class Pools:
         )
         slot = self._slot(pool, pool.admit(caller, quota, deadline_s=call.deadline_s))
         call.account.requests_in_hand += 1
-        call.resting.append(slot)
         try:
-            yield slot
+            with call_context.may_rest(slot):
+                yield slot
         finally:
             call.account.requests_in_hand -= 1
-            call.resting.remove(slot)
             slot.leave()
 
     def on_unload(self, forget: Callable[[str], None]) -> None:

@@ -22,8 +22,19 @@ async def stream(
 
     Raises:
         DeadlineError: A frame took too long.
+        OverloadedError: As many videos are read, or wait to be, as may.
+        QuotaError: The caller has as many of them as one may have.
         UnavailableError: The server stops.
     """
+    with following.held():
+        async with aclosing(_held(following, draining, frame_deadline_s, max_message_bytes)) as messages:
+            async for message in messages:
+                yield message
+
+
+async def _held(
+    following: Following, draining: asyncio.Event, frame_deadline_s: float, max_message_bytes: int
+) -> AsyncGenerator[pb2.TrackVideoResponse]:
     total, request_id = following.total, call_context.current().request_id
     started = pb2.TrackVideoStarted(tracker=following.tracker, video=convert.video(following.video))
     yield pb2.TrackVideoResponse(started=started, frames_total=total)
