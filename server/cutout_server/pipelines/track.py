@@ -11,24 +11,21 @@ from cutout_common.status import FieldViolation
 
 from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
-from cutout_server.errors import AnswerTooLargeError, InvalidRequestError
+from cutout_server.errors import InvalidRequestError
 from cutout_server.images.pictures import Pictures
 from cutout_server.imaging import masks
-from cutout_server.models.embedding import Embedding, ObjectMemory
-from cutout_server.models.operations import EXCLUSIVE_MASKS, MASKS, TRACK
-from cutout_server.models.queries import MaskQuery, Tracked, TrackQuery
-from cutout_server.pipelines.finishing import PIXELS_AT_ONCE, clean_and_measure
+from cutout_server.models.embedding import ObjectMemory
+from cutout_server.models.operations import TRACK
+from cutout_server.models.queries import TrackQuery
 from cutout_server.pipelines.kinds.prompts import fitted
+from cutout_server.pipelines.tracked_masks import TrackedMasks
 from cutout_server.pools.placement import Pools, Slot
 from cutout_server.pools.remembered import Remembered, SessionMemory
 from cutout_server.pools.retrying import until_there_is_room
 from cutout_server.types import (
-    Box,
     CorrectionRequest,
-    EncodedMask,
     FramePrompt,
     FrameRequest,
-    MaskPatch,
     ObjectPrompt,
     Picture,
     PromptsRequest,
@@ -38,8 +35,6 @@ from cutout_server.types import (
     TrackedObject,
     TrackingRequest,
 )
-
-_PRESENT = 0.5  # Presence from which an object is in the frame, as of the models' logits above 0.
 
 
 class TrackPipeline:
@@ -133,7 +128,7 @@ class Tracking:
         self._executor = executor
         self._memory = memory
         self._max_objects = max_objects
-        self._max_message_bytes = max_message_bytes
+        self._masks = TrackedMasks(request, tracker, executor, max_message_bytes)
         self._objects: dict[int, ObjectMemory] = {}
         self._held: OrderedDict[int, _HeldFrame] = OrderedDict()
         self._looked_at = 0
@@ -260,77 +255,12 @@ class Tracking:
                 for number in numbers
             ],
         )
-        found = await self._finished(slot, embedding, held.picture, dict(zip(numbers, answers, strict=True)))
+        found = await self._masks.objects(slot, embedding, held.picture, dict(zip(numbers, answers, strict=True)))
         objects = {**self._objects, **{n: answer.memory for n, answer in zip(numbers, answers, strict=True)}}
         self._memory.hold(objects, slot.pool.models)
         self._objects = objects
         await slot.pool.make_room()
         return found
-
-    async def _finished(
-        self, slot: Slot, embedding: Embedding, picture: Picture, answers: Mapping[int, Tracked]
-    ) -> tuple[TrackedObject, ...]:
-        """The objects with their masks at the frame's size: few of them are in memory before they are run lengths."""
-        threshold = self._request.options.mask_threshold
-        queries = {n: MaskQuery(embedding, a.logits, threshold) for n, a in answers.items() if a.presence > _PRESENT}
-        numbers = list(queries)
-        measured: dict[int, _Measured] = {}
-        at_once = max(1, PIXELS_AT_ONCE // (picture.height * picture.width))
-        if self._request.non_overlapping and numbers:
-            rles = await slot.ask(EXCLUSIVE_MASKS, self.tracker, [queries[number] for number in numbers])
-            measured.update(zip(numbers, await self._measured(rles, measured), strict=True))
-            numbers = []
-        for start in range(0, len(numbers), at_once):
-            chunk = numbers[start : start + at_once]
-            patches = await slot.ask_all(MASKS, self.tracker, [queries[number] for number in chunk])
-            measured.update(zip(chunk, await self._measured(patches, measured), strict=True))
-        return tuple(
-            measured.get(number, _Measured()).tracked(number, answer) for number, answer in sorted(answers.items())
-        )
-
-    async def _measured(
-        self, patches: Sequence[MaskPatch | Rle], before: Mapping[int, "_Measured"]
-    ) -> list["_Measured"]:
-        """Those masks beside the ones before, while there is room for all of them in a message."""
-        options = self._request.options
-        room = self._max_message_bytes - sum(each.nbytes for each in before.values())
-
-        def measure() -> list[_Measured]:
-            made: list[_Measured] = []
-            left = room
-            for patch in patches:
-                rle, box, area = clean_and_measure(patch, options)
-                encoded = tuple(masks.encode(rle, form, options) for form in options.mask_formats) if box else ()
-                made.append(_Measured(rle if box else None, box, area, encoded))
-                left -= made[-1].nbytes
-                if left < 0:
-                    raise AnswerTooLargeError(self._max_message_bytes, "ask for fewer objects, or for RLE alone")
-            return made
-
-        with call_context.stage("masks"):
-            return await asyncio.get_running_loop().run_in_executor(self._executor, measure)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A mask as it leaves; without a box when it is empty."""
-
-    mask: Rle | None = None
-    box: Box | None = None
-    area: int = 0
-    encoded: tuple[EncodedMask, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        """About what it takes on the wire, or less."""
-        return sum(map(masks.nbytes, self.encoded))
-
-    def tracked(self, number: int, answer: Tracked) -> TrackedObject:
-        """It, with what the tracker says."""
-        present = self.box is not None
-        return TrackedObject(
-            number, present, answer.presence, answer.predicted_iou, self.mask, self.box, self.area, self.encoded
-        )
 
 
 def _fitted(prompts: Mapping[int, FramePrompt], picture: Picture) -> dict[int, FramePrompt]:
