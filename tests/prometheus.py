@@ -1,6 +1,7 @@
 """A real Prometheus with the configuration and the rules of deploy/prometheus, over servers of a test."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,14 @@ from waiting import PATIENCE_S, wait_until
 from tools import free_port, require
 
 DEPLOYED = ROOT / "deploy" / "prometheus"
+
+
+def scraped(url: str, metric: str, **labels: str) -> float:
+    """What a metric's series with these labels come to."""
+    text = httpx.get(url, timeout=PATIENCE_S).text
+    lines = re.findall(rf"^{metric}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
+    wanted = [f'{name}="{value}"' for name, value in labels.items()]
+    return sum(float(value) for found, value in lines if all(each in found for each in wanted))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import subprocess
@@ -13,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import httpx
 import psutil
 from cutout_client import Client, CutoutError
+from prometheus import scraped
 from waiting import PATIENCE_S, wait_until
 
 from tools import free_port
@@ -41,10 +40,7 @@ class Front:
 
     def sum(self, metric: str, **labels: str) -> float:
         """What a metric's series with these labels come to."""
-        text = httpx.get(self.metrics_url, timeout=PATIENCE_S).text
-        lines = re.findall(rf"^{metric}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
-        wanted = [f'{name}="{value}"' for name, value in labels.items()]
-        return sum(float(value) for found, value in lines if all(each in found for each in wanted))
+        return scraped(self.metrics_url, metric, **labels)
 
 
 @dataclass(frozen=True)
@@ -66,16 +62,16 @@ class Cluster:
         return found
 
     @contextlib.contextmanager
-    def front(self, *flags: str) -> Iterator[Front]:
+    def front(self, *flags: str, port: int = 0) -> Iterator[Front]:
         """Runs a server of the cluster until the block ends."""
-        with run_front(self.folder, self.env, "--ray-address", self.address, *flags) as front:
+        with run_front(self.folder, self.env, "--ray-address", self.address, *flags, port=port) as front:
             yield front
 
 
 @contextlib.contextmanager
-def run_front(folder: Path, env: Mapping[str, str], *flags: str) -> Iterator[Front]:
+def run_front(folder: Path, env: Mapping[str, str], *flags: str, port: int = 0) -> Iterator[Front]:
     """Runs a server until the block ends; it ends well, with whatever it began."""
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port = port or free_port(), free_port()
     address = f"127.0.0.1:{port}"
     ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
     command = [sys.executable, "-m", "cutout_server", "--engine", "ray", "--imaging-threads", "1", *ports, *flags]
@@ -130,6 +126,7 @@ def ray_cluster(folder: Path, cpus: int) -> Iterator[Cluster]:
         "RAY_worker_niceness": "0",  # Else whatever else this machine does goes first.
         "RAY_gcs_server_port_wait_time_s": str(int(PATIENCE_S)),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",  # Where spans are exported.
     }
     log = folder / "ray.log"
     with log.open("wb") as sink:

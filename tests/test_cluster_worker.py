@@ -1,4 +1,4 @@
-"""A worker of a cluster, and who looks after it, by themselves, without Ray: how they begin and end."""
+"""Both ends of a cluster by themselves, without Ray: how they begin and end, and how long a request goes on."""
 
 import asyncio
 import threading
@@ -6,13 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 from cutout_common.distribution import build
-from cutout_server.cluster import pools
+from cutout_server import call_context
 from cutout_server.cluster import worker as module
 from cutout_server.cluster.worker import Worker
-from cutout_server.errors import FailedPreconditionError
+from cutout_server.errors import FailedPreconditionError, InternalError, UnavailableError
 from cutout_server.settings import Settings
 from structlog.testing import capture_logs
 from waiting import until
+
+pytest.importorskip("ray", reason="the package ray is not installed: pip install ray")
+
+from cutout_server.cluster import pools
+from cutout_server.cluster.pool import WorkerLostError
+from cutout_server.cluster.pools import ClusterPools, ClusterSlot
 
 
 async def test_weights_that_cannot_be_had_are_tried_again_and_keep_no_device(monkeypatch: pytest.MonkeyPatch):
@@ -91,3 +97,51 @@ async def test_an_outage_of_the_cluster_is_told_once(monkeypatch: pytest.MonkeyP
         await front.close()
     told = [line["why"] for line in logs if line["event"] == "the cluster does not answer"]
     assert told == ["ConnectionError: away", "ConnectionError: away", "ConnectionError: gone"]
+
+
+class LosingPool:
+    """A worker's, of which each that has a request is lost with it."""
+
+    def __init__(self, *, died: bool) -> None:
+        self.device = "worker"
+        self.lost = WorkerLostError(self, had_it=True, died=died)
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_answered"),
+    [("d", True), ("dd", False), ("ssss", True), ("sssss", False), ("sd", True), ("sssd", True), ("dsd", False)],
+)
+async def test_a_request_goes_on_until_too_many_workers_are_lost_with_it(losses: str, is_answered: bool):
+    """Two that died, as it may be what ends them; of those that fell silent, for which networks are to blame, five."""
+    workers = [LosingPool(died=loss == "d") for loss in losses]
+    parted: list[tuple[object, bool]] = []
+
+    async def answering() -> object:
+        return workers[min(len(parted), len(workers) - 1)]
+
+    cluster = SimpleNamespace(part=lambda pool, *, died: parted.append((pool, died)), answering=answering)
+    slot = ClusterSlot(cluster, workers[0], SimpleNamespace())
+    slot.move_on, slot._resume = (lambda _: None), answering
+    call_context.begin(call_context.Call("request", "caller", float("inf")))
+
+    async def ask() -> str:
+        if len(parted) < len(workers):
+            raise workers[len(parted)].lost
+        return "answered"
+
+    if is_answered:
+        assert await slot._asked(ask) == "answered"
+    else:
+        with pytest.raises(InternalError) as given_up:
+            await slot._asked(ask)
+        assert given_up.value.reason == "SERVERS_LOST"
+    assert parted == [(worker, worker.lost.died) for worker in workers]
+
+
+async def test_a_request_whose_worker_is_lost_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
+    """Though it has no deadline, as those of sessions have none."""
+    monkeypatch.setattr(pools, "AGAIN_S", 0.01)
+    front = ClusterPools(Settings(engine="ray"), SimpleNamespace(), SimpleNamespace())
+    with pytest.raises(UnavailableError) as none:
+        await front.answering()
+    assert (none.value.reason, none.value.retry_after_s) == ("NO_WORKERS", 5.0)

@@ -1,9 +1,6 @@
 """A Ray cluster: its workers are asked as a server's devices are, killed under load, and shared by several fronts."""
 
-# ruff: noqa: F811 - fixtures are imported
-
 import contextlib
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,16 +14,16 @@ import pytest
 from conftest import Photo, RunningServer, Stubs, run_server
 from cutout.v1 import segmentation_service_pb2 as pb2
 from cutout_client import Client, CutoutError
-from cutout_client.concepts import Concepts
-from cutout_client.generation import GeneratedImage
 from cutout_client.results import Segmentation
 from cutout_server.settings import Settings
-from generation_fixtures import clip_folder, sd1  # noqa: F401 - fixtures
 from pydantic import ValidationError
 from ray_cluster import Cluster, Front, ray_cluster, run_front
 from replicas import BOX, pictures
+from spans import Received, collected
 from test_service_tracking import Live, boxed, decoded, frame, saying
 from waiting import PATIENCE_S, wait_until
+
+from tools import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,24 +36,21 @@ ASKED = 12  # By each.
 
 
 @pytest.fixture(scope="module")
-def models(clip_folder: Path, sd1: Path) -> list[dict[str, str]]:
-    return [
-        {"name": "builtin", "family": "builtin"},
-        {"name": "sd", "family": "stable-diffusion", "checkpoint": str(sd1)},
-        {"name": "clip", "family": "clip", "checkpoint": str(clip_folder), "engine": "eager", "precision": "fp32"},
-    ]
-
-
-@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with ray_cluster(tmp_path_factory.mktemp("cluster"), cpus=2) as running:
+    with ray_cluster(tmp_path_factory.mktemp("cluster"), cpus=4) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def flags(models: list[dict[str, str]]) -> list[str]:
-    workers = ["--ray-min-workers", "2", "--ray-max-workers", "2", "--preload", "false"]  # So that they begin soon.
-    return [*workers, "--models", json.dumps(models)]
+def traced() -> Iterator[tuple[str, list[Received]]]:
+    """Where spans are exported to, and those that were."""
+    with collected() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def flags(traced: tuple[str, list[Received]]) -> list[str]:
+    return ["--ray-min-workers", "2", "--ray-max-workers", "2", "--trace-endpoint", traced[0]]
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +68,9 @@ def client(front: Front) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def local(models: list[dict[str, str]]) -> Iterator[RunningServer]:
+def local() -> Iterator[RunningServer]:
     """A server with a device of its own."""
-    with run_server(models=models) as running:
+    with run_server() as running:
         yield running
 
 
@@ -87,57 +81,7 @@ def files() -> list[bytes]:
 
 def said(found: Segmentation) -> list[object]:
     """What was found, but for its scores."""
-    objects = [(each.label, each.mask.tobytes(), named(each.concepts)) for each in found.objects]
-    return [named(found.concepts), *objects]
-
-
-def named(concepts: Concepts | None) -> list[str]:
-    """The concepts, the best first."""
-    return [each.concept for each in concepts or ()]
-
-
-ASKS: dict[str, Callable[[Client, bytes], Segmentation]] = {
-    "box": lambda client, file: client.segment_box(file, BOX),
-    "clicks": lambda client, file: client.segment_points(file, [(48, 40), (5, 5, 0)], multimask=True),
-    "words": lambda client, file: client.segment_text(file, "thing . white"),
-    "everything": lambda client, file: client.segment_everything(file),
-    "analysis": lambda client, file: client.analyze(file, ["a cat", "a box"], regions=[BOX]),
-}
-
-
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
-def test_workers_answer_as_a_device_of_the_server_does(
-    client: Client, local: RunningServer, files: list[bytes], ask: Callable[[Client, bytes], Segmentation]
-):
-    """The same objects with the same masks, whatever is asked."""
-    with Client(local.address) as own:
-        found = ask(client, files[0])
-        assert len(found.objects) > 0
-        assert said(found) == said(ask(own, files[0]))
-
-
-def test_a_session_asks_workers(client: Client, local: RunningServer, files: list[bytes]):
-    """Prompts on one picture, with the logits of the first as the mask prompt of the second."""
-
-    def asked(client: Client) -> list[object]:
-        with client.session(files[1]) as session:
-            return [said(session.box(BOX)), said(session.text("thing")), said(session.everything())]
-
-    with Client(local.address) as own:
-        assert asked(client) == asked(own)
-
-
-def test_pictures_are_made_by_workers(client: Client, local: RunningServer):
-    """The same ones of the same seed, with each of their steps told."""
-
-    def made(client: Client) -> list[object]:
-        said = client.generate_stream("a cat", width=64, height=64, steps=3, seed=7)
-        return [each.data if isinstance(each, GeneratedImage) else each for each in said]
-
-    with Client(local.address) as own:
-        pictures = made(client)
-        assert pictures == made(own)
-        assert len(pictures) == 3 + 1
+    return [(each.label, each.mask.tobytes()) for each in found.objects]
 
 
 def test_objects_are_followed_by_workers(front: Front, local: RunningServer, cluster: Cluster):
@@ -160,6 +104,75 @@ def test_objects_are_followed_by_workers(front: Front, local: RunningServer, clu
     assert all(expected)
     assert followed(front.address, disturb=cluster.workers()[0].kill) == expected
     whole(front)
+
+
+def test_spans_of_workers_belong_to_the_requests_trace(
+    front: Front, traced: tuple[str, list[Received]], files: list[bytes]
+):
+    """Below the front's span, which is below the caller's; and below the worker's each of its stages."""
+    trace, above = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    request = pb2.SegmentByBoxRequest(
+        image={"content": files[PICTURES - 1]}, boxes=[{"x_min": 9, "x_max": 80, "y_min": 9, "y_max": 60}]
+    )
+    with front.channel() as channel:
+        metadata = [("traceparent", f"00-{trace}-{above}-01")]
+        Stubs.over(channel).segmentation.SegmentByBox(request, metadata=metadata, timeout=PATIENCE_S)
+
+    def ended() -> dict[str, Received] | None:
+        found = {span.name: span for span in traced[1] if span.trace == trace}
+        return (
+            found if {"encode", "prompt", "masks", "cutout.v1.SegmentationService/SegmentByBox"} <= set(found) else None
+        )
+
+    found = wait_until(ended)
+    rpc = found["cutout.v1.SegmentationService/SegmentByBox"]
+    assert (rpc.service, rpc.above) == ("cutout-server", above)
+    for stage in ("encode", "prompt"):
+        worker = wait_until(lambda stage=stage: (ended() or {}).get(f"worker/{stage}"))
+        assert (worker.service, worker.above) == ("cutout-worker", rpc.span)
+        assert (found[stage].service, found[stage].above) == ("cutout-worker", worker.span)
+
+
+def test_upgrades_roll_without_a_loss(cluster: Cluster, files: list[bytes], local: RunningServer):
+    """A front with other settings has workers of its own before the one before it drains, under load all the time."""
+    with Client(local.address) as own:
+        expected = [said(own.segment_box(file, BOX)) for file in files[:PICTURES]]
+    answered: Counter[str] = Counter()
+    over = threading.Event()
+
+    def ask(client: Client, number: int) -> None:
+        while not over.is_set():
+            number += 1
+            try:
+                found = said(client.segment_box(files[number % PICTURES], BOX))
+                answered["right" if found == expected[number % PICTURES] else "wrong"] += 1
+            except CutoutError as error:
+                answered[str(error)] += 1
+
+    one = ["--ray-min-workers", "1", "--ray-max-workers", "1"]
+    with contextlib.ExitStack() as old, contextlib.ExitStack() as new:
+        first = old.enter_context(cluster.front(*one))
+        before = {worker.pid for worker in cluster.workers()}
+        port = free_port()
+        client = new.enter_context(Client(f"{first.address},127.0.0.1:{port}"))
+        callers = [threading.Thread(target=ask, args=(client, number)) for number in range(4)]
+        new.callback(lambda: [over.set(), *(caller.join(PATIENCE_S) for caller in callers)])
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: answered["right"] > 8)
+        second = new.enter_context(cluster.front(*one, "--max-batch", "3", port=port))
+        after = {worker.pid for worker in cluster.workers()}
+        assert before < after
+        asked = answered["right"]
+        wait_until(lambda: answered["right"] > asked + 8)
+        old.close()
+        asked = answered["right"]
+        wait_until(lambda: answered["right"] > asked + 8)
+        assert second.sum("cutout_batch_size_count") > 0
+        over.set()
+        for caller in callers:
+            caller.join(PATIENCE_S)
+    assert set(answered) == {"right"}
 
 
 def whole(front: Front) -> None:

@@ -6,11 +6,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-import grpc
 import httpx
 import pytest
 from conftest import Photo, RunningServer, encode, run_server
@@ -20,9 +18,9 @@ from cutout_common.config import ConfigError
 from cutout_gateway.settings import GatewaySettings
 from cutout_server.settings import Settings
 from gateway_fixtures import GatewayThread
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from spans import collected
 from waiting import PATIENCE_S, wait_until
 
 from tools import free_port
@@ -144,22 +142,10 @@ def test_histograms_lead_to_traces(stack: Stack):
 
 def test_spans_are_exported_by_otlp():
     """To the endpoint of the settings; what is left goes with the server's end."""
-    received: list[str] = []
-
-    class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-        def Export(self, request, context):  # noqa: N802 - OTLP's own name
-            spans = [s for r in request.resource_spans for scope in r.scope_spans for s in scope.spans]
-            received.extend(span.name for span in spans)
-            return trace_service_pb2.ExportTraceServiceResponse()
-
-    collector = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Collector(), collector)
-    port = collector.add_insecure_port("127.0.0.1:0")
-    collector.start()
-    with run_server(trace_endpoint=f"http://127.0.0.1:{port}") as server, Client(server.address) as client:
-        client.models()
-    collector.stop(None)
-    assert "cutout.v1.ModelService/ListModels" in received
+    with collected() as (endpoint, received):
+        with run_server(trace_endpoint=endpoint) as server, Client(server.address) as client:
+            client.models()
+        assert "cutout.v1.ModelService/ListModels" in {span.name for span in received}
 
 
 PROGRAM = """

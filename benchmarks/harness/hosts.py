@@ -1,15 +1,29 @@
-"""Hosts of their own on one machine: network namespaces on a bridge. Needs root and iproute2."""
+"""Hosts of their own on one machine: namespaces, each on a cable to a bridge. Needs root, iproute2 and /dev/net/tun."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 NETWORK = "10.199.77"
 BRIDGE = "cutout-br"
+MTU = "9000"
+MADE_S = 60.0
+LOCK = Path(tempfile.gettempdir(), "cutout-hosts.lock")
 IP = shutil.which("ip") or "ip"
+# A host's programs see its name, its files below /tmp and each other, and no more of this machine's.
+INIT = (
+    'hostname "$0" && mount --bind "$1/hosts" /etc/hosts && mount --bind "$1/resolv.conf" /etc/resolv.conf'
+    ' && mount --bind "$1" /tmp && shift && exec "$@"'
+)
 
 
 def ip(*words: str) -> None:
@@ -21,42 +35,116 @@ def ip(*words: str) -> None:
     subprocess.run([IP, *words], check=True, capture_output=True)
 
 
+def lacking() -> str:
+    """Why there can be no hosts here; empty if there can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if not shutil.which("ip") or not shutil.which("unshare"):
+        return "hosts need iproute2 and util-linux: apt-get install iproute2 util-linux"
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "cables need /dev/net/tun"
+    made = subprocess.run([IP, "netns", "add", "cutout-tried"], check=False, capture_output=True, text=True)
+    subprocess.run([IP, "netns", "del", "cutout-tried"], check=False, capture_output=True)
+    return made.stderr.strip()
+
+
 class Host:
-    """A namespace with an address on the bridge.
+    """A host with an address on the bridge, that runs one program and what this one begins.
 
     Attributes:
-        name: Of the namespace.
-        address: Of the host.
+        name: Of the host.
+        address: Likewise.
+        log: What its program said.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, folder: Path) -> None:
         self.name = f"cutout-{number}"
         self.address = f"{NETWORK}.{number + 10}"
-        self._link = f"cutout-v{number}"
-        ip("netns", "add", self.name)
-        ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        ip("link", "set", self._link, "master", BRIDGE, "up")
-        ip("-n", self.name, "address", "add", f"{self.address}/24", "dev", "eth0")
-        ip("-n", self.name, "link", "set", "eth0", "up")
-        ip("-n", self.name, "link", "set", "lo", "up")
+        self.log = folder / f"{self.name}.log"
+        self._folder = folder / self.name
+        self._folder.mkdir()
+        (self._folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
+        (self._folder / "resolv.conf").touch()  # It knows no other names, and need not wait for an answer.
+        self._quality = folder / f"{self.name}.cable"
+        self._quality.write_text("0")
+        self._program: subprocess.Popen[bytes] | None = None
+        inside, outside = f"cutout-i{number}", f"cutout-o{number}"
+        line = [sys.executable, str(Path(__file__).with_name("line.py")), inside, outside, str(self._quality)]
+        self._cable = subprocess.Popen(line)
+        try:
+            end = time.monotonic() + MADE_S
+            while not Path("/sys/class/net", outside).exists() and time.monotonic() < end:
+                time.sleep(0.02)
+            ip("netns", "add", self.name)
+            ip("link", "set", outside, "mtu", MTU, "master", BRIDGE, "up")
+            ip("link", "set", inside, "netns", self.name, "name", "eth0", "mtu", MTU)
+            ip("-n", self.name, "address", "add", f"{self.address}/24", "dev", "eth0")
+            for device in ("eth0", "lo"):
+                ip("-n", self.name, "link", "set", device, "up")
+            ip("-n", self.name, "route", "add", "default", "via", f"{NETWORK}.1")
+        except BaseException:
+            self.remove()
+            raise
 
-    def run(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
-        """Starts a program there; its words go to a file."""
-        with Path(log).open("ab") as sink:
-            return subprocess.Popen([IP, "netns", "exec", self.name, *command], stdout=sink, stderr=sink)
+    @property
+    def runs(self) -> bool:
+        """Whether its program does."""
+        return self._program is not None and self._program.poll() is None
+
+    def run(self, command: Sequence[str], env: Mapping[str, str] = os.environ) -> None:
+        """Starts its program; when that ends, so does all that it began."""
+        own = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", INIT]
+        enter = [IP, "netns", "exec", self.name, *own, self.name, str(self._folder)]
+        with self.log.open("ab") as sink:
+            self._program = subprocess.Popen([*enter, *command], stdout=sink, stderr=sink, env=dict(env))
+
+    def kill(self) -> None:
+        """Ends all that runs there without a word, as a loss of power does."""
+        if self._program is not None:
+            began = self._began()
+            self._program.kill()
+            self._program.wait()
+            psutil.wait_procs(began, timeout=MADE_S)
+
+    def terminate(self) -> None:
+        """Asks its program to end, and returns when it has."""
+        assert self._program is not None
+        for process in psutil.Process(self._program.pid).children():
+            process.terminate()
+        self._program.wait()
+
+    def _began(self) -> list[psutil.Process]:
+        assert self._program is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._program.pid).children(recursive=True)
+        return []
 
     @contextlib.contextmanager
     def cut_off(self) -> Iterator[None]:
-        """Nothing that it sends gets out of it meanwhile, and nobody is told."""
-        ip("-n", self.name, "route", "add", "blackhole", f"{NETWORK}.1/32")
+        """Nothing gets to it or out of it meanwhile, and nobody is told."""
+        with self._cable_is("inf"):
+            yield
+
+    @contextlib.contextmanager
+    def slow(self, seconds: float) -> Iterator[None]:
+        """It is so far away meanwhile, each way."""
+        with self._cable_is(str(seconds)):
+            yield
+
+    @contextlib.contextmanager
+    def _cable_is(self, quality: str) -> Iterator[None]:
+        self._quality.write_text(quality)
         try:
             yield
         finally:
-            ip("-n", self.name, "route", "del", "blackhole", f"{NETWORK}.1/32")
+            self._quality.write_text("0")
 
     def remove(self) -> None:
         """Takes it away."""
+        self.kill()
         subprocess.run([IP, "netns", "del", self.name], check=False, capture_output=True)
+        self._cable.kill()
+        self._cable.wait()
 
 
 @contextlib.contextmanager
@@ -64,18 +152,20 @@ def hosts(count: int) -> Iterator[list[Host]]:
     """So many, reachable from this one.
 
     Raises:
-        SystemExit: This is not root's.
+        SystemExit: There can be none here.
     """
-    if os.geteuid() != 0:
-        raise SystemExit("network namespaces need root")
-    ip("link", "add", BRIDGE, "type", "bridge")
+    if why := lacking():
+        raise SystemExit(why)
     made: list[Host] = []
-    try:
-        ip("address", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
-        ip("link", "set", BRIDGE, "up")
-        made += map(Host, range(count))
-        yield made
-    finally:
-        for host in made:
-            host.remove()
-        ip("link", "del", BRIDGE)
+    with LOCK.open("w") as lock, tempfile.TemporaryDirectory(prefix="cutout-hosts-") as folder:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # One network has these names and addresses at a time.
+        ip("link", "add", BRIDGE, "mtu", MTU, "type", "bridge")
+        try:
+            ip("address", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
+            ip("link", "set", BRIDGE, "up")
+            made += (Host(number, Path(folder)) for number in range(count))
+            yield made
+        finally:
+            for host in made:
+                host.remove()
+            ip("link", "del", BRIDGE)

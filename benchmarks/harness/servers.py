@@ -72,6 +72,13 @@ def serving_builtin(**settings: object) -> Iterator[Running]:
 
 
 @contextmanager
+def serving_fixed(**settings: object) -> Iterator[Running]:
+    """The same with a model that takes a fixed time and no processor; see harness/fixed."""
+    with _serving({"name": "fixed", "family": "fixed"}, settings) as running:
+        yield running
+
+
+@contextmanager
 def gateway(server: Running) -> Iterator[Running]:
     """A gateway over a server.
 

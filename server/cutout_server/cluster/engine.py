@@ -38,6 +38,7 @@ OF_WORKERS = {
     "ray_min_workers",
     "ray_worker_cpus",
     "ray_idle_s",
+    "trace_endpoint",
 }
 MANY = 1000  # Questions that a worker works on at once, which wait in its queue.
 

@@ -68,6 +68,7 @@ class Asked:
         party: Among whom the worker is shared.
         left_s: Seconds until the answer is of no use any more.
         turn_left_s: Seconds until the request is to be done.
+        traceparent: What the worker's part of its trace is below.
     """
 
     model: str
@@ -75,6 +76,7 @@ class Asked:
     party: str
     left_s: float
     turn_left_s: float
+    traceparent: str
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,14 @@ class WorkerLostError(UnavailableError):
     Attributes:
         pool: Which one.
         had_it: Whether it may have begun with the question.
+        died: Whether it is gone, which it may be because of the question; else its network may be to blame.
     """
 
-    def __init__(self, pool: "WorkerPool", *, had_it: bool) -> None:
+    def __init__(self, pool: "WorkerPool", *, had_it: bool, died: bool) -> None:
         super().__init__(f"{pool.device} is lost; another one begins", retry_after_s=1.0, reason="NO_WORKERS")
         self.pool = pool
         self.had_it = had_it
+        self.died = died
 
 
 class SeenModels(LoadedModels):
@@ -111,7 +113,7 @@ class WorkerPool(Pool):
         self._observer = observer
         self._queued_jobs = 0
         self._memory = (0, 0)
-        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     @property
     def queued_jobs(self) -> int:
@@ -147,10 +149,10 @@ class WorkerPool(Pool):
         """
         self.saw(await self._said(self._actor.look.remote()))
 
-    def lost(self) -> None:
-        """Ends what the worker is asked: it does not answer any more."""
+    def lost(self, *, died: bool) -> None:
+        """Ends what the worker is asked: it is gone, or does not answer any more."""
         if not self._gone.done():
-            self._gone.set_result(None)
+            self._gone.set_result(died)
 
     async def embed(
         self, turn: Turn, key: EmbeddingKey, spec: ModelSpec, picture: Picture, *, deadline_s: float
@@ -158,7 +160,7 @@ class WorkerPool(Pool):
         """What stands for a picture's embedding, which is made unless the worker has it."""
         pixels = {key: await self._pixels.of(picture)}
         call = self._actor.embed.remote(_asked(turn, spec, deadline_s), key, pixels)
-        answered = await self._answered(call, key.operation, spec)
+        answered = await self._answered(call, spec)
         return Handle(key, (picture.height, picture.width), answered.answers[0])
 
     async def ask(
@@ -189,7 +191,7 @@ class WorkerPool(Pool):
             returned = await asyncio.to_thread(send) if operation is EMBED_PICTURES else send()
             call, *memories = returned if remembers else [returned]
             try:
-                answers = list((await self._answered(call, operation, spec)).answers)
+                answers = list((await self._answered(call, spec)).answers)
             except LackingError:
                 if pixels:
                     raise
@@ -215,7 +217,7 @@ class WorkerPool(Pool):
 
     async def close(self) -> None:
         """See Pool; the worker is not this front's alone."""
-        self.lost()
+        self.lost(died=False)
 
     async def _part(self, turn: Turn, operation: Any, spec: ModelSpec, pixels: Any, deadline_s: float) -> Any:
         """The embedding of a part of a picture, which nobody else asks for."""
@@ -239,7 +241,7 @@ class WorkerPool(Pool):
         telling = asyncio.create_task(tell())
         try:
             call = self._actor.generate.remote(_asked(turn, spec, deadline_s), bare, name)
-            answered = await self._answered(call, GENERATE, spec)
+            answered = await self._answered(call, spec)
         finally:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
@@ -247,18 +249,17 @@ class WorkerPool(Pool):
             query.progress(step)
         return answered.answers[0]
 
-    async def _answered(self, call: Any, operation: Operation[Any, Any], spec: ModelSpec) -> Answered:
+    async def _answered(self, call: Any, spec: ModelSpec) -> Answered:
         """What the worker answers, its time counted to the current call: what is on the way waits, too."""
         asked_s = time.monotonic()
         answered: Answered = await self._said(call)
-        worked_s, stages = answered.stages_s.get(operation.stage, 0.0), dict(answered.stages_s)
+        stages = dict(answered.stages_s)
         stages["queue"] = max(0.0, time.monotonic() - asked_s - sum(s for name, s in stages.items() if name != "queue"))
         current = call_context.current()
         for stage, seconds in stages.items():
             current.stages.add(stage, seconds)
-        finished_s = time.monotonic()
-        current.span.part("queue", asked_s, finished_s - worked_s, device=self.device)
-        current.span.part(operation.stage, finished_s - worked_s, finished_s, device=self.device, model=spec.name)
+        # The worker tells of its stages itself, below the same span.
+        current.span.part("worker", asked_s, time.monotonic(), device=self.device, model=spec.name)
         return answered
 
     async def _said(self, call: Any) -> Any:
@@ -268,12 +269,12 @@ class WorkerPool(Pool):
         try:
             await asyncio.wait({answer, self._gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise WorkerLostError(self, had_it=had_it)
+                raise WorkerLostError(self, had_it=had_it, died=self._gone.result())
             return answer.result()
-        except (RayActorError, ObjectLostError, TaskCancelledError) as error:
-            raise WorkerLostError(self, had_it=had_it) from error
-        except RayTaskError as error:
+        except RayTaskError as error:  # First, as it is of its cause's class, too.
             _raise_cause(error)
+        except (RayActorError, ObjectLostError, TaskCancelledError) as error:
+            raise WorkerLostError(self, had_it=had_it, died=True) from error
         finally:
             if not answer.done():
                 answer.cancel()
@@ -301,7 +302,8 @@ def _raise_cause(error: RayTaskError) -> NoReturn:
 
 def _asked(turn: Turn, spec: ModelSpec, deadline_s: float) -> Asked:
     call = call_context.current()
-    return Asked(spec.name, call.request_id, turn.caller, left(deadline_s), left(turn.deadline_s))
+    lefts_s = left(deadline_s), left(turn.deadline_s)
+    return Asked(spec.name, call.request_id, turn.caller, *lefts_s, call.span.traceparent)
 
 
 def _picture(handle: Handle) -> Picture:

@@ -33,10 +33,10 @@ T = TypeVar("T")
 LOOK_S = 1.0
 # Between two attempts to begin a worker.
 MOST_S = 8.0
-# A worker that says nothing for so long is lost, as when its node is cut off.
-SILENT_S = 30.0
-# A new request waits so long for a worker while there is none; one that lost its worker, until its deadline.
-NONE_S = 30.0
+# A worker that says nothing for so long is lost, as when its node is cut off; a request goes on from so many of them.
+SILENT_S, MAX_SILENT = 10.0, 5
+# A new request waits so long for a worker while there is none; one that lost its worker, which is about to come again.
+NONE_S, AGAIN_S = 30.0, 120.0
 # So many jobs that wait, for each worker and so many looks in a row, have another one begun.
 LONG_QUEUE, LONG_LOOKS = 4, 3
 
@@ -53,7 +53,7 @@ class ClusterSlot(Slot):
     def __init__(self, pools: "ClusterPools", pool: Pool, turn: Turn) -> None:
         super().__init__(pool, turn)
         self._pools = pools
-        self._lost: set[WorkerPool] = set()
+        self._lost: dict[WorkerPool, bool] = {}  # With the request, and whether it died.
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:
@@ -61,10 +61,10 @@ class ClusterSlot(Slot):
                 return await super()._asked(ask)
             except WorkerLostError as lost:
                 if lost.had_it:
-                    self._lost.add(lost.pool)
-                self._pools.part(lost.pool)
-                if len(self._lost) >= MAX_LOST:
-                    what = f"given up after {MAX_LOST} workers were lost while they had this request"
+                    self._lost[lost.pool] = lost.died
+                self._pools.part(lost.pool, died=lost.died)
+                if sum(self._lost.values()) >= MAX_LOST or len(self._lost) >= MAX_SILENT:
+                    what = f"given up after {len(self._lost)} workers were lost while they had this request"
                     raise InternalError(f"{what}, which may be what ends them", reason=LOST_REASON) from None
                 with call_context.stage("queue"):
                     pool = await self._pools.answering()
@@ -150,12 +150,8 @@ class ClusterPools(Pools):
         Raises:
             UnavailableError: There is no worker, and none came.
         """
-        try:
-            async with asyncio.timeout(NONE_S):
-                await self.some()
-        except TimeoutError:
-            what = "no worker of the cluster is there"
-            raise UnavailableError(what, retry_after_s=5.0, reason="NO_WORKERS") from None
+        async with _waiting(NONE_S):
+            await self.some()
         async with super().slot(spec, prefer=prefer) as slot:
             yield slot
 
@@ -174,25 +170,30 @@ class ClusterPools(Pools):
             await self._next_change()
 
     async def answering(self) -> Pool:
-        """A worker that answers now, so that one which died unnoticed does not count as lost with a request."""
-        while True:
-            await self.some()
-            pool = min(self.by_device.values(), key=lambda pool: pool.requests)
-            assert isinstance(pool, WorkerPool), "a worker's"  # noqa: S101
-            try:
-                await pool.look()
-            except WorkerLostError:
-                self.part(pool)
-            else:
-                return pool
+        """A worker that answers now, so that one which died unnoticed does not count as lost with a request.
+
+        Raises:
+            UnavailableError: There is none, and none came.
+        """
+        async with _waiting(AGAIN_S):
+            while True:
+                await self.some()
+                pool = min(self.by_device.values(), key=lambda pool: pool.requests)
+                assert isinstance(pool, WorkerPool), "a worker's"  # noqa: S101
+                try:
+                    await pool.look()
+                except WorkerLostError as lost:
+                    self.part(pool, died=lost.died)
+                else:
+                    return pool
 
     def may_hold(self, pool: Pool, spec: ModelSpec) -> bool:
         """See Pools; workers are all alike."""
         return True
 
-    def part(self, pool: WorkerPool) -> None:
+    def part(self, pool: WorkerPool, *, died: bool) -> None:
         """A worker is lost: nothing more goes there."""
-        pool.lost()
+        pool.lost(died=died)
         if self.by_device.get(pool.device) is pool:
             del self.by_device[pool.device]
             self._tell()
@@ -237,6 +238,7 @@ class ClusterPools(Pools):
         One that cannot begin is tried again after a while, which grows.
         """
         pool: WorkerPool | None = None
+        died = True
         try:
             actor = await self._engine.worker(number)
             while True:
@@ -249,6 +251,9 @@ class ClusterPools(Pools):
                 if self.by_device.get(pool.device) is not pool:  # Somebody's question found it lost.
                     return
                 await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            died = False  # It may come back.
+            log.warning("worker lost", worker=number, why=f"it says nothing for {SILENT_S:g} s")
         except Exception as error:  # noqa: BLE001 - likewise; it is begun anew
             if pool:
                 log.warning("worker lost", worker=number, why=_said(error))
@@ -259,7 +264,7 @@ class ClusterPools(Pools):
                 await asyncio.sleep(again_s)
         finally:
             if pool:
-                self.part(pool)
+                self.part(pool, died=died)
             del self._followed[number]
 
     def _join(self, name: str, actor: Any) -> WorkerPool:
@@ -293,6 +298,17 @@ class ClusterPools(Pools):
         self._changed.set()
         self._changed = asyncio.Event()
         self._telling = asyncio.ensure_future(self._told())
+
+
+@asynccontextmanager
+async def _waiting(seconds: float) -> AsyncIterator[None]:
+    """Bounds a wait for a worker."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        what = "no worker of the cluster is there"
+        raise UnavailableError(what, retry_after_s=5.0, reason="NO_WORKERS") from None
 
 
 async def _nobody() -> None:

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import structlog
-from cutout_common import heap, logs
+from cutout_common import heap, logs, traces
 from cutout_common.distribution import build
 
 from cutout_server import call_context
@@ -66,6 +66,7 @@ class Worker:
         self._settings = settings
         self._spare_s = spare_s
         self._catalogue = Catalogue.of(settings)
+        self._tracer = traces.tracer_of("cutout-worker", settings.trace_endpoint, settings.trace_share)
         self._heard: list[tuple[str, tuple[Any, ...]]] = []
         self._steps: dict[str, int] = {}
         self._in_hand = 0  # Questions.
@@ -96,7 +97,7 @@ class Worker:
 
     async def embed(self, asked: Asked, key: EmbeddingKey, pixels: Mapping[EmbeddingKey, Any]) -> Answered:
         """The size of a picture's embedding in bytes, which is made unless it is at hand."""
-        async with self._turn(asked) as (spec, turn):
+        async with self._turn(asked, key.operation.stage) as (spec, turn):
             embedding = await self._embedding(key, spec, turn, pixels[key])
             return self._answered([embedding.nbytes])
 
@@ -112,7 +113,7 @@ class Worker:
         Raises:
             LackingError: An embedding is not at hand, and its pixels are not given.
         """
-        async with self._turn(asked) as (spec, turn):
+        async with self._turn(asked, operation.stage) as (spec, turn):
             keys = {handle.key for handle in handles(questions)}
             held = {key: await self._embedding(key, spec, turn, pixels.get(key)) for key in keys}
             whole = [with_embeddings(question, held) for question in questions]
@@ -129,7 +130,7 @@ class Worker:
         abandoned = threading.Event()
         watched = replace(query, progress=partial(self._steps.__setitem__, name), cancelled=abandoned.is_set)
         try:
-            async with self._turn(asked) as (spec, turn):
+            async with self._turn(asked, GENERATE.stage) as (spec, turn):
                 return self._answered(
                     await self._pool.ask(turn, GENERATE, spec, [watched], deadline_s=deadline(asked.left_s))
                 )
@@ -188,18 +189,21 @@ class Worker:
                 self._asked_s = now_s
             if now_s - self._looked_s > LEASE_S or 0 < self._spare_s < now_s - self._asked_s:
                 log.info("worker ends, as it is not needed")
+                self._tracer.close()
                 os._exit(0)
 
     @asynccontextmanager
-    async def _turn(self, asked: Asked) -> AsyncIterator[tuple[ModelSpec, Turn]]:
-        """A place in the queue for a question; the front has admitted its request."""
+    async def _turn(self, asked: Asked, stage: str) -> AsyncIterator[tuple[ModelSpec, Turn]]:
+        """A place in the queue for a question, with a span; the front has admitted its request."""
         self._in_hand += 1
-        call_context.begin(call_context.Call(asked.request_id, "", deadline(asked.left_s)))
+        span = self._tracer.begin(f"worker/{stage}", asked.traceparent)
+        call_context.begin(call_context.Call(asked.request_id, "", deadline(asked.left_s), span=span))
         turn = self._pool.fair_queue.take(asked.party, deadline(asked.turn_left_s))
         try:
             yield self._catalogue.get(asked.model), turn
         finally:
             self._pool.fair_queue.give_back(turn)
+            span.end(cutout__request_id=asked.request_id, node=platform.node())
             self._in_hand -= 1
             self._asked_s = time.monotonic()
 
