@@ -32,6 +32,9 @@ from numpy.typing import NDArray
 SIDE, SIZE, COUNT = 128, (480, 640), 2
 SHIFT = 4  # Pixels from frame to frame; after a while the photograph is back where it was.
 HD, EVERY = (1080, 1920), 10
+CACHE_BYTES = (
+    64 * 2**20
+)  # For embeddings, which frames fill as pictures do: full early, so that what grows after is growth.
 SMALL_SERVER = Path(__file__).parent / "harness" / "small_sam2_server.py"
 Pixels = NDArray[np.uint8]
 
@@ -118,7 +121,7 @@ def _serves(plan: Plan, subject: Subject, length: int) -> Iterator[tuple[int, in
     """Frames done and the server's resident memory."""
     waiting: queue.Queue[Pixels] = queue.Queue()
     with (
-        plan.serving(subject, program=(str(SMALL_SERVER), str(SIDE))) as server,
+        plan.serving(subject, program=(str(SMALL_SERVER), str(SIDE)), embeddings_cache_bytes=CACHE_BYTES) as server,
         Client(server.address, timeout_s=600) as client,
         client.live((waiting.get() for _ in range(length)), boxes=boxes(COUNT, SIZE)) as live,
     ):
@@ -137,7 +140,10 @@ def _follows_stored(length: int, folder: Path) -> Iterator[tuple[int, int]]:
         for number in range(length):
             made.mux(stream.encode(av.VideoFrame.from_ndarray(_frame(number, HD))))
         made.mux(stream.encode())
-    with serving_builtin() as server, Client(server.address, timeout_s=600) as client:
+    with (
+        serving_builtin(embeddings_cache_bytes=CACHE_BYTES) as server,
+        Client(server.address, timeout_s=600) as client,
+    ):
         memory = _resident(server.pid)
         video = client.upload_video(path)
         with client.track_video(video, prompts={0: {1: TrackPrompt(box=boxes(1, HD)[0])}}, every=EVERY) as followed:

@@ -24,10 +24,10 @@ def hasten(model: Any, runtime: Runtime) -> None:
     dtype = torch.bfloat16 if runtime.precision is Precision.BF16 else torch.float32
     if suits(model.memory_attention):
         model.memory_attention = FrameMemoryAttention(model.memory_attention, model.sam_image_embedding_size, dtype)
-    for block in model.memory_encoder.fuser.layers:
-        for name in ("pwconv1", "pwconv2"):  # Nearly all of its multiplications.
-            wide = getattr(block, name)
-            setattr(block, name, Linear(wide.weight, wide.bias, dtype))
+    for block in model.memory_encoder.fuser.layers:  # Nearly all of its multiplications are in these two.
+        block.pwconv1, block.pwconv2 = (
+            Linear(each.weight, each.bias, dtype) for each in (block.pwconv1, block.pwconv2)
+        )
 
 
 def decode_by(model: Any, decoder: MaskDecoder) -> None:
