@@ -1,6 +1,7 @@
 """The life of a connection to the gateway: half-closed, left, idle. Raw sockets against the real gateway."""
 
 import http.client
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ import pytest
 from cutout_gateway import body, connection
 from cutout_gateway.app import create_app
 from cutout_gateway.descriptors import Contract
+from cutout_gateway.protocol import FEW_BYTES
 from cutout_gateway.settings import GatewaySettings
 from gateway_fixtures import EchoServer, GatewayThread
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from waiting import PATIENCE_S
 
 SLEEP = b"GET /v1/sleep?name=slept HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -132,3 +135,29 @@ def test_idle_connections_are_kept_as_long_as_the_setting_says(echo: EchoServer,
             client.sendall(THING % b"a")
             assert answer(client)
         assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_a_body_of_very_many_chunks_is_taken_in_little_by_little(
+    gateway: GatewayThread, monkeypatch: pytest.MonkeyPatch, *, half_closed: bool
+):
+    """All of it arrives, and others have their turn after so many lines of it, though the client has ended its side."""
+    taken: list[int] = []
+    take = H11Protocol.data_received
+
+    def note(protocol: H11Protocol, data: bytes) -> None:
+        taken.append(data.count(b"\r\n"))
+        take(protocol, data)
+
+    monkeypatch.setattr(H11Protocol, "data_received", note)
+    count = 40_000
+    body = b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+    head = b"POST /v1/upload/n HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    with connected(gateway) as client:
+        client.sendall(head + body)
+        if half_closed:
+            client.shutdown(socket.SHUT_WR)
+        texts = json.loads(answer(client))["texts"]
+    assert sum(json.loads(text)[3] for text in texts) == count
+    assert sum(taken) > count
+    assert max(taken) <= FEW_BYTES

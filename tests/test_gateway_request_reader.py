@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from cutout_gateway import request_reader
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.settings import GatewaySettings
+from cutout_gateway.transcode import Payload
 from gateway_fixtures import EchoServer, GatewayThread, free_port
 from waiting import PATIENCE_S, wait_until
 
@@ -115,3 +117,16 @@ def _serves(rest: httpx.Client) -> bool:
         return rest.get("/healthz").status_code == 200
     except httpx.ConnectError:
         return False
+
+
+def test_a_form_of_very_many_boundaries_is_not_gone_through(monkeypatch: pytest.MonkeyPatch):
+    """Whether it is long is told by a count: a look at each of a million would hold up everybody else for seconds."""
+    looks: list[bytes] = []
+    monkeypatch.setattr(request_reader, "json_sections", lambda data: looks.append(data) or iter([data]))
+    many = Payload(b"--B\r\n" * 1_000_000, "multipart/form-data; boundary=B")
+    assert not request_reader._is_cheap(many)
+    assert not request_reader._has_few_parts(many)
+    assert not looks
+    few = Payload(b"--B\r\n" * 100, many.content_type)
+    assert request_reader._is_cheap(few)
+    assert looks

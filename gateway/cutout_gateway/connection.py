@@ -91,6 +91,8 @@ class Connection(Bounded):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn always closes
         """Says whether the connection stays open although the client has ended its side; TLS knows no such thing."""
+        if super().eof_received():
+            return True
         # A client that means to read on ends its side right behind its request, and is not bothered for a while.
         bothered = self._silent_since + PATIENCE_S
         left = self.cycle is not None and self.cycle.response_started and self.loop.time() > bothered

@@ -63,6 +63,11 @@ def is_multipart(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
+def parts_at_most(data: bytes) -> int:
+    """A bound on the parts of a form: each but the first stands behind a line that may be a boundary."""
+    return 1 + data.count(b"\r\n--")
+
+
 def json_sections(data: bytes) -> Iterator[bytes]:
     """What lies between boundaries, found without reading the form; empty where it does not look like JSON."""
     for section in data.split(b"\r\n--"):

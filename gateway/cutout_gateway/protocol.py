@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -12,16 +13,53 @@ from cutout_gateway.errors import HttpError, malformed
 REFUSED = "refused"
 """Under this key a request's state has the HttpError that its bytes are to be answered with."""
 
+# Each chunk of a body is tens of microseconds of Python, and six bytes are one: of more lines than that, so many bytes
+# are taken in at a time, and others have their turn in between.
+MANY_LINES = 100
+FEW_BYTES = 512
+
 
 class Protocol(H11Protocol):
     """One connection. Once its bytes are no HTTP, what still comes is dropped, and it ends with the answer."""
 
     _broken = False
+    _has_ended = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._untaken = bytearray()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        if not self._broken:
+        if self._broken:
+            return
+        if not self._untaken and data.count(b"\r\n") <= MANY_LINES:
             super().data_received(data)
+            return
+        if not self._untaken:
+            self.loop.call_soon(self._take_some)
+        self._untaken += data
+        self.transport.pause_reading()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Says whether the connection stays open although the client ended its side: until all is taken in."""
+        self._has_ended = bool(self._untaken) and self.scheme != "https"
+        return self._has_ended
+
+    def _take_some(self) -> None:
+        some = bytes(self._untaken[:FEW_BYTES])
+        del self._untaken[:FEW_BYTES]
+        if self._broken or self.transport.is_closing():
+            self._untaken.clear()
+        else:
+            super().data_received(some)
+        if self._untaken:
+            self.loop.call_soon(self._take_some)
+        elif self._has_ended:
+            if not self.eof_received():
+                self.transport.close()
+        elif not self.flow.read_paused:
+            self.transport.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn amid the handling of what is wrong."""

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from cutout_common.routing import Place
 
 from cutout_gateway.errors import reader_lost
-from cutout_gateway.multipart import build_from_form, is_multipart, json_sections
+from cutout_gateway.multipart import build_from_form, is_multipart, json_sections, parts_at_most
 from cutout_gateway.placing import place_of
 from cutout_gateway.processes import Processes, ProcessLostError, binding_there
 from cutout_gateway.protojson import values_at_most
@@ -85,6 +85,8 @@ def _values(payload: Payload) -> int:
     """At most so many values are in a body, counted without reading it."""
     if not is_multipart(payload.content_type):
         return values_at_most(payload.data)
+    if (parts := parts_at_most(payload.data)) > _CHEAP_VALUES:  # Each is a value at least, and takes a look.
+        return parts
     return sum(values_at_most(section) for section in json_sections(payload.data))
 
 
