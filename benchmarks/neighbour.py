@@ -134,12 +134,17 @@ def _work(address: str, _: str) -> Ask:
 
 
 def _slow_pictures(address: str, _: str) -> Ask:
-    """Files of kilobytes that take long to decode."""
+    """Files of kilobytes that take long to decode, no two alike: one that came before would not be decoded again."""
+    files = iter(range(1 << 32))
     stub = pb2_grpc.SegmentationServiceStub(_channel(address))
-    request = pb2.SegmentByBoxRequest(
-        image={"content": many_scans(np.full((3000, 3000), 90, np.uint8), 95)}, boxes=[BOX]
-    )
-    return lambda: stub.SegmentByBox(request, metadata=(("x-api-key", BAD),), timeout=TIMEOUT_S)
+    content = many_scans(np.full((3000, 3000), 90, np.uint8), 95)
+
+    def send() -> None:
+        behind_the_picture = next(files).to_bytes(4, "big")
+        request = pb2.SegmentByBoxRequest(image={"content": content + behind_the_picture}, boxes=[BOX])
+        stub.SegmentByBox(request, metadata=(("x-api-key", BAD),), timeout=TIMEOUT_S)
+
+    return send
 
 
 def _large_messages(address: str, _: str) -> Ask:

@@ -62,6 +62,27 @@ async def test_what_has_begun_is_finished_first():
         assert await served([("other", other), ("begun", begun)], pool) == ["begun", "other"]
 
 
+async def test_whoever_is_answered_asks_on_before_others_have_a_pass():
+    """A request of several steps is not passed over after each of them because its next question is a moment away."""
+    probe = Probe()
+    order: list[str] = []
+    async with open_pool() as pool:
+        box, other = pool.admit(Who("one")), pool.admit(Who("other"))
+
+        async def ask_all(turn: Turn, *names: str) -> None:
+            for name in names:
+                await asyncio.create_task(ask(pool, spec_of(probe, name), query(), turn=turn))
+                order.append(name)
+
+        asking = [asyncio.ensure_future(ask_all(box, "encode", "decode", "masks"))]
+        await until(lambda: probe.passes)
+        asking.append(asyncio.ensure_future(ask_all(other, "anothers")))
+        await until(lambda: pool.queued_jobs)
+        probe.gate.set()
+        await asyncio.gather(*asking)
+    assert order == ["encode", "decode", "masks", "anothers"]
+
+
 async def test_many_that_have_begun_do_not_stand_before_anothers_first():
     """Who comes anew is behind the oldest request that is not done, and before the rest of them."""
     probe = Probe()
