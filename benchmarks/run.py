@@ -41,6 +41,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...] | None]] = {
     "neighbour": ("neighbour", (), GLANCE),
     "health_under_load": ("health_under_load", ("--seconds", "5"), None),
     "words": ("words", (), ("--rounds", "1")),
+    "builtin_speed": ("builtin_speed", (), ("--rounds", "1")),
     "builtin_quality": ("builtin_quality", (), None),
 }
 
