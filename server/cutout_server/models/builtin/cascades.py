@@ -8,15 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cutout_server.models.builtin.boxes import Find, grouped, suppress
 from cutout_server.types import Box
 
 Grey = NDArray[np.uint8]  # (h, w)
-Find = tuple[Box, float]
 
 _FOLDER = Path(cv2.__file__).parent / "data"
 _PEOPLE_BIAS, _PEOPLE_SLOPE = 1.35, 2.5  # Margin of the people detector at which it is right half of the time.
-_SAME = 0.4
-_WITHIN = 0.7
 
 
 @dataclass(frozen=True)
@@ -106,44 +104,8 @@ class Cascades:
 
 def merge(found: list[Find]) -> list[Find]:
     """Finds of one thing become one, whose score is 1 less the chance that all of them are wrong."""
-    groups: list[list[Find]] = []
-    for box, score in sorted(found, key=lambda find: -find[1]):
-        group = next((group for group in groups if iou(group[0][0], box) > _SAME), None)
-        if group is None:
-            groups.append([(box, score)])
-        else:
-            group.append((box, score))
-    merged = [(_mean_box(group), 1 - float(np.prod([1 - score for _, score in group]))) for group in groups]
-    return suppress(merged)
-
-
-def suppress(found: list[Find]) -> list[Find]:
-    """Leaves out what mostly lies within a better find, and what is much the same; the best come first."""
-    kept: list[Find] = []
-    for box, score in sorted(found, key=lambda find: -find[1]):
-        if all(iou(box, other) <= _SAME and _part(box, other) <= _WITHIN for other, _ in kept):
-            kept.append((box, score))
-    return kept
-
-
-def iou(first: Box, second: Box) -> float:
-    """Of two boxes, in [0, 1]."""
-    shared = _shared(first, second)
-    return shared / max(_area(first) + _area(second) - shared, 1e-9)
-
-
-def _part(first: Box, second: Box) -> float:
-    return _shared(first, second) / max(_area(first), 1e-9)
-
-
-def _shared(first: Box, second: Box) -> float:
-    across = min(first.x_max, second.x_max) - max(first.x_min, second.x_min)
-    down = min(first.y_max, second.y_max) - max(first.y_min, second.y_min)
-    return max(across, 0.0) * max(down, 0.0)
-
-
-def _area(box: Box) -> float:
-    return (box.x_max - box.x_min) * (box.y_max - box.y_min)
+    groups = grouped(sorted(found, key=lambda find: -find[1]), lambda find: find[0])
+    return suppress([(_mean_box(group), 1 - float(np.prod([1 - score for _, score in group]))) for group in groups])
 
 
 def _mean_box(group: list[Find]) -> Box:

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cutout_server.models.builtin.cascades import Cascade, Cascades, Find, Grey, iou, merge
+from cutout_server.models.builtin.boxes import Find, grouped
+from cutout_server.models.builtin.cascades import Cascade, Cascades, Grey, merge
 from cutout_server.types import Box
 
 # Cats seldom hold their heads upright, and the cascades know faces within about ten degrees of it.
@@ -19,7 +20,6 @@ _WINDOW = 24  # Pixels; the cascades know nothing smaller.
 _FACE = 48  # Side of a face that is looked at, in pixels.
 _ROOM = 1.7  # Around it, in its own sides,
 _LEAST, _MOST = 0.75, 1.35  # and how far its size may be from what it seemed.
-_SAME = 0.4
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def cat_faces(cascades: Cascades, grey: Grey) -> list[Find]:
     pad = max(height, width) // 5  # A face may be cut by the picture's edge.
     padded = np.asarray(cv2.copyMakeBorder(grey, pad, pad, pad, pad, cv2.BORDER_REPLICATE), np.uint8)
     seen = [
-        (_square(x - pad, y - pad, side, width, height), score)
+        (_Spot(x - pad, y - pad, side, 0.0).box.clipped(height, width), score)
         for spot in _joined(_seek(cascades, padded, max(_WINDOW, min(height, width) // 7)))
         for x, y, side, score in _judge(cascades, padded, spot)
     ]
-    return merge([(box, score) for box, score in seen if box.x_max > box.x_min and box.y_max > box.y_min])
+    return merge([(box, score) for box, score in seen if box])
 
 
 def _seek(cascades: Cascades, grey: Grey, smallest: int) -> Iterator[_Spot]:
@@ -64,13 +64,7 @@ def _seek(cascades: Cascades, grey: Grey, smallest: int) -> Iterator[_Spot]:
 
 def _joined(spots: Iterator[_Spot]) -> list[_Spot]:
     """Spots that overlap are one, in their middle."""
-    groups: list[list[_Spot]] = []
-    for spot in spots:
-        group = next((group for group in groups if iou(group[0].box, spot.box) > _SAME), None)
-        if group is None:
-            groups.append([spot])
-        else:
-            group.append(spot)
+    groups = grouped(spots, lambda spot: spot.box)
     return [_Spot(*np.mean([(each.x, each.y, each.side, each.tilt) for each in group], axis=0)) for group in groups]
 
 
@@ -94,8 +88,3 @@ def _back(turn: NDArray[np.float64], box: Box) -> tuple[float, float]:
     """The middle of a box, before the picture was turned."""
     x, y = cv2.invertAffineTransform(turn) @ ((box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2, 1.0)
     return float(x), float(y)
-
-
-def _square(x: float, y: float, side: float, width: int, height: int) -> Box:
-    half = side / 2
-    return Box(max(x - half, 0.0), max(y - half, 0.0), min(x + half, float(width)), min(y + half, float(height)))

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cutout_server.models.builtin.boxes import Find, mapped
+from cutout_server.models.builtin.crops import shrunk
 from cutout_server.types import Box, RgbImage
 
 Lab = NDArray[np.float32]  # (h, w, 3) CIE L*a*b* with its natural ranges
@@ -23,7 +25,7 @@ _HUES = {
 }
 
 
-def regions(pixels: RgbImage, colour: str) -> list[tuple[Box, float]]:
+def regions(pixels: RgbImage, colour: str) -> list[Find]:
     """Where a colour is.
 
     Args:
@@ -34,23 +36,20 @@ def regions(pixels: RgbImage, colour: str) -> list[tuple[Box, float]]:
         Boxes in pixels of the picture with scores in [0, 1], the largest first. The score grows with the region's size
         and with how much of its box it fills.
     """
-    height, width = pixels.shape[:2]
-    scale = min(1.0, _SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    small = shrunk(pixels, _SIDE)
     smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
     lab = np.asarray(cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
     named = name(lab, colour).astype(np.uint8)
     named = np.asarray(cv2.morphologyEx(named, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(named, connectivity=8)
-    x, y = width / size[0], height / size[1]
+    y, x = pixels.shape[0] / small.shape[0], pixels.shape[1] / small.shape[1]
     found = []
     for index in sorted(range(1, count), key=lambda i: -int(stats[i, cv2.CC_STAT_AREA]))[:_MOST]:
         left, top, across, down, area = (int(value) for value in stats[index])
         share = area / named.size
         if share >= _SMALLEST:
             score = 0.4 + 0.6 * (area / (across * down)) * share / (share + 0.01)
-            found.append((Box(left * x, top * y, (left + across) * x, (top + down) * y), min(score, 1.0)))
+            found.append((mapped(Box(left, top, left + across, top + down), x, y), min(score, 1.0)))
     return found
 
 

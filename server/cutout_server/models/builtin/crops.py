@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cutout_server.models.builtin.boxes import mapped
 from cutout_server.types import Box
 
 Field = NDArray[np.float32]  # (h, w)
@@ -43,12 +44,15 @@ class Window:
     def seen(self, box: Box, size: int) -> Box:
         """A box of the picture in pixels of a crop, `size` wide."""
         x, y = size / self.width, size / self.height
-        return Box(
-            (box.x_min - self.left) * x,
-            (box.y_min - self.top) * y,
-            (box.x_max - self.left) * x,
-            (box.y_max - self.top) * y,
-        )
+        return mapped(box, x, y, -self.left * x, -self.top * y)
+
+
+def shrunk(picture: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """An (H, W[, 3]) uint8 picture, made smaller where its longer side has more pixels than that."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, longest / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def crop(picture: NDArray[np.uint8], window: Window, size: int, *, nearest: bool = False) -> NDArray[np.uint8]:

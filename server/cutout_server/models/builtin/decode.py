@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from cutout_server.models.builtin.boxes import iou
 from cutout_server.models.builtin.crops import MARGIN, Field, Window, box_map, resample, spot
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
 from cutout_server.models.builtin.network import CHANNELS, MASKS, Network
@@ -18,6 +19,7 @@ LOGIT = 12.0  # Of a pixel that is certain.
 SCALES = (1.0, 0.45, 0.2)  # Sides of the crops in which a click's object is searched, in sides of the picture.
 _AIM = 0.5  # Of the IoU expected, which a click in the very middle is worth beside it: that is where callers aim.
 _SAME = 0.7  # IoU from which two candidates are one.
+_AT_ONCE = 16  # Crops.
 _SMALLEST, _LARGEST = 256, 1024  # Longer side of the logits, in pixels.
 
 
@@ -42,7 +44,7 @@ def decode(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, 
     count = MASKS if multimask else 1
     if prompt.box is None and prior is None and (prompt.labels == 1).any():
         seen = _searched(network, embedding, prompt, count)
-        windows = [Window.around(_reaching(extent(answer) or _dot(answer.window), prompt)) for answer in seen]
+        windows = [Window.around(_reaching(_box(answer), prompt)) for answer in seen]
     else:
         box = prompt.box or (extent(prior) if prior else None) or _whole(embedding)
         windows = [Window.around(_reaching(box, prompt))] * count
@@ -63,22 +65,30 @@ def predict_masks(
     size: int = SIZE,
 ) -> list[list[CropMask]]:
     """The three masks that the network sees in each window, for a prompt and perhaps a mask from before."""
-    crops = np.zeros((len(questions), CHANNELS, size, size), np.float32)
-    for seen, (window, prompt, prior) in zip(crops, questions, strict=True):
-        seen[:3] = embedding.crop(window, size).transpose(2, 0, 1) / np.float32(127.5) - 1
-        if prompt.box is not None:
-            seen[3] = box_map(size, window.seen(prompt.box, size))
-        places = (prompt.points - (window.left, window.top)) * (size / window.width, size / window.height)
-        for (x, y), label in zip(places.tolist(), prompt.labels.tolist(), strict=True):
-            spot(seen[4 if label else 5], x, y)
-        if prior is not None:
-            before = resample(prior.logits, prior.window, window, (size, size), -LOGIT)
-            seen[6] = np.tanh(before / 2)
-    logits, quality = network(crops)
-    return [
-        [CropMask(window, mask, float(score)) for mask, score in zip(masks, scores, strict=True)]
-        for (window, *_), masks, scores in zip(questions, logits, quality, strict=True)
-    ]
+    answers: list[list[CropMask]] = []
+    for start in range(0, len(questions), _AT_ONCE):
+        part = questions[start : start + _AT_ONCE]
+        crops = np.stack([_seen(embedding, *question, size) for question in part])
+        for (window, *_), masks, scores in zip(part, *network(crops), strict=True):
+            answers.append([CropMask(window, mask, float(score)) for mask, score in zip(masks, scores, strict=True)])
+    return answers
+
+
+def _seen(
+    embedding: BuiltinEmbedding, window: Window, prompt: ObjectPrompt, prior: CropMask | None, size: int
+) -> Field:
+    """(7, size, size): what the network is shown of one question."""
+    seen = np.zeros((CHANNELS, size, size), np.float32)
+    seen[:3] = embedding.crop(window, size).transpose(2, 0, 1) / np.float32(127.5) - 1
+    if prompt.box is not None:
+        seen[3] = box_map(size, window.seen(prompt.box, size))
+    places = (prompt.points - (window.left, window.top)) * (size / window.width, size / window.height)
+    for (x, y), label in zip(places.tolist(), prompt.labels.tolist(), strict=True):
+        spot(seen[4 if label else 5], x, y)
+    if prior is not None:
+        before = resample(prior.logits, prior.window, window, (size, size), -LOGIT)
+        seen[6] = np.tanh(before / 2)
+    return seen
 
 
 def extent(answer: CropMask) -> Box | None:
@@ -108,11 +118,11 @@ def _searched(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPromp
 def _apart(offered: list[CropMask], prompt: ObjectPrompt, count: int) -> list[CropMask]:
     """The likeliest, none of them nearly another, so far as there are enough."""
     ordered = sorted(offered, key=lambda answer: -answer.quality - _AIM * _depth(answer, prompt))
-    boxes = [extent(answer) for answer in ordered]
+    boxes = [_box(answer) for answer in ordered]
     kept: list[int] = []
     for index, box in enumerate(boxes):
         others = [boxes[k] for k in kept]
-        if len(kept) < count and not any(overlap(box, other) > _SAME for other in others):
+        if len(kept) < count and not any(iou(box, other) > _SAME for other in others):
             kept.append(index)
     kept += [index for index in range(len(ordered)) if index not in kept][: count - len(kept)]
     return [ordered[index] for index in kept]
@@ -129,17 +139,6 @@ def _depth(answer: CropMask, prompt: ObjectPrompt) -> float:
     return float(depth[y, x].max() / max(depth.max(), 1.0))
 
 
-def overlap(first: Box | None, second: Box | None) -> float:
-    """IoU of two boxes; 1 where neither is one."""
-    if first is None or second is None:
-        return float(first is second)
-    across = min(first.x_max, second.x_max) - max(first.x_min, second.x_min)
-    down = min(first.y_max, second.y_max) - max(first.y_min, second.y_min)
-    shared = max(across, 0.0) * max(down, 0.0)
-    areas = [(box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (first, second)]
-    return shared / max(sum(areas) - shared, 1e-9)
-
-
 def _prior(embedding: BuiltinEmbedding, prompt: ObjectPrompt) -> CropMask | None:
     """The mask that came with the prompt; an empty one says nothing."""
     if prompt.logits is None or not (prompt.logits > 0).any():
@@ -152,9 +151,10 @@ def _whole(embedding: BuiltinEmbedding) -> Box:
     return Box(0, 0, width, height)
 
 
-def _dot(window: Window) -> Box:
-    x, y = window.left + window.width / 2, window.top + window.height / 2
-    return Box(x, y, x + 1, y + 1)
+def _box(answer: CropMask) -> Box:
+    """The box of a mask; of an empty one a pixel in the middle of its window."""
+    x, y = answer.window.left + answer.window.width / 2, answer.window.top + answer.window.height / 2
+    return extent(answer) or Box(x, y, x + 1, y + 1)
 
 
 def _reaching(box: Box, prompt: ObjectPrompt) -> Box:
@@ -192,8 +192,8 @@ def _middle(prompt: ObjectPrompt, answer: CropMask) -> tuple[float, float]:
     inside = prompt.points[prompt.labels == 1]
     if len(inside):
         return float(inside[0, 0]), float(inside[0, 1])
-    window = answer.window
-    return window.left + window.width / 2, window.top + window.height / 2
+    box = _box(answer)
+    return (box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2
 
 
 def _pin(logits: Field, embedding: BuiltinEmbedding, x: float, y: float, *, inside: bool) -> None:

@@ -10,8 +10,10 @@ from cutout_common.status import FieldViolation
 
 from cutout_server.errors import InvalidRequestError
 from cutout_server.models.builtin import cascades, colours
-from cutout_server.models.builtin.cascades import Cascade, Cascades, Find, Grey
+from cutout_server.models.builtin.boxes import Find, mapped, suppress
+from cutout_server.models.builtin.cascades import Cascade, Cascades, Grey
 from cutout_server.models.builtin.cats import cat_faces
+from cutout_server.models.builtin.crops import shrunk
 from cutout_server.models.builtin.embedding import embed
 from cutout_server.models.builtin.found import around_face, salient
 from cutout_server.models.builtin.network import Network
@@ -123,14 +125,21 @@ class BuiltinFeatures:
         return cascades.merge(self._seen(cascades.FACES) + self._scaled(profiles, _PROFILE_SIDE))
 
     def _people(self) -> list[Find]:
-        height, width = self.pixels.shape[:2]
-        bodies = [(_beneath(box, 3.6, 7.5, width, height), 0.95 * score) for box, score in self.at("face")]
-        return cascades.suppress(bodies + self._scaled(self.cascades.people))
+        return suppress(self._beneath_faces(3.6, 7.5) + self._scaled(self.cascades.people))
 
     def _upper_bodies(self) -> list[Find]:
-        height, width = self.pixels.shape[:2]
-        bodies = [(_beneath(box, 3.2, 2.6, width, height), 0.95 * score) for box, score in self.at("face")]
-        return cascades.suppress(bodies + self._seen(cascades.BODIES))
+        return suppress(self._beneath_faces(3.2, 2.6) + self._seen(cascades.BODIES))
+
+    def _beneath_faces(self, wide: float, high: float) -> list[Find]:
+        """Bodies of so many face sides, hung from the crown of the head."""
+        found: list[Find] = []
+        for face, score in self.at("face"):
+            side, middle = face.y_max - face.y_min, (face.x_min + face.x_max) / 2
+            top = face.y_min - 0.35 * side
+            whole = Box(middle - wide / 2 * side, top, middle + wide / 2 * side, top + high * side)
+            if body := whole.clipped(*self.image_size):
+                found.append((body, 0.95 * score))
+        return found
 
     def _eyes(self) -> list[Find]:
         return self._in_faces(cascades.EYES, 0.1, 0.6)
@@ -148,25 +157,20 @@ class BuiltinFeatures:
 
     def _cats(self) -> list[Find]:
         embedding = embed(self.pixels)
-        return cascades.suppress(
-            [(around_face(self.network, embedding, box), score) for box, score in self.at("cat face")]
-        )
+        return suppress([(around_face(self.network, embedding, box), score) for box, score in self.at("cat face")])
 
     def _seen(self, kinds: tuple[Cascade, ...]) -> list[Find]:
         return self._scaled(lambda grey: self.cascades.find(grey, kinds, _SMALLEST))
 
     def _scaled(self, look: Callable[[Grey], list[Find]], side: int = _SIDE) -> list[Find]:
-        """BuiltinFeatures at the picture at a bounded size; boxes come back in its own pixels."""
-        height, width = self.pixels.shape[:2]
-        scale = min(1.0, side / max(height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        small = cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA)
-        x, y = width / size[0], height / size[1]
+        """Looks at the picture at a bounded size; boxes come back in its own pixels."""
+        small = shrunk(self.pixels, side)
+        y, x = self.pixels.shape[0] / small.shape[0], self.pixels.shape[1] / small.shape[1]
         found = look(np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8))
-        return [(Box(b.x_min * x, b.y_min * y, b.x_max * x, b.y_max * y), score) for b, score in found]
+        return [(mapped(box, x, y), score) for box, score in found]
 
     def _in_faces(self, kinds: tuple[Cascade, ...], start: float, end: float) -> list[Find]:
-        """BuiltinFeatures only between two heights of each face, as parts of it, and at twice 100 pixels a face."""
+        """Looks only between two heights of each face, as parts of it, and at twice 100 pixels a face."""
         height = self.pixels.shape[0]
         found: list[Find] = []
         for face, face_score in self.at("face"):
@@ -178,26 +182,9 @@ class BuiltinFeatures:
             grey = np.asarray(cv2.cvtColor(cv2.resize(part, size), cv2.COLOR_RGB2GRAY), np.uint8)
             found += [
                 (
-                    Box(
-                        int(face.x_min) + b.x_min / scale,
-                        top + b.y_min / scale,
-                        int(face.x_min) + b.x_max / scale,
-                        top + b.y_max / scale,
-                    ),
+                    mapped(box, 1 / scale, 1 / scale, int(face.x_min), top),
                     min(1.0, 0.5 * score + 0.5 * face_score + 0.1),
                 )
-                for b, score in self.cascades.find(grey, kinds, _SMALLEST)
+                for box, score in self.cascades.find(grey, kinds, _SMALLEST)
             ]
-        return cascades.suppress(found)
-
-
-def _beneath(face: Box, wide: float, high: float, width: int, height: int) -> Box:
-    """A body of so many face sides, hung from the crown of the head and clipped to the picture."""
-    side, middle = face.y_max - face.y_min, (face.x_min + face.x_max) / 2
-    top = face.y_min - 0.35 * side
-    return Box(
-        max(middle - wide / 2 * side, 0.0),
-        max(top, 0.0),
-        min(middle + wide / 2 * side, float(width)),
-        min(top + high * side, float(height)),
-    )
+        return suppress(found)

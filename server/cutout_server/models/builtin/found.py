@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from cutout_server.models.builtin.cascades import Find
+from cutout_server.models.builtin.boxes import Find, suppress
 from cutout_server.models.builtin.crops import Window
-from cutout_server.models.builtin.decode import CropMask, extent, overlap, predict_masks
+from cutout_server.models.builtin.decode import CropMask, extent, predict_masks
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
 from cutout_server.models.builtin.network import Network
 from cutout_server.models.builtin.propose import propose
@@ -12,7 +12,6 @@ from cutout_server.types import Box, ObjectPrompt
 
 _CLICKS = 8  # A side: what stands out is not small.
 _MOST = 3
-_APART = 0.3  # IoU of boxes from which they are of one thing.
 _SIDES = (1.6, 3.0, 5.0)  # Of the crops around a face, in faces.
 _FACE_MARGIN = 0.1
 
@@ -27,12 +26,7 @@ def salient(network: Network, embedding: BuiltinEmbedding) -> list[Find]:
         box = extent(CropMask(embedding.frame, logits, quality))
         if box:
             found.append((box, quality * (1 - float(edge.mean()))))
-    found.sort(key=lambda find: -find[1])
-    kept: list[Find] = []
-    for box, score in found:
-        if len(kept) < _MOST and all(overlap(box, other) < _APART for other, _ in kept):
-            kept.append((box, score))
-    return kept
+    return suppress(found)[:_MOST]
 
 
 def around_face(network: Network, embedding: BuiltinEmbedding, face: Box) -> Box:
@@ -44,10 +38,10 @@ def around_face(network: Network, embedding: BuiltinEmbedding, face: Box) -> Box
     pad = _FACE_MARGIN * side
     head = Box(face.x_min - pad, face.y_min - pad, face.x_max + pad, face.y_max + pad)
     body = extent(best) or head
-    height, width = embedding.image_size
-    return Box(
-        max(min(head.x_min, body.x_min), 0.0),
-        max(min(head.y_min, body.y_min), 0.0),
-        min(max(head.x_max, body.x_max), float(width)),
-        min(max(head.y_max, body.y_max), float(height)),
+    whole = Box(
+        min(head.x_min, body.x_min),
+        min(head.y_min, body.y_min),
+        max(head.x_max, body.x_max),
+        max(head.y_max, body.y_max),
     )
+    return whole.clipped(*embedding.image_size) or face

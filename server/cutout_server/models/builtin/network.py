@@ -15,7 +15,6 @@ CHANNELS = 7  # Red, green, blue, box, clicks inside, clicks outside, mask befor
 MASKS = 3
 
 _MOST_THREADS = 4  # A crop is small.
-_BATCH = 16
 
 
 class Network:
@@ -38,7 +37,5 @@ class Network:
         Returns:
             (N, 3, S / 2, S / 2) float32 logits, and (N, 3) float32 of the IoU to be expected.
         """
-        parts = [crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH)]
-        answers = [self._session.run(None, {"crops": part}) for part in parts]
-        logits, quality = zip(*answers, strict=True)
-        return np.concatenate(logits), np.concatenate(quality)
+        logits, quality = self._session.run(None, {"crops": crops})
+        return logits, quality

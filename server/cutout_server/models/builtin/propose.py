@@ -18,7 +18,6 @@ from cutout_server.types import ObjectPrompt
 _SIDE = 5.0  # Of a crop, in cells of its grid.
 _GRIDS = 3
 _SHARE = 0.3  # Clicks a side, of those asked for: each is answered by three masks of its crop, and time is short.
-_AT_ONCE = 64
 _LIKELY = 0.3  # Expected IoU from which a mask is looked at again.
 _MOST = 80  # Masks that are.
 _LARGEST = 0.9  # Share of the picture.
@@ -49,14 +48,11 @@ def propose(network: Network, embedding: BuiltinEmbedding, points_per_side: int)
         for find in _apart(_clicked(network, embedding, points_per_side))[:_MOST]
         if (box := extent(find.answer)) is not None
     ]
-    found: list[CropMask] = []
-    for start in range(0, len(again), _AT_ONCE):
-        part = again[start : start + _AT_ONCE]
-        # The second look is shown a mask and takes it for one: whether there is an object the first one knows better.
-        found += [
-            replace(masks[0], quality=min(masks[0].quality, first.quality))
-            for (*_, first), masks in zip(part, predict_masks(network, embedding, part), strict=True)
-        ]
+    # The second look is shown a mask and takes it for one: whether there is an object the first one knows better.
+    found = [
+        replace(masks[0], quality=min(masks[0].quality, first.quality))
+        for (*_, first), masks in zip(again, predict_masks(network, embedding, again), strict=True)
+    ]
     kept = [find.answer for find in _apart([_coarse(embedding, answer) for answer in found])]
     fields = [resample(np.clip(k.logits, -LOGIT, LOGIT), k.window, embedding.frame, size, -LOGIT) for k in kept]
     logits = np.stack(fields) if fields else np.zeros((0, *size), np.float32)
@@ -76,15 +72,12 @@ def _clicked(network: Network, embedding: BuiltinEmbedding, points_per_side: int
             for x in ((np.arange(columns) + 0.5) * width / columns).tolist():
                 click = ObjectPrompt(points=np.array([[x, y]], np.float32), labels=np.ones(1, np.int32))
                 questions.append((Window.at(x, y, side), click, None))
-    found = []
-    for start in range(0, len(questions), _AT_ONCE):
-        for masks in predict_masks(network, embedding, questions[start : start + _AT_ONCE]):
-            found += [
-                _coarse(embedding, answer)
-                for answer in masks
-                if answer.quality > _LIKELY and not _cut(answer, embedding)
-            ]
-    return found
+    return [
+        _coarse(embedding, answer)
+        for masks in predict_masks(network, embedding, questions)
+        for answer in masks
+        if answer.quality > _LIKELY and not _cut(answer, embedding)
+    ]
 
 
 def _cut(answer: CropMask, embedding: BuiltinEmbedding) -> bool:
