@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz    made-up requests for minutes, over REST and gRPC"
 	@echo "make check   ruff, mypy --strict, buf lint, format and breaking, the documentation as a site"
 	@echo "make site    the documentation as a site, on http://127.0.0.1:8000"
-	@echo "make train   train the built-in model's network (PHOTOGRAPHS='FOLDER ...' MINUTES=120 DECAY=1500), see training/README.md"
+	@echo "make train   train the built-in model's network (PHOTOGRAPHS='FOLDER ...' MINUTES=120 DECAY=1500 JUDGE=1200), see training/README.md"
 	@echo "make bench   measure (BENCH=--quick for a glance); make serve   run the server; make clean   remove what was made"
 
 $(UV):
@@ -74,13 +74,14 @@ bench: $(VENV)/.dev
 TRAINING := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=536870912 $(BIN)/python training
 MINUTES ?= 120
 DECAY ?= 1500
+JUDGE ?= 1200
 
 train: $(VENV)/.dev
 	$(if $(PHOTOGRAPHS),,$(error PHOTOGRAPHS names the folders of photographs; training/README.md describes them))
 	$(TRAINING)/prepare.py --photographs $(PHOTOGRAPHS) --out build/training/pictures
 	$(TRAINING)/train.py --pictures build/training/pictures --out build/training --minutes $(MINUTES)
 	$(TRAINING)/train.py --pictures build/training/pictures --out build/training --decay $(DECAY)
-	$(TRAINING)/judge.py --pictures build/training/pictures --weights build/training/finished.pt --out build/training/judged.pt
+	$(TRAINING)/judge.py --pictures build/training/pictures --weights build/training/finished.pt --out build/training/judged.pt --steps $(JUDGE)
 	$(TRAINING)/export.py --weights build/training/judged.pt --out build/training/network.onnx
 
 serve: $(VENV)/.demo

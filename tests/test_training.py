@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from cutout_server.models.builtin.network import Network
+from cutout_server.models.builtin.network import WEIGHTS, Network
 from waiting import PATIENCE_S
 
 TRAINING = Path(__file__).parent.parent / "training"
@@ -77,6 +77,8 @@ def test_training_resumes_and_its_weights_can_be_served(tmp_path: Path):
     logits, quality = Network(weights)(np.zeros((2, 7, 64, 96), np.float32))
     assert logits.shape == (2, 3, 32, 48)
     assert ((quality > 0) & (quality < 1)).all()
+    further = "--pictures", pictures, "--out", tmp_path / "further", "--size", 32, "--device", "cpu"
+    assert "step 2 " in run("train.py", *further, "--decay", 2, "--weights", weights, "--rate", 1e-9)
 
 
 def test_photographs_set_aside_for_judging_are_left_out(tmp_path: Path):
@@ -98,3 +100,21 @@ def test_photographs_set_aside_for_judging_are_left_out(tmp_path: Path):
     assert excluded.holds(picture, {})
     assert not excluded.holds(255 - picture[:, ::-1], {})
     assert excluded.holds(255 - picture[:, ::-1], {"orig": "train2017/000000000042.jpg"})
+
+
+def test_weights_that_are_served_can_be_trained_further():
+    """The network of an exported file answers as the file does, and so it does with norms that measure again."""
+    sys.path.insert(0, str(TRAINING))
+    try:
+        from export import difference  # noqa: PLC0415
+        from weights import of_onnx, restore  # noqa: PLC0415
+    finally:
+        sys.path.remove(str(TRAINING))
+    network = of_onnx(WEIGHTS)
+    assert difference(network, WEIGHTS)[0] < 1e-3
+    crops = torch.rand(8, 7, 64, 64)
+    with torch.no_grad():
+        before = network(crops)
+        restore(network, crops)
+        for answer in (network.eval()(crops), network.train()(crops)):  # By what was measured, and by these crops.
+            assert all(torch.allclose(*pair, atol=1e-2) for pair in zip(before, answer, strict=True))

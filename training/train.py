@@ -23,17 +23,19 @@ from network import Network
 from pictures import Pictures
 from samples import Batch, Samples
 from validate import validate
+from weights import of_onnx, restore
 
 FRESH, CARRIED = 32, 16  # Crops of a batch: new ones, and ones of the batch before with one click more.
 RATE, WARM_UP, DECAY_OF_WEIGHTS = 2e-3, 300, 0.03
 KEPT = 0.998  # Of the mean weights, each step.
 SAVE, LOOK = 100, 500  # Steps.
+MEASURED = 128  # Crops by which the norms of weights that were exported are restored.
 AHEAD = 3  # Batches that are made while the network learns.
 
 
-def rate(step: int, start: int | None, steps: int) -> float:
+def rate(highest: float, step: int, start: int | None, steps: int) -> float:
     """The rate of learning: up, level, and from `start` down within `steps`."""
-    level = RATE * min(1.0, (step + 1) / WARM_UP)
+    level = highest * min(1.0, (step + 1) / WARM_UP)
     return level if start is None else level * max(1 - (step - start) / steps, 0.0)
 
 
@@ -49,14 +51,20 @@ class Training:
         self.mean = copy.deepcopy(self.network).eval()
         self.step, self.device, self._path = 0, device, out / "checkpoint.pt"
 
-    def resume(self) -> None:
-        """From the last checkpoint, where there is one."""
-        if self._path.exists():
+    def begin(self, network: Network) -> None:
+        """With the weights of another network."""
+        for own in (self.network, self.mean):
+            own.load_state_dict(network.state_dict())
+
+    def resume(self) -> bool:
+        """From the last checkpoint, where there is one; tells whether there is."""
+        if found := self._path.exists():
             saved = torch.load(self._path, map_location=self.device, weights_only=True)
             self.network.load_state_dict(saved["network"])
             self.mean.load_state_dict(saved["mean"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step = saved["step"]
+        return found
 
     def save(self, path: Path | None = None) -> None:
         """All of it, whole or not at all."""
@@ -85,7 +93,11 @@ class Run:
         self._pictures = Pictures(arguments.pictures)
         self._samples = Samples(self._pictures, "train", arguments.seed)
         self._training = Training(arguments.out, arguments.device)
-        self._training.resume()
+        if not self._training.resume() and arguments.weights:
+            served = of_onnx(arguments.weights)
+            restore(served, torch.from_numpy(self._samples.batch(0, MEASURED, self._size).crops))
+            self._training.begin(served)
+        self._rate = arguments.rate
         self._decay, self._first = arguments.decay, self._training.step
         self._end = time.monotonic() + 60 * arguments.minutes
         self._stopped = False
@@ -108,20 +120,20 @@ class Run:
                 random = np.random.default_rng([self._seed, training.step, 1])
                 carried = self._step(continued(fresh, carried, CARRIED, random))
                 if training.step % SAVE == 0:
-                    self._report((training.step - self._first) / (time.monotonic() - start))
+                    self._report(start)
                 if training.step % LOOK == 0 or training.step == last:
                     print(f"step {training.step}", validate(training.mean, self._pictures, self._size), flush=True)
+        if self._losses:
+            self._report(start)
         if training.step == last:
             # The rate has come to nothing, so that the weights are as calm as their mean, and newer.
             training.mean.load_state_dict(training.network.state_dict())
             training.save(self._out / "finished.pt")
-        elif not self._decay:
-            training.save()
 
     def _step(self, batch: Batch) -> Carried:
         training = self._training
         for group in training.optimizer.param_groups:
-            group["lr"] = rate(training.step, self._first if self._decay else None, self._decay)
+            group["lr"] = rate(self._rate, training.step, self._first if self._decay else None, self._decay)
         crops = torch.from_numpy(batch.crops).to(training.device, memory_format=torch.channels_last)
         with torch.autocast(crops.device.type, torch.bfloat16):
             logits, quality = training.network(crops)
@@ -135,9 +147,10 @@ class Run:
         self._losses.append((loss.item(), iou))
         return batch, logits.detach().float().cpu().numpy(), quality.detach().float().cpu().numpy()
 
-    def _report(self, pace: float) -> None:
+    def _report(self, start: float) -> None:
         if not self._decay:
             self._training.save()
+        pace = (self._training.step - self._first) / (time.monotonic() - start)
         loss, iou = np.mean(self._losses, 0)
         self._losses = []
         print(f"step {self._training.step} loss {loss:.4f} iou {iou:.4f} {pace:.2f} steps/s", flush=True)
@@ -150,6 +163,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=128, help="of the crops, in pixels")
+    parser.add_argument("--weights", type=Path, help="what export.py wrote: begin with these if there is no checkpoint")
+    parser.add_argument("--rate", type=float, default=RATE, help="of learning, at its highest")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long")
     parser.add_argument("--decay", type=int, default=0, help="end training within so many steps")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
