@@ -156,6 +156,35 @@ def test_prompts_and_masks_lie_where_the_picture_says(place: str):
     assert not ((again != truth) & (near == 0)).any()
 
 
+class Counted(Echo):
+    """Counts crops by their size in pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.seen: list[tuple[int, int]] = []
+
+    def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.seen.append((len(crops), crops.shape[-1]))
+        return super().__call__(crops)
+
+
+LOOKS = {
+    "a box": (ObjectPrompt(box=Box(20, 30, 90, 80)), [(1, 128), (1, 160)]),
+    "one click": (clicks((50, 50, 1)), [(3, 128), (1, 160), (1, 160)]),
+    "several clicks": (clicks((50, 50, 1), (60, 55, 1), (90, 20, 0)), [(3, 160), (1, 160), (1, 160)]),
+    "an earlier mask": (clicks((50, 50, 1), logits=np.ones((64, 64), np.float32)), [(1, 128), (1, 160)]),
+}
+
+
+@pytest.mark.parametrize("prompt", LOOKS)
+def test_a_prompt_is_looked_at_as_often_as_it_needs(prompt: str):
+    """What clicks alone mean is searched in three crops and looked at twice more; a box says where to look."""
+    asked, expected = LOOKS[prompt]
+    network = Counted()
+    decode(network, embed(np.zeros((100, 120, 3), np.uint8)), asked, False)
+    assert network.seen == expected
+
+
 def test_clicks_refine_a_box(model: Builtin):
     """Clicks inside are in the mask, clicks outside are not, with a box or without."""
     pixels = skimage.data.astronaut()

@@ -15,6 +15,7 @@ from cutout_server.types import Box, ObjectPrompt
 
 SIZE = 128  # Of crops in which an object is found, in pixels.
 _FINE_SIZE = 160  # Of those in which it is outlined.
+_LOOKS_SEARCHED = 2  # At what was searched, each around the mask before: the first mask is often a part.
 LOGIT = 12.0  # Of a pixel that is certain.
 SCALES = (1.0, 0.45, 0.2)  # Sides of the crops in which a click's object is searched, in sides of the picture.
 _AIM = 0.5  # Of the IoU expected, which a click in the very middle is worth beside it: that is where callers aim.
@@ -42,16 +43,18 @@ def decode(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPrompt, 
     """Candidates for one prompt; see `Segmenter.decode`."""
     prior = _prior(embedding, prompt)
     count = MASKS if multimask else 1
-    if prompt.box is None and prior is None and (prompt.labels == 1).any():
-        seen = _searched(network, embedding, prompt, count)
-        windows = [Window.around(_reaching(_box(answer), prompt)) for answer in seen]
+    searched = prompt.box is None and prior is None and bool((prompt.labels == 1).any())
+    if searched:
+        found = _searched(network, embedding, prompt, count)
     else:
         box = prompt.box or (extent(prior) if prior else None) or _whole(embedding)
-        windows = [Window.around(_reaching(box, prompt))] * count
-        seen = predict_masks(network, embedding, [(windows[0], prompt, prior)])[0][:count]
-    again = [(window, prompt, answer) for window, answer in zip(windows, seen, strict=True)]
-    # The first of the masks is the one that follows a mask from before.
-    found = [masks[0] for masks in predict_masks(network, embedding, again, _FINE_SIZE)]
+        window = Window.around(_reaching(box, prompt))
+        found = predict_masks(network, embedding, [(window, prompt, prior)])[0][:count]
+    for _ in range(_LOOKS_SEARCHED if searched else 1):
+        windows = [Window.around(_reaching(_box(each), prompt)) if searched else each.window for each in found]
+        again = [(window, prompt, answer) for window, answer in zip(windows, found, strict=True)]
+        # The first of the masks is the one that follows a mask from before.
+        found = [masks[0] for masks in predict_masks(network, embedding, again, _FINE_SIZE)]
     found.sort(key=lambda answer: -answer.quality)
     size = _size(embedding, found)
     logits = np.stack([_placed(embedding, prompt, answer, size) for answer in found])
@@ -111,7 +114,11 @@ def _searched(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPromp
     inside = prompt.points[prompt.labels == 1]
     (x, y), spread = inside.mean(0).tolist(), float(np.ptp(inside, axis=0).max())
     sides = {max(scale * max(embedding.image_size), MARGIN * spread) for scale in SCALES}
-    offered = predict_masks(network, embedding, [(Window.at(x, y, side), prompt, None) for side in sorted(sides)])
+    # What several clicks mean is clear, and their masks are better on larger crops. Which mask one click means is not,
+    # and how good masks are the network has learnt to tell on smaller ones.
+    size = _FINE_SIZE if len(prompt.points) > 1 else SIZE
+    questions = [(Window.at(x, y, side), prompt, None) for side in sorted(sides)]
+    offered = predict_masks(network, embedding, questions, size)
     return _apart([answer for masks in offered for answer in masks], prompt, count)
 
 
