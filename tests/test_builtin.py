@@ -185,6 +185,22 @@ def test_a_prompt_is_looked_at_as_often_as_it_needs(prompt: str):
     assert network.seen == expected
 
 
+def test_what_several_clicks_span_tells_how_far_to_look():
+    """Crops are 2, 4 and 8 times as wide as clicks inside are apart, or 1.2 pictures; clicks that meet tell nothing."""
+    spans: list[list[int]] = []
+    network = Echo(4)
+
+    def watched(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        spans.append([int(np.ptp(np.nonzero(crop[4] > 0.5)[1])) for crop in crops])
+        return network(crops)
+
+    for apart in (80, 4):
+        prompt = clicks((200, 150, 1), (200 + apart, 150, 1), (20, 20, 0))
+        decode(watched, embed(np.zeros((300, 400, 3), np.uint8)), prompt, False)
+    searched = [sorted(each) for each in spans if len(each) == 3]
+    assert np.allclose(searched, [(26, 40, 80), (1.6, 3.6, 8)], atol=7)
+
+
 def test_clicks_refine_a_box(model: Builtin):
     """Clicks inside are in the mask, clicks outside are not, with a box or without."""
     pixels = skimage.data.astronaut()

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from cutout_server.models.builtin.boxes import iou
-from cutout_server.models.builtin.crops import MARGIN, Field, Window, box_map, resample, spot
+from cutout_server.models.builtin.crops import Field, Window, box_map, resample, spot
 from cutout_server.models.builtin.embedding import BuiltinEmbedding
 from cutout_server.models.builtin.network import CHANNELS, MASKS, Network
 from cutout_server.models.queries import Candidates
@@ -15,6 +15,8 @@ from cutout_server.types import Box, ObjectPrompt
 
 SIZE = 128  # Of crops in which an object is found, in pixels.
 _FINE_SIZE = 160  # Of those in which it is outlined.
+_SPREAD_SCALES = (2.0, 4.0, 8.0)  # The same in distances of clicks inside, where there are several,
+_APART, _WIDEST = 0.02, 1.2  # with so much between them, and no larger than this, in sides of the picture.
 _LOOKS_SEARCHED = 2  # At what was searched, each around the mask before: the first mask is often a part.
 LOGIT = 12.0  # Of a pixel that is certain.
 SCALES = (1.0, 0.45, 0.2)  # Sides of the crops in which a click's object is searched, in sides of the picture.
@@ -113,7 +115,11 @@ def _searched(network: Network, embedding: BuiltinEmbedding, prompt: ObjectPromp
     """What clicks alone may mean: the likeliest masks in crops of several sizes."""
     inside = prompt.points[prompt.labels == 1]
     (x, y), spread = inside.mean(0).tolist(), float(np.ptp(inside, axis=0).max())
-    sides = {max(scale * max(embedding.image_size), MARGIN * spread) for scale in SCALES}
+    longer = max(embedding.image_size)
+    if spread > _APART * longer:  # The object is not many times as large as what its clicks span.
+        sides = {min(scale * spread, _WIDEST * longer) for scale in _SPREAD_SCALES}
+    else:
+        sides = {scale * longer for scale in SCALES}
     # What several clicks mean is clear, and their masks are better on larger crops. Which mask one click means is not,
     # and how good masks are the network has learnt to tell on smaller ones.
     size = _FINE_SIZE if len(prompt.points) > 1 else SIZE
