@@ -10,6 +10,7 @@ import pytest
 from conftest import RunningServer, Stubs, encode, run_server
 from cutout.v1 import mask_pb2, tracking_service_pb2_grpc
 from cutout.v1 import model_service_pb2 as models_pb2
+from cutout.v1 import segmentation_service_pb2 as segmentation_pb2
 from cutout.v1 import tracking_service_pb2 as pb2
 from cutout_common.masks import rle_encode
 from cutout_server.pipelines.track import Tracking
@@ -21,6 +22,7 @@ from waiting import until, wait_until
 
 SIZE = (96, 128)
 SIDE = 40  # Of the object, in pixels.
+BOX = mask_pb2.Box(x_min=16, y_min=20, x_max=56, y_max=60)
 
 
 def place(index: int) -> tuple[int, int]:
@@ -324,6 +326,26 @@ def test_objects_and_their_memory_are_bounded():
         assert live.ask(frame(3)).frame.objects[0].present
         for session in (live, *others):
             session.end()
+
+
+def test_frames_are_kept_no_longer_than_they_are_held(server: RunningServer, stubs: Stubs, channel: grpc.Channel):
+    """Their embeddings leave the cache, so that no video fills it; that of a picture stays, and is made once."""
+
+    def cached() -> int:
+        return server.app.status().devices[0].embeddings.bytes
+
+    content = encode(picture(3), ".png")
+    stubs.segmentation.SegmentByBox(segmentation_pb2.SegmentByBoxRequest(image={"content": content}, boxes=[BOX]))
+    before = server.app.status().devices[0].embeddings
+    live = Live(channel, held_frames=2)
+    live.ask(frame(0, boxed(1)))
+    one = cached() - before.bytes
+    for index in range(1, 8):
+        live.ask(frame(index))
+    assert 0 < cached() - before.bytes <= 2 * one
+    live.end()
+    wait_until(lambda: cached() == before.bytes)
+    assert server.app.status().devices[0].embeddings.misses - before.misses == 7
 
 
 def test_a_server_that_stops_ends_its_sessions():

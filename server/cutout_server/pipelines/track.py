@@ -245,7 +245,7 @@ class Tracking:
         if not prompts:
             return ()
         numbers = sorted(prompts)
-        embedding = await slot.embed(self.tracker, held.picture)
+        embedding = await slot.embed(self.tracker, held.picture, until=held.room)
         oldest = max(0, max(held.number, self._looked_at - 1) - self._request.held_frames + 1)
         answers = await slot.ask_all(
             TRACK,

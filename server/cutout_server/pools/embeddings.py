@@ -77,16 +77,20 @@ class EmbeddingsCache:
             self.remade += 1
         return await self._flights.join(key, encode_and_keep), joined
 
+    def drop(self, key: EmbeddingKey) -> None:
+        """Forgets an embedding, if it is here."""
+        if (embedding := self._entries.pop(key, None)) is not None:
+            self.bytes -= embedding.nbytes
+
     def drop_model(self, model: str) -> None:
         """Forgets every embedding of a model."""
         for key in [key for key in self._entries if key.model == model]:
-            self.bytes -= self._entries.pop(key).nbytes
+            self.drop(key)
 
     def _keep(self, key: EmbeddingKey, embedding: Embedding) -> None:
         if embedding.nbytes > self.capacity_bytes:
             return
-        if (old := self._entries.pop(key, None)) is not None:
-            self.bytes -= old.nbytes
+        self.drop(key)
         self._entries[key] = embedding
         self.bytes += embedding.nbytes
         while self.bytes > self.capacity_bytes:

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from cutout_server import call_context
@@ -52,9 +52,18 @@ class Slot:
         until_s = call_context.current().deadline_s if deadline_s is None else deadline_s
         return await self._asked(lambda: self.pool.ask(self.turn, operation, spec, questions, deadline_s=until_s))
 
-    async def embed(self, spec: ModelSpec, picture: Picture) -> Embedding:
-        """The picture's embedding, from the cache, from another's encode, or from one of its own."""
-        embedding, call_context.current().stages.embedding_cached = await self._look(ENCODE, spec, picture)
+    async def embed(self, spec: ModelSpec, picture: Picture, until: AsyncExitStack | None = None) -> Embedding:
+        """The picture's embedding, from the cache, from another's encode, or from one of its own.
+
+        Args:
+            spec: Whose.
+            picture: Of what.
+            until: At the end of this, one that was made here leaves the cache; without, for others.
+        """
+        pool, stages = self.pool, call_context.current().stages
+        embedding, stages.embedding_cached = await self._look(ENCODE, spec, picture)
+        if until is not None and not stages.embedding_cached:
+            until.callback(pool.embeddings.drop, embedding_key(spec, picture.key))
         return embedding
 
     async def image_features(self, spec: ModelSpec, picture: Picture) -> Embedding:
