@@ -86,7 +86,8 @@ class RayCluster:
             "--engine=ray",
             f"--ray-address={self._head.address}:{RAY_PORT}",
         ]
-        first, then = shlex.join(self.started(self._front, cpus=0)), shlex.join([*server, *workers, *FLAGS])
+        command = [*server, *workers, *FLAGS, "--models", self._models]
+        first, then = shlex.join(self.started(self._front, cpus=0)), shlex.join(command)
         self._front.run(["sh", "-c", f"{first} && exec {then}"], self.env)
         for node in self.nodes:
             node.begin()
