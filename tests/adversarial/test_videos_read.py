@@ -83,6 +83,7 @@ def test_videos_that_take_long_leave_room_for_anothers(tmp_path: Path, monkeypat
             with pytest.raises(grpc.RpcError) as refused:
                 next(call)
             assert refusal(refused.value)[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
+            assert ("quota of video_processes" in refused.value.details()) == (reason == "QUOTA_EXCEEDED")
             assert 0 < unpack(rpc_status.from_call(refused.value)).retry_after_s <= MAX_DELAY_S
         gate.touch()
         assert [list(call)[-1].WhichOneof("message") for call in calls] == ["summary"] * 4

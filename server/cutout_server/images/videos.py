@@ -52,7 +52,7 @@ class Videos:
         self._limits = limits
         self._max_bytes = max_bytes
         self._turn_s = turn_s
-        self._admission = Admission("the reading of videos", followed)
+        self._admission = Admission("the reading of videos", followed, quota="video_processes")
 
     async def receive(self, chunks: AsyncIterator[bytes], *, field: str, expected_sha256: str = "") -> StoredVideo:
         """Stores a video of the current caller's as it arrives; see `receiving.receive`.

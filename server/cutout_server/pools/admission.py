@@ -43,12 +43,21 @@ class Admission:
         device: Whose slots they are, for errors.
         capacity: How many.
         clock: Seconds.
+        quota: The setting that bounds what one party has of them, for errors.
     """
 
-    def __init__(self, device: str, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        device: str,
+        capacity: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        quota: str = "requests_in_hand",
+    ) -> None:
         self.capacity = capacity
         self.requests = 0
         self._device = device
+        self._quota = quota
         self._clock = clock
         self._shares = Shares(capacity)
         self._promises: dict[Who, _Promise] = {}  # In the order in which they were made.
@@ -84,7 +93,7 @@ class Admission:
         if not self._has_share(caller, bound):
             delay_s = self._promise(caller, of_share=True)
             own = self._shares.of(caller.party)
-            raise QuotaError("requests_in_hand", bound, use=own, retry_after_s=delay_s)
+            raise QuotaError(self._quota, bound, use=own, retry_after_s=delay_s)
         if self.expects(caller):
             del self._promises[caller]
         if not self.requests:
