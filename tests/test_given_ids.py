@@ -16,11 +16,11 @@ from test_tracking_words_fail import CORNER
 class Follows:
     """Follows whatever is asked."""
 
-    async def correct(self, request: types.CorrectionRequest, *, for_good: bool) -> types.TrackedFrame:
+    async def correct(self, request: types.CorrectionRequest) -> types.TrackedFrame:
         objects = [
             types.TrackedObject(number, present=True, presence=1.0, predicted_iou=1.0) for number in request.prompts
         ]
-        return types.TrackedFrame(request.index, None, tuple(objects), corrected=for_good)
+        return types.TrackedFrame(request.index, None, tuple(objects), corrected=True)
 
 
 async def given(finder: Finder) -> list[int]:

@@ -19,10 +19,10 @@ MTU = "9000"
 MADE_S = 60.0
 LOCK = Path(tempfile.gettempdir(), "cutout-hosts.lock")
 IP = shutil.which("ip") or "ip"
-# A host's programs see its name, its files below /tmp and each other, and no more of this machine's.
+# A host's programs see its name, Ray's files there and each other, and no more of this machine's.
 INIT = (
     'hostname "$0" && mount --bind "$1/hosts" /etc/hosts && mount --bind "$1/resolv.conf" /etc/resolv.conf'
-    ' && mount --bind "$1" /tmp && shift && exec "$@"'
+    ' && mkdir -p /tmp/ray && mount --bind "$1/ray" /tmp/ray && shift && exec "$@"'
 )
 
 
@@ -62,7 +62,7 @@ class Host:
         self.address = f"{NETWORK}.{number + 10}"
         self.log = folder / f"{self.name}.log"
         self._folder = folder / self.name
-        self._folder.mkdir()
+        (self._folder / "ray").mkdir(parents=True)
         (self._folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
         (self._folder / "resolv.conf").touch()  # It knows no other names, and need not wait for an answer.
         self._quality = folder / f"{self.name}.cable"
