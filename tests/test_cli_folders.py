@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import PIL.Image
 import PIL.ImageDraw
 import pytest
@@ -13,7 +14,10 @@ from conftest import RunningServer, run_server
 from cutout_client import Client, Segmentation
 from cutout_client.cli import connection, main, parser
 from cutout_client.connection import Connection
+from cutout_client.errors import CallCancelledError
 from cutout_client.saving import FORMATS
+from cutout_common.status import ErrorDetails
+from waiting import PATIENCE_S
 
 DISC = "15,15,85,95"
 
@@ -124,10 +128,14 @@ def test_no_server_is_said_once(shelf: Shelf, tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("cut_short", [False, True])
 def test_a_server_that_goes_away_ends_the_run(
-    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch, cut_short: bool
 ) -> None:
-    """What was answered before is kept, one picture says why, and the others are counted."""
+    """What was answered before is kept, one picture says why, and the others are counted.
+
+    Also where gRPC tells CANCELLED alone, as it does of a call that comes in the instant in which its server ends.
+    """
     asked: list[str] = []
     ask = Client.segment_box
     with run_server() as server:
@@ -135,7 +143,9 @@ def test_a_server_that_goes_away_ends_the_run(
         def stopping(client: Client, picture: Path, *args: object, **options: object) -> Segmentation:
             asked.append(picture.name)
             if picture.name == "undrawn.png":
-                server.stop()
+                server.stop().result(PATIENCE_S)
+                if cut_short:
+                    raise CallCancelledError(grpc.StatusCode.CANCELLED, "CANCELLED", ErrorDetails())
             return ask(client, picture, *args, **options)
 
         monkeypatch.setattr(Client, "segment_box", stopping)

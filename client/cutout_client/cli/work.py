@@ -14,6 +14,7 @@ from cutout_client.cli.question import Question
 from cutout_client.cli.stopping import Stop
 from cutout_client.client import Client
 from cutout_client.errors import (
+    CallCancelledError,
     CutoutError,
     NotFoundError,
     PermissionDeniedError,
@@ -116,7 +117,8 @@ def serves(client: Client) -> bool:
 
 def _is_over(client: Client, error: Exception) -> bool:
     """Whether the pictures that are left would fail in the same way; one may have cost a server that is back by now."""
-    if isinstance(error, UnavailableError):
+    # gRPC tells CANCELLED and no more of a call that comes in the instant in which its server ends.
+    if isinstance(error, (UnavailableError, CallCancelledError)):
         try:
             return not serves(client)
         except CutoutError:
