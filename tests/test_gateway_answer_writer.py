@@ -3,9 +3,11 @@
 import asyncio
 import multiprocessing
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from cutout_gateway.answer_writer import AnswerWriter
+from cutout_gateway.compat.perceptra_seg import many_answer
 from cutout_gateway.descriptors import Contract
 from cutout_gateway.errors import HttpError
 from cutout_gateway.processes import Processes
@@ -63,6 +65,16 @@ async def test_a_piece_of_a_stream_is_written_there_too(writer: AnswerWriter):
     message.object.masks.add().polygons.polygons.add().exterior.coordinates.extend(range(3000))
     before = set(multiprocessing.active_children())
     assert await writer.piece(STREAM, message) == piece(STREAM, message, CONTRACT.pool)
+    assert set(multiprocessing.active_children()) - before
+
+
+async def test_answers_in_a_neighbours_form_are_written_there_too(writer: AnswerWriter):
+    """In a thread, JSON of millions of numbers would hold up everybody: it is written in one go."""
+    before = set(multiprocessing.active_children())
+    response = outlines(100)
+    response.segmentation.models.append("builtin")
+    answer = partial(many_answer, "all", 1, ("polygons",), request_id="42")
+    assert await writer.call(answer, response) == answer(response)
     assert set(multiprocessing.active_children()) - before
 
 

@@ -1,7 +1,8 @@
 """Answers -> JSON, with those that take long written in processes of their own; see `processes`."""
 
+import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
@@ -17,6 +18,7 @@ from cutout_gateway.transcode import Payload, piece, render
 _CHEAP_VALUES = 2000
 _CHEAP_BYTES = 1024 * 1024
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -39,14 +41,26 @@ class AnswerWriter:
         """A message of a stream; see `transcode.piece`. Raises what `whole` does."""
         return await self._written(piece, binding, message)
 
+    async def call(self, function: Callable[[Message], T], message: Message) -> T:
+        """What a function, which other processes can import, makes of an answer; it may unpack pictures meanwhile.
+
+        Raises:
+            HttpError: 503 when the process that ran it was killed.
+        """
+        if _is_cheap(message):
+            return await asyncio.to_thread(function, message)
+        return await self._elsewhere(_call_there, function, message.DESCRIPTOR.full_name, message.SerializeToString())
+
     async def _written(
         self, write: Callable[[Binding, Message, DescriptorPool], T], binding: Binding, message: Message
     ) -> T:
         if binding.raw_response or _is_cheap(message):
             return write(binding, message, self._pool)
-        number, data = self._processes.number(binding), message.SerializeToString()
+        return await self._elsewhere(_write_there, write, self._processes.number(binding), message.SerializeToString())
+
+    async def _elsewhere(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await self._processes.run(_write_there, write, number, data)
+            return await self._processes.run(function, *args, **kwargs)
         except ProcessLostError:
             raise writer_lost() from None
 
@@ -79,3 +93,8 @@ def _write_there(write: Callable[[Binding, Message, DescriptorPool], T], number:
     """Runs in a process."""
     binding = binding_there(number)
     return write(binding, GetMessageClass(binding.rpc.output).FromString(data), pool_there())
+
+
+def _call_there(function: Callable[[Message], T], name: str, data: bytes) -> T:
+    """Runs in a process."""
+    return function(GetMessageClass(pool_there().FindMessageTypeByName(name)).FromString(data))

@@ -87,7 +87,7 @@ def create_app(settings: GatewaySettings, contract: Contract | None = None) -> S
         *docs.routes(TITLE),
         *page.routes(),
     ]
-    spoken = compat.routes(settings, contract, (routes, pages), reader, pool, in_hand)
+    spoken = compat.routes(settings, contract, (routes, pages), reader, writer, pool, in_hand)
     pages = [*spoken, *pages]
     observe = Middleware(Observe, settings=settings, pool=pool, pages=pages, metrics=metrics, tracer=tracer)
     origins = settings.cors_origins

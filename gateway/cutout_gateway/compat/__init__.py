@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import Scope
 
+from cutout_gateway.answer_writer import AnswerWriter
 from cutout_gateway.compat.endpoint import CompatEndpoint
 from cutout_gateway.compat.interface import Interface
 from cutout_gateway.compat.interface import Route as InterfaceRoute
@@ -38,6 +39,7 @@ def routes(
     contract: Contract,
     own: tuple[Routes, Sequence[BaseRoute]],
     reader: RequestReader,
+    writer: AnswerWriter,
     pool: DescriptorPool,
     in_hand: InHand,
 ) -> list[CompatRoute]:
@@ -48,6 +50,7 @@ def routes(
         contract: What the server speaks.
         own: The gateway's own paths, by the contract and beside it.
         reader: Reads bodies.
+        writer: Makes answers.
         pool: Knows the errors' details.
         in_hand: Bounds bodies and answers.
 
@@ -66,7 +69,7 @@ def routes(
             raise ConfigError(
                 f"compat: {interface.name} would have {path}, which is the gateway's own; give another prefix"
             )
-        endpoint = CompatEndpoint(interface, route, path, rpcs, reader, settings, pool, in_hand)
+        endpoint = CompatEndpoint(interface, route, path, rpcs, reader, writer, settings, pool, in_hand)
         made += [CompatRoute(each, endpoint) for each in _spellings(path)]
     return made
 

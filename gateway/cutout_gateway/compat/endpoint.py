@@ -1,7 +1,6 @@
 """The ASGI endpoint of one path of a neighbouring interface."""
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc.status_pb2 import Status
 
 from cutout_gateway import calls
+from cutout_gateway.answer_writer import AnswerWriter
 from cutout_gateway.compat.interface import READY, Ask, Interface, Route
 from cutout_gateway.descriptors import Rpc
 from cutout_gateway.endpoint import Asked, Endpoint
@@ -36,6 +36,7 @@ class CompatEndpoint(Endpoint):
         path: str,
         rpcs: Mapping[str, Rpc],
         reader: RequestReader,
+        writer: AnswerWriter,
         settings: GatewaySettings,
         pool: DescriptorPool,
         in_hand: InHand,
@@ -46,6 +47,7 @@ class CompatEndpoint(Endpoint):
         self._path = path
         self._rpcs = rpcs
         self._reader = reader
+        self._writer = writer
 
     async def _serve(self, asked: Asked) -> None:
         scope = asked.scope
@@ -70,15 +72,16 @@ class CompatEndpoint(Endpoint):
         return self._route.read(payload)
 
     async def _answer(self, asked: Asked, ask: Ask) -> None:
-        response, headers = None, list[tuple[str, str]]()
-        if ask.call == READY:
-            await self._check_ready(asked)
-        elif ask.call:
+        if ask.call and ask.call != READY:
             response, headers = await self._tried(asked, ask.request.place, partial(self._call, asked, ask))
             await asked.reply.hold(response.ByteSize() + _unpacked(response, ask), patient=False)
-        data = await asyncio.to_thread(_write, ask, response, asked.request_id)
-        del response
-        await asked.reply.whole(200, data, JSON, headers)
+            data = await self._writer.call(partial(_write, ask.answer, asked.request_id), response)
+            del response
+            await asked.reply.whole(200, data, JSON, headers)
+            return
+        if ask.call == READY:
+            await self._check_ready(asked)
+        await asked.reply.whole(200, _write(ask.answer, asked.request_id, None), JSON)
 
     async def _call(
         self, asked: Asked, ask: Ask, channel: grpc.aio.Channel, left_s: float
@@ -103,8 +106,8 @@ class CompatEndpoint(Endpoint):
         await asked.reply.whole(status, dumps(body), JSON, failure.headers.items())
 
 
-def _write(ask: Ask, response: Any, request_id: str) -> bytes:
-    return dumps(ask.answer(response, request_id))
+def _write(answer: Callable[[Any, str], Any], request_id: str, response: Any) -> bytes:
+    return dumps(answer(response, request_id))
 
 
 def _unpacked(response: Any, ask: Ask) -> int:

@@ -24,7 +24,7 @@ class Ask:
     Attributes:
         call: Full name of the RPC, or `READY`, or nothing at all.
         request: Of that RPC, and where it should go.
-        answer: Makes the neighbour's JSON of the RPC's answer, None without one, and the request's id; in a thread.
+        answer: Makes the neighbour's JSON of the RPC's answer, None without one, and the request's id.
         names: The neighbour's names of our fields: each stands for the field and all that is below it.
         decodes: Whether `answer` unpacks the picture.
     """
