@@ -142,7 +142,8 @@ class TrackedFrame:
     Attributes:
         index: The frame's number.
         timestamp_s: As it was sent.
-        objects: All that are followed; after a correction those that were corrected.
+        objects: All that are followed; after a correction those that were corrected, with `non_overlapping` all of the
+            frame.
         dropped: Numbers of the frames that were dropped since the answer before.
         corrected: Whether this answers a correction.
         timings: Where the time went.

@@ -261,19 +261,28 @@ class TrackQuery:
 
 
 @dataclass(frozen=True)
-class Tracked:
-    """An object in a frame.
+class Sighting:
+    """How an object was found in a frame.
 
     Attributes:
         logits: (h, w) float32 over the frame, at whatever resolution; for `masks` with the frame's embedding.
         predicted_iou: The model's own estimate of the mask's IoU with the true one.
         presence: How likely it is that the object is in the frame at all, in [0, 1].
-        memory: What is to be asked with next.
     """
 
     logits: Logits = field(repr=False)
     predicted_iou: float
     presence: float
+
+
+@dataclass(frozen=True)
+class Tracked(Sighting):
+    """An object in a frame, and what is remembered of it from there on.
+
+    Attributes:
+        memory: What is to be asked with next.
+    """
+
     memory: ObjectMemory = field(repr=False)
 
 

@@ -156,8 +156,9 @@ async def _begun(
             refusal = _refusal(error)
             at_once = at_once // 2 if refusal.reason == NO_MEMORY else 0
         else:
-            together = sorted((*frame.objects, *added.objects), key=lambda each: each.object_id)
-            frame = replace(frame, objects=tuple(together), memory_bytes=added.memory_bytes)
+            together = {each.object_id: each for each in (*frame.objects, *added.objects)}
+            objects = tuple(together[number] for number in sorted(together))
+            frame = replace(frame, objects=objects, memory_bytes=added.memory_bytes)
             waiting = {number: mask for number, mask in waiting.items() if number not in some}
     return frame, refusal if waiting else None
 

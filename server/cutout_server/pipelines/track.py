@@ -14,9 +14,9 @@ from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.images.pictures import Pictures
 from cutout_server.imaging import masks
-from cutout_server.models.embedding import ObjectMemory
 from cutout_server.models.operations import TRACK
-from cutout_server.models.queries import TrackQuery
+from cutout_server.models.queries import Sighting, Tracked, TrackQuery
+from cutout_server.pipelines.followed import Followed
 from cutout_server.pipelines.kinds.prompts import fitted
 from cutout_server.pipelines.tracked_masks import TrackedMasks
 from cutout_server.pools.placement import Pools, Slot
@@ -129,7 +129,7 @@ class Tracking:
         self._memory = memory
         self._max_objects = max_objects
         self._masks = TrackedMasks(request, tracker, executor, max_message_bytes)
-        self._objects: dict[int, ObjectMemory] = {}
+        self._objects: dict[int, Followed] = {}
         self._held: OrderedDict[int, _HeldFrame] = OrderedDict()
         self._looked_at = 0
         self._latest = -1
@@ -247,20 +247,32 @@ class Tracking:
         numbers = sorted(prompts)
         embedding = await slot.embed(self.tracker, held.picture, until=held.room)
         oldest = max(0, max(held.number, self._looked_at - 1) - self._request.held_frames + 1)
-        answers = await slot.ask_all(
-            TRACK,
-            self.tracker,
-            [
-                TrackQuery(embedding, held.number, self._objects.get(number), prompts[number], oldest)
-                for number in numbers
-            ],
-        )
-        found = await self._masks.objects(slot, embedding, held.picture, dict(zip(numbers, answers, strict=True)))
-        objects = {**self._objects, **{n: answer.memory for n, answer in zip(numbers, answers, strict=True)}}
+        remembered = {number: each.memory for number, each in self._objects.items()}
+        queries = [
+            TrackQuery(embedding, held.number, remembered.get(number), prompts[number], oldest) for number in numbers
+        ]
+        answers = dict(zip(numbers, await slot.ask_all(TRACK, self.tracker, queries), strict=True))
+        sightings = {**self._others(held), **answers} if self._request.non_overlapping else answers
+        found = await self._masks.objects(slot, embedding, held.picture, sightings)
+        objects = {**self._objects, **{number: self._kept(number, held, answers[number], oldest) for number in numbers}}
         self._memory.hold(objects, slot.pool.models)
+        try:
+            await slot.pool.make_room()
+        except BaseException:
+            self._memory.keep(self._objects)
+            raise
         self._objects = objects
-        await slot.pool.make_room()
         return found
+
+    def _others(self, held: _HeldFrame) -> dict[int, Sighting]:
+        """How objects were found before in a frame."""
+        return {n: each.sightings[held.number] for n, each in self._objects.items() if held.number in each.sightings}
+
+    def _kept(self, number: int, held: _HeldFrame, answer: Tracked, oldest: int) -> Followed:
+        """What is kept of an object from an answer on."""
+        if not self._request.non_overlapping:
+            return Followed(answer.memory)
+        return self._objects.get(number, Followed(answer.memory)).seen(held.number, answer, oldest)
 
 
 def _fitted(prompts: Mapping[int, FramePrompt], picture: Picture) -> dict[int, FramePrompt]:

@@ -11,7 +11,7 @@ from cutout_server.errors import AnswerTooLargeError
 from cutout_server.imaging import masks
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import EXCLUSIVE_MASKS, MASKS
-from cutout_server.models.queries import MaskQuery, Tracked
+from cutout_server.models.queries import MaskQuery, Sighting
 from cutout_server.pipelines.finishing import PIXELS_AT_ONCE, clean_and_measure
 from cutout_server.pools.placement import Slot
 from cutout_server.types import Box, EncodedMask, MaskPatch, Picture, Rle, TrackedObject, TrackingRequest
@@ -38,7 +38,7 @@ class TrackedMasks:
         self._max_message_bytes = max_message_bytes
 
     async def objects(
-        self, slot: Slot, embedding: Embedding, picture: Picture, answers: Mapping[int, Tracked]
+        self, slot: Slot, embedding: Embedding, picture: Picture, sightings: Mapping[int, Sighting]
     ) -> tuple[TrackedObject, ...]:
         """The objects with their masks at the frame's size: few of them are in memory before they are run lengths.
 
@@ -46,14 +46,14 @@ class TrackedMasks:
             slot: Where the model is asked.
             embedding: The frame's.
             picture: The frame.
-            answers: What the tracker says of each object.
+            sightings: How each object was found there.
 
         Raises:
             AnswerTooLargeError: The masks are larger than a message may be.
         """
         threshold = self._request.options.mask_threshold
-        queries = {n: MaskQuery(embedding, a.logits, threshold) for n, a in answers.items() if a.presence > _PRESENT}
-        numbers = list(queries)
+        numbers = sorted(number for number, each in sightings.items() if each.presence > _PRESENT)
+        queries = {number: MaskQuery(embedding, sightings[number].logits, threshold) for number in numbers}
         measured: dict[int, _Measured] = {}
         at_once = max(1, PIXELS_AT_ONCE // (picture.height * picture.width))
         if self._request.non_overlapping and numbers:
@@ -65,7 +65,8 @@ class TrackedMasks:
             patches = await slot.ask_all(MASKS, self._tracker, [queries[number] for number in chunk])
             measured.update(zip(chunk, await self._measured(patches, measured), strict=True))
         return tuple(
-            measured.get(number, _Measured()).tracked(number, answer) for number, answer in sorted(answers.items())
+            measured.get(number, _Measured()).tracked(number, sighting)
+            for number, sighting in sorted(sightings.items())
         )
 
     async def _measured(
@@ -105,9 +106,9 @@ class _Measured:
         """About what it takes on the wire, or less."""
         return sum(map(masks.nbytes, self.encoded))
 
-    def tracked(self, number: int, answer: Tracked) -> TrackedObject:
+    def tracked(self, number: int, sighting: Sighting) -> TrackedObject:
         """It, with what the tracker says."""
         present = self.box is not None
         return TrackedObject(
-            number, present, answer.presence, answer.predicted_iou, self.mask, self.box, self.area, self.encoded
+            number, present, sighting.presence, sighting.predicted_iou, self.mask, self.box, self.area, self.encoded
         )
