@@ -24,13 +24,11 @@ from cutout_client import (
     live_state,
 )
 from cutout_client.cli import console, main
-from cutout_client.images import PixelPicture
-from cutout_client.live_journal import Journal, Said
 from cutout_client.live_state import LiveState
 from cutout_client.tracked import beginning
 from cutout_client.transport import Call
 from cutout_client.video import VideoWriter
-from test_service_tracking import SIDE, boxed, frame, iou, masked, picture, place, squares, truth
+from test_service_tracking import SIDE, iou, picture, place, squares, truth
 from waiting import PATIENCE_S, wait_until
 
 from tools import free_port
@@ -244,6 +242,47 @@ def test_frames_that_were_uploaded_are_sent_to_another_server():
             assert another.app.status().stored_images == 0
 
 
+@pytest.mark.parametrize("kind", ["client", "asyncio"])
+def test_frames_that_another_server_stores_go_along(server: RunningServer, several: list[RunningServer], kind: str):
+    """Every frame is answered once, in order, though the first ones are refused, and one behind them is answered."""
+    other = next(each for each in several if each.stopping is None)
+    with Client(server.address, timeout_s=PATIENCE_S) as client:
+        uploaded = [client.upload(picture(index)) for index in range(FRAMES)]
+    given = [picture(0), *uploaded[1:4], picture(4), *uploaded[5:]]
+
+    async def follow_all() -> tuple[Answers, int]:
+        async with AsyncClient(other.address, timeout_s=PATIENCE_S) as client:
+            live = client.live(given, boxes=box(0), resume=False)
+            return [(each.index, {o.object_id: o.mask for o in each}) async for each in live], live.resumed
+
+    if kind == "asyncio":
+        answers, resumed = asyncio.run(follow_all())
+    else:
+        with Client(other.address, timeout_s=PATIENCE_S) as client:
+            live = client.live(given, boxes=box(0), resume=False)
+            answers, resumed = [(each.index, {o.object_id: o.mask for o in each}) for each in live], live.resumed
+    assert [index for index, _ in answers] == list(range(FRAMES))
+    assert all(iou(objects[1], truth(index)) > 0.6 for index, objects in answers)
+    assert resumed == 0
+    assert other.app.status().stored_images == 0
+
+
+def test_ids_that_another_server_stores_are_refused_one_by_one(server: RunningServer, several: list[RunningServer]):
+    """Nobody but that server has the pixels; the session goes on with the frames that it can see."""
+    other = next(each for each in several if each.stopping is None)
+    with Client(server.address, timeout_s=PATIENCE_S) as client:
+        lost = client.upload(picture(1)).image_id
+    with (
+        Client(other.address, timeout_s=PATIENCE_S) as client,
+        client.live([picture(0), lost, picture(2)], boxes=box(0)) as live,
+    ):
+        assert next(live).index == 0
+        with pytest.raises(NotFoundError, match="another one stores it") as refused:
+            next(live)
+        assert refused.value.reason == "IMAGE_ELSEWHERE"
+        assert [each.index for each in live] == [2]
+
+
 def test_what_is_not_to_be_resumed_is_not_and_what_cannot_be_is_given_up(monkeypatch: pytest.MonkeyPatch):
     """At once if the caller wants it so, and after a bounded time, though the client has no timeout."""
     with (
@@ -287,49 +326,3 @@ def test_a_live_session_opens_once_there_is_room(monkeypatch: pytest.MonkeyPatch
             with pytest.raises(OverloadedError):
                 next(hasty.live(map(picture, range(2))))
         assert [each.index for each in first.result()] == second.result() == [0, 1]
-
-
-def noted(journal: Journal, number: int, found: Mapping[int, np.ndarray | None], *prompts: pb2.TrackPrompt) -> None:
-    """A frame in which objects are seen, or not."""
-    request = frame(number, *prompts)
-    request.frame.ClearField("image")
-    journal.frame(Said(request, PixelPicture(picture(number))), answer(number, found))
-
-
-def answer(number: int, found: Mapping[int, np.ndarray | None]) -> pb2.TrackedFrame:
-    objects = [
-        pb2.TrackedObject(object_id=each, present=mask is not None, masks=[] if mask is None else [{"rle": rle(mask)}])
-        for each, mask in found.items()
-    ]
-    return pb2.TrackedFrame(frame_index=number, objects=objects)
-
-
-def rle(mask: np.ndarray) -> Any:
-    return masked(0, mask).mask
-
-
-def replayed(journal: Journal) -> list[tuple[int, list[pb2.TrackPrompt]]]:
-    said = [each.message() for each in journal.replay()]
-    kinds = [each.correct if each.HasField("correct") else each.frame for each in said]
-    assert all(each.HasField("image") for each in kinds if isinstance(each, pb2.Frame))
-    return [(each.frame_index, list(each.prompts)) for each in kinds]
-
-
-def test_a_session_is_said_again_by_few_frames():
-    """Those that can be corrected, and for an object that is in none of them the one in which it was seen last."""
-    journal, mask = Journal(2), truth(1)
-    noted(journal, 0, {1: mask, 2: mask, 3: None}, *(boxed(number) for number in (1, 2, 3)))
-    noted(journal, 1, {1: mask, 2: None, 3: None})
-    assert replayed(journal) == [(0, [boxed(1), boxed(2), boxed(3)]), (1, [])]
-    noted(journal, 2, {1: mask, 2: None, 3: None})
-    noted(journal, 3, {1: mask, 2: None, 3: None})
-    correction = Said(pb2.TrackObjectsRequest(correct={"frame_index": 3, "prompts": [boxed(1)]}))
-    journal.correction(correction, answer(3, {1: ~mask}))
-    earlier = (0, [boxed(2), boxed(3)])
-    assert replayed(journal) == [earlier, (2, [masked(1, mask)]), (3, []), (3, [boxed(1)])]
-    noted(journal, 4, {1: mask, 2: None, 3: None})
-    assert replayed(journal) == [earlier, (3, [masked(1, ~mask)]), (4, [])]  # The mask has its correction already.
-    journal.removed([1, 2])
-    assert replayed(journal)[0] == (0, [boxed(2)])
-    noted(journal, 5, {1: mask, 2: mask})
-    assert replayed(journal) == [(4, [masked(1, mask)]), (5, [masked(2, mask)])]

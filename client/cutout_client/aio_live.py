@@ -90,16 +90,19 @@ class AsyncLiveStream(Live):
             while True:
                 try:
                     message: Response | Any = await self._rpc.read()
-                    break
                 except grpc.RpcError as failure:
                     await self._resume(failure)
-            if message is grpc.aio.EOF:
-                self._state.end()
-                raise StopAsyncIteration
+                    continue
+                if message is grpc.aio.EOF:
+                    self._state.end()
+                    raise StopAsyncIteration
+                if not self._state.is_to_begin_anew(message):
+                    return message
+                self._rpc.cancel()
+                await self._open(self._state.call(again=True))
         except BaseException:
             await self.close()
             raise
-        return message
 
     async def _resume(self, failure: grpc.RpcError) -> None:
         """As `LiveStream._resume`."""

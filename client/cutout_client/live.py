@@ -129,16 +129,23 @@ class LiveStream(Live):
             while True:
                 try:
                     message: Response | None = next(self._rpc, None)
-                    break
                 except grpc.RpcError as failure:
                     self._resume(failure)
-            if message is None:
-                self._state.end()
-                raise StopIteration
+                    continue
+                if message is None:
+                    self._state.end()
+                    raise StopIteration
+                if not self._is_to_begin_anew(message):
+                    return message
+                self._rpc.cancel()
+                self._open(self._state.call(again=True))
         except Exception:
             self.close()
             raise
-        return message
+
+    def _is_to_begin_anew(self, message: Response) -> bool:
+        with self._changed:
+            return self._state.is_to_begin_anew(message)
 
     def _resume(self, failure: grpc.RpcError) -> None:
         """Goes on at a server that can; raises what the failure means when none is to."""

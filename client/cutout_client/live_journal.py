@@ -36,6 +36,11 @@ class Said:
         said = self.request.correct if self.request.HasField("correct") else self.request.frame
         return said.frame_index
 
+    @property
+    def can_go_along(self) -> bool:
+        """Whether it is a frame with a picture that was uploaded and is here, too."""
+        return isinstance(self.picture, RemotePicture) and self.picture.local is not None
+
     def message(self, *, by_itself: bool = False) -> Request:
         """The whole of it.
 

@@ -157,20 +157,29 @@ class LiveState:
         """The caller asks for what comes behind the answer that it has: what it wanted to say of that it has said."""
         self._left_behind = 0
 
+    def is_to_begin_anew(self, message: Response) -> bool:
+        """Whether a frame was refused whose picture another server stores, though it is here: then it goes along.
+
+        So do all pictures from then on. Behind the frame others may have been answered, and a number that was refused
+        is used up: so the session begins anew, as at another server.
+        """
+        if self._is_elsewhere or message.WhichOneof("message") != "error":
+            return False
+        self._is_elsewhere = errors.from_status(message.error, "").reason == routing.ELSEWHERE
+        return self._is_elsewhere and self._said(message).can_go_along
+
     def answered(self, message: Response) -> TrackedFrame | None:
         """The answer, if it is a frame's.
 
         Raises:
             CutoutError: It is a refusal.
         """
-        (said,) = [said for said in self._waiting if said.number == message.message_number]
+        said = self._said(message)
         self._waiting.remove(said)
         self._left_behind, self._losses = 1, Losses()
         kind = message.WhichOneof("message")
         if kind == "error":
-            refused = errors.from_status(message.error, self._call.request_id)
-            self._is_elsewhere |= refused.reason == routing.ELSEWHERE
-            raise refused
+            raise errors.from_status(message.error, self._call.request_id)
         if kind == "removed":
             self._journal.removed(message.removed.object_ids)
             return None
@@ -183,6 +192,11 @@ class LiveState:
         self._waiting = [each for each in self._waiting if each.picture is None or each.index not in dropped]
         (self._journal.correction if answer.corrected else self._journal.frame)(said, answer)
         return read_frame(answer, self._journal.picture(answer.frame_index), self._call.request_id)
+
+    def _said(self, message: Response) -> Said:
+        """What is answered."""
+        (said,) = [said for said in self._waiting if said.number == message.message_number]
+        return said
 
     def replayed(self, message: Response | None, said: Said, call: Call) -> Response:
         """Looks over what a server answers to something said while the session begins.
