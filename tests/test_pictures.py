@@ -242,6 +242,20 @@ async def test_a_forgotten_digest_is_made_off_the_event_loop(
     assert threading.get_ident() not in threads
 
 
+async def test_frames_that_pass_leave_nothing(pictures: Pictures, digests: Digests):
+    """Neither a digest nor a key is made or remembered of them, so that those of pictures stay."""
+    digests.gate.set()
+    call_context.begin(call_context.Call("id", "caller", float("inf")))
+    async with pictures.open(file("PNG")):
+        pass
+    known = dict(pictures._keys), dict(pictures._digests)
+    for kind in ("BMP", "TIFF"):
+        async with pictures.open(file(kind), passes=True) as frame:
+            assert frame.pixels.size
+    assert digests.made == 1
+    assert (pictures._keys, pictures._digests) == known
+
+
 async def test_a_digest_that_failed_is_made_anew(pictures: Pictures, monkeypatch: pytest.MonkeyPatch):
     """Whoever asks hears of it once; the same picture that comes again is not refused for it."""
     fails = [MemoryError("for once")]

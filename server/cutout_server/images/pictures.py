@@ -70,13 +70,20 @@ class Pictures:
 
     @asynccontextmanager
     async def open(
-        self, source: ImageSource, *, for_session: bool = False, embedded: Callable[[str], bool] | None = None
+        self,
+        source: ImageSource,
+        *,
+        for_session: bool = False,
+        passes: bool = False,
+        embedded: Callable[[str], bool] | None = None,
     ) -> AsyncIterator[Picture]:
         """The upright RGB picture, for as long as the block lasts.
 
         Args:
             source: Where it comes from.
             for_session: Count its pixels to what sessions may hold.
+            passes: Whether it is a frame of a video, which comes once: nothing is made or remembered of it for the next
+                time, at the cost of pictures that come again.
             embedded: Whether its embedding is at hand if it goes by this key, and is all that is needed: its pixels
                 are then decoded only if somebody asks for them after all.
 
@@ -108,7 +115,7 @@ class Pictures:
                 file, name = await self._run(partial(_open, found))
             pixels, decoding = file.header.width * file.header.height, room(file)
             weight = max(pixels, file.work // _ORDINARY)
-            read = partial(self._read, file, name, found.path, embedded)
+            read = partial(self._read, file, name, found.path, embedded, passes=passes)
             known = bool(self._at_hand(name, embedded))
         if not known:
             call_context.current().account.read(weight)
@@ -118,8 +125,9 @@ class Pictures:
             with call_context.stage("decode"):
                 picture = await read()
             held.shrink(pixels)
-            # Beside the model's work, which does not wait for it; but room that is read is not given back.
-            stack.push_async_callback(_finished, self._digest(picture))
+            if not passes:
+                # Beside the model's work, which does not wait for it; but room that is read is not given back.
+                stack.push_async_callback(_finished, self._digest(picture))
             self._observer.decoded(picture.height * picture.width)
             yield picture
 
@@ -159,7 +167,13 @@ class Pictures:
                 return ("image.tensor", values)
 
     async def _read(
-        self, file: OpenedFile, name: bytes, path: Path | None, embedded: Callable[[str], bool] | None
+        self,
+        file: OpenedFile,
+        name: bytes,
+        path: Path | None,
+        embedded: Callable[[str], bool] | None,
+        *,
+        passes: bool,
     ) -> Picture:
         """Equal files have equal pixels, so that only a caller's first of them needs its picture's key made."""
         if key := self._at_hand(name, embedded):
@@ -168,7 +182,8 @@ class Pictures:
         key = self._keys.get((caller, name), "")
         stored = await self._arrivals.take(path) if path else None
         picture = await self._decoder.picture(file, key, stored)
-        _remember(self._keys, (caller, name), picture.key)
+        if not passes:
+            _remember(self._keys, (caller, name), picture.key)
         return picture
 
     async def _frame(self, video: StoredVideo, number: int) -> Picture:

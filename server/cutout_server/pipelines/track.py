@@ -147,7 +147,7 @@ class Tracking:
         self._latest = request.index
         self._check_count(request.prompts)
         async with AsyncExitStack() as room, self._slot() as slot:
-            picture = await room.enter_async_context(self._pictures.open(request.image, for_session=True))
+            picture = await room.enter_async_context(self._pictures.open(request.image, for_session=True, passes=True))
             self._check_size(picture)
             held = _HeldFrame(self._looked_at, request.timestamp_s, picture, room)
             prompts = {**dict.fromkeys(self._objects), **await self._fitted(request.prompts, picture)}
