@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from client_fixtures import ScriptedServer, scripted_server
 from conftest import RunningServer, run_server
-from cutout.v1 import model_service_pb2
+from conftest import Stubs as RunningStubs
+from cutout.v1 import model_service_pb2, segmentation_service_pb2
 from cutout_client import AsyncClient, Client, CutoutError, ImageId, InternalError
 from cutout_client.retrying import retried_async
 from cutout_client.transport import Stubs
 from cutout_common import addresses
 from cutout_common.addresses import Addresses
-from cutout_common.failover import MAX_UNTOLD
+from cutout_common.failover import MAX_UNTOLD, Course, Losses
 from cutout_common.fleet import Fleet
 from cutout_common.routing import Place
 from cutout_common.status import ErrorDetails
@@ -122,10 +123,19 @@ ASKING = pytest.mark.parametrize(
 
 
 @ASKING
-@pytest.mark.parametrize("reason", ["DRAINING", "QUEUE_FULL"])
-def test_a_server_that_refuses_is_not_waited_for(ask, reason: str, scripts: list[ScriptedServer]):
-    """Whichever of the two refuses, the other one answers, at once."""
-    code = UNAVAILABLE if reason == "DRAINING" else grpc.StatusCode.RESOURCE_EXHAUSTED
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (UNAVAILABLE, "DRAINING"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NOT_FOUND"),
+        (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+    ],
+)
+def test_a_server_that_refuses_is_not_waited_for(
+    ask, code: grpc.StatusCode, reason: str, scripts: list[ScriptedServer]
+):
+    """Whichever of the two refuses, the other one answers, at once; one of another version has other models."""
     refusal = (code, "not now", ErrorDetails(reason, retry_after_s=PATIENCE_S))
     for refusing, other in (scripts, scripts[::-1]):
         refusing.failures[:] = [refusal] * 4
@@ -134,6 +144,30 @@ def test_a_server_that_refuses_is_not_waited_for(ask, reason: str, scripts: list
         assert len(other.calls) == before + 1
         assert len(refusing.failures) >= 3, "it was asked twice"
         refusing.failures.clear()
+
+
+def test_a_call_that_lost_its_server_does_not_run_into_the_next_loss(scripts: list[ScriptedServer]):
+    """What ends one server may be ending others, which are soon seen to be gone; a refusal waits for nothing."""
+
+    def pause(failure: tuple[grpc.StatusCode, str, ErrorDetails | None]) -> float | None:
+        scripts[0].failures[:] = [failure]
+        course = Course(fleet(3), Place(KEYS[0]), Losses(), rounds=3)
+        with grpc.insecure_channel(scripts[0].address) as channel, pytest.raises(grpc.RpcError) as raised:
+            RunningStubs.over(channel).segmentation.SegmentByBox(segmentation_service_pb2.SegmentByBoxRequest())
+        return course.failed(course.next(), raised.value)
+
+    assert pause((UNAVAILABLE, "Socket closed", None)) > 0
+    assert pause((UNAVAILABLE, "not now", ErrorDetails("DRAINING"))) == 0
+
+
+@ASKING
+def test_a_model_that_no_server_has_is_told(ask, scripts: list[ScriptedServer]):
+    """Each is asked once, and the caller hears what they said."""
+    for script in scripts:
+        script.failures[:] = [(grpc.StatusCode.NOT_FOUND, "no model is called x", ErrorDetails("MODEL_NOT_FOUND"))] * 4
+    with pytest.raises((CutoutError, AssertionError), match="no model is called x"):
+        ask(all_of(scripts))
+    assert [len(script.calls) for script in scripts] == [1, 1]
 
 
 @ASKING

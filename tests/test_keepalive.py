@@ -103,5 +103,6 @@ def test_the_defaults_fit_together():
     """By default pings every 10 s live, as often as Go and Java can; so do those of our own ends at any setting."""
     assert Settings().min_ping_interval_s <= 10
     with pytest.raises(ValueError, match="min_ping_interval_s"):
-        Settings(min_ping_interval_s=channels.PING_S + 1)
+        Settings(min_ping_interval_s=channels.OFTEN_S + 1)
     assert dict(link.OPTIONS)["grpc.keepalive_time_ms"] == channels.PING_S * 1000
+    assert dict(channels.OF_MANY)["grpc.keepalive_time_ms"] == channels.OFTEN_S * 1000

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.slow
 COUNT = 20
 PROMPTS = 200
 THREADS = 2
+HANGS_S = 50.0  # Noticed after 20 s at most; by gRPC's own bound, after a minute.
 Ask = Callable[[int], np.ndarray]
 
 
@@ -172,6 +174,19 @@ def test_no_request_is_lost_when_servers_come_and_go(servers: Replicas, files: l
             assert servers.each[1].drain() == 0
             load.go_on()
         assert not load.faults
+
+
+def test_a_server_that_hangs_is_left(servers: Replicas, files: list[bytes]):
+    """Its connections stay, and what it was asked goes elsewhere before the caller's time is up all the same."""
+    with Client(servers.run(0, 1), timeout_s=HANGS_S) as client, ThreadPoolExecutor(COUNT) as callers:
+
+        def ask(file: bytes) -> np.ndarray:
+            return client.segment_box(file, BOX)[0].mask
+
+        expected = list(callers.map(ask, files))
+        with servers.each[0].hung():
+            found = list(callers.map(ask, files))
+    assert all(map(np.array_equal, found, expected))
 
 
 # More than a server decodes at once: it has given the first 64 when the one at x = 14 ends it.

@@ -3,7 +3,8 @@
 import asyncio
 from typing import Any
 
-PING_S = 30  # As often as we ping; the server's bound on pings is never longer.
+PING_S = 30  # As often as we ping,
+OFTEN_S = 10  # and where there are several servers; the server's bound on pings is never longer.
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     # The server bounds its answers; gRPC's own 4 MiB would only get in the way.
@@ -17,11 +18,18 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # A server that is gone without a word is noticed, and what forgets silent connections on the way does not.
     ("grpc.keepalive_time_ms", PING_S * 1_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # The bound above is on bytes that are not taken in, whoever asks; without this one an answer may take a minute.
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),  # Without it gRPC stops after two pings of an idle session.
 )
-# Of several servers, one that takes in nothing for so long is left for another one, which need not wait for it.
-OF_MANY = tuple({**dict(OPTIONS), "grpc.keepalive_timeout_ms": 5_000}.items())
+# Of several servers, one that takes in nothing for 5 s, or hangs, and so answers no ping for 10 s, is left for another.
+_SOONER = {
+    "grpc.keepalive_time_ms": OFTEN_S * 1_000,
+    "grpc.keepalive_timeout_ms": 5_000,
+    "grpc.http2.ping_timeout_ms": 10_000,
+}
+OF_MANY = tuple({**dict(OPTIONS), **_SOONER}.items())
 # Metadata by which a caller asks to be told that it is let in before it sends what is large. The headers of our
 # server's answer repeat it, and whoever only asks cancels the call then. HTTP's own words: RFC 9110, section 10.1.1.
 ASK_FIRST = ("expect", "100-continue")

@@ -24,6 +24,7 @@ from cutout_common.status import ErrorDetails, pack, unpack
 MAX_LOST = 2
 MAX_UNTOLD = 5
 DRAINING = "DRAINING"
+LACKING_REASON = "MODEL_NOT_FOUND"
 LOST_REASON = "SERVERS_LOST"
 CHANGED_REASON = "ANSWER_CHANGED"
 FIRST_PAUSE_S = 0.2
@@ -38,6 +39,7 @@ class Failure(Enum):
     REFUSED = auto()  # it drains, starts, or cannot keep pictures
     FULL = auto()
     ELSEWHERE = auto()  # it does not have the stored picture
+    LACKING = auto()  # it does not have the model, which one of another version may
     UNTOLD = auto()  # it ended the call, and grpc.aio, which was writing, lost its word of why
 
 
@@ -51,6 +53,8 @@ def failure_of(error: grpc.RpcError) -> tuple[Failure | None, ErrorDetails]:
     code, details = call.code(), _details(call)
     if code is grpc.StatusCode.NOT_FOUND and details.reason == routing.ELSEWHERE:
         return Failure.ELSEWHERE, details
+    if details.reason == LACKING_REASON:
+        return Failure.LACKING, details
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.retry_after_s is not None:
         return None if details.reason == "QUOTA_EXCEEDED" else Failure.FULL, details
     if code is grpc.StatusCode.UNAVAILABLE and details.reason:
@@ -106,7 +110,7 @@ class Course:
         self._asks_again = asks_again
         self._round = 0
         self._tried: list[Member] = []
-        self._elsewhere: grpc.RpcError | None = None
+        self._lacked: grpc.RpcError | None = None
         self._untold = 0
 
     def next(self) -> Member:
@@ -143,7 +147,9 @@ class Course:
             return FIRST_PAUSE_S if self._asks_again and self._untold < MAX_UNTOLD else None
         self._tried.append(member)
         if failure is Failure.ELSEWHERE:
-            member.name, self._elsewhere = details.metadata.get(routing.HOLDER, ""), error
+            member.name = details.metadata.get(routing.HOLDER, "")
+        if failure in {Failure.ELSEWHERE, Failure.LACKING}:
+            self._lacked = error
         if failure in _OF_THE_SERVER:
             self._fleet.failed(member)
         self._losses.count += failure is Failure.LOST
@@ -165,15 +171,16 @@ class Course:
         return 0.0 if len(self._fleet) > 1 else FIRST_PAUSE_S
 
     def verdict(self, error: grpc.RpcError) -> grpc.RpcError:
-        """What to tell the caller: that a stored picture is gone says more than that its server is."""
-        return self._elsewhere or error
+        """What to tell the caller: that there is no such picture or model says more than that a server is gone."""
+        return self._lacked or error
 
     def _pause(self, failure: Failure) -> float | None:
         if self._losses.are_enough or (not self._rounds and failure is not Failure.ELSEWHERE):
             return None
         if any(member not in self._tried for member in self._fleet):
-            return 0.0
-        if failure is Failure.FULL or self._elsewhere or self._round == self._rounds:
+            # What ended one server may be ending others, as when a rack loses its power: they are seen to be gone then.
+            return FIRST_PAUSE_S if failure is Failure.LOST else 0.0
+        if failure is Failure.FULL or self._lacked or self._round == self._rounds:
             return None
         pause_s = min(FIRST_PAUSE_S * 3**self._round, MAX_PAUSE_S)
         self._round += 1

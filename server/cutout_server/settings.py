@@ -266,7 +266,10 @@ class Settings(Config):
     max_connections: int = Field(1024, ge=1, description="Bound on the connections of all clients together.")
     max_concurrent_streams: int = Field(256, ge=1, description="Bound on the calls of one connection.")
     min_ping_interval_s: float = Field(
-        5.0, gt=0, le=channels.PING_S, description="Connections that ping more often, with calls or without, are ended."
+        5.0,
+        gt=0,
+        le=channels.OFTEN_S,
+        description="Connections that ping more often, with calls or without, are ended.",
     )
     ping_interval_s: float = Field(
         60.0, ge=1, description="A connection that is silent for so long is asked whether its client is there still."
