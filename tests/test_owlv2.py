@@ -226,22 +226,27 @@ def _edit(folder: Path, key: str, value: object) -> None:
 
 @pytest.mark.full_size(gigabytes=3)
 def test_base_patch_16(tmp_path: Path):
-    """The published size: 155 million parameters, 960 pixels, 3600 boxes; equal to the reference."""
-    torch.set_num_threads(2)  # Set back by the module's fixture.
+    """The published size is loaded whole, 155 million parameters; with two of its twelve layers equal to the reference.
+
+    Those are as wide as published, with 960 pixels and 3600 boxes; the other ten are these again.
+    """
     torch.manual_seed(0)
-    tokenizer = owlv2_tokenizer()
     vision = {"image_size": 960, "patch_size": 16}
     model = Owlv2ForObjectDetection(Owlv2Config(vision_config=vision)).eval()
     tame_heads(model)
+    processor = Owlv2Processor(Owlv2ImageProcessor(), owlv2_tokenizer())
+    processor.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert 150_000_000 < parameters < 160_000_000
+    assert 4 * parameters <= load(tmp_path).nbytes < 4.01 * parameters
+
+    for part in (model.owlv2.vision_model, model.owlv2.text_model):
+        part.encoder.layers = part.encoder.layers[:2]
+        part.config.num_hidden_layers = 2
     model.save_pretrained(tmp_path)
-    processor = Owlv2Processor(Owlv2ImageProcessor(), tokenizer)
-    processor.save_pretrained(tmp_path)
-    detector = load(tmp_path)
-    assert 4 * parameters <= detector.nbytes < 4.01 * parameters
     query = ask(PICTURES["wide"](), threshold=0.0)
-    (found,) = detect(detector, [query])
+    (found,) = detect(load(tmp_path), [query])
     assert len(found) == 3600
     assert np.ptp([each.score for each in found]) > 0.1
     assert_equal(found, Reference(model, processor)(query), query)

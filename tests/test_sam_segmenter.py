@@ -224,13 +224,22 @@ def test_it_is_a_segmenter_and_a_sifter(ours):
 
 @pytest.mark.full_size(gigabytes=5)
 def test_the_official_vit_b_is_answered_as_by_the_predictor(tmp_path):
-    """The full-size architecture, told apart by its weights: 93.7 M parameters, equal to the predictor."""
+    """The published size is loaded whole, 93.7 M parameters, and two of its twelve blocks answer as the predictor.
+
+    One looks at windows and one at the whole picture. The other ten are these again; that each of them stands where it
+    should is held by `test_official_architectures_are_told_apart`.
+    """
     torch.manual_seed(1)
-    checkpoint = write_sam(tmp_path / "sam_vit_b.pth", sam_model_registry["vit_b"]())
+    official = sam_model_registry["vit_b"]()
+    checkpoint = write_sam(tmp_path / "sam_vit_b.pth", official)
+    assert load(ModelFiles(checkpoint, "vit_b"), "cpu").nbytes == 4 * (93_735_472 + 2 * 128 + 6)
+
+    official.image_encoder.blocks = official.image_encoder.blocks[1:3]
+    assert [block.window_size for block in official.image_encoder.blocks] == [14, 0]
+    torch.save(official.state_dict(), checkpoint)
     picture = PICTURES["wide"]()
-    predictor = official_predictor(sam_model_registry["vit_b"](str(checkpoint)), picture)
-    model = load(ModelFiles(checkpoint, "vit_b"), "cpu")
-    assert model.nbytes == 4 * (93_735_472 + 2 * 128 + 6)
+    predictor = official_predictor(official, picture)
+    model = load(ModelFiles(checkpoint), "cpu")
     (embedding,) = model.encode([picture])
     for kind in ("point", "box and points"):
         case = KINDS[kind](embedding.image_size, np.zeros((256, 256), np.float32))
