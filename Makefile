@@ -44,7 +44,7 @@ demo: $(VENV)/.demo
 
 # Three processes of one thread each, for two cores: most tests wait more than they compute, and small models gain nothing by threads.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 fuzz: $(VENV)/.dev
 	FUZZ_SECONDS=120 FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/adversarial/test_fuzz_rest.py tests/test_fuzz.py $(PYTEST)
