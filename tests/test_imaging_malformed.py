@@ -4,6 +4,7 @@ import io
 import random
 import struct
 import zlib
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pillow_heif
@@ -31,35 +32,56 @@ def encode(image, file_format, **options):
     return file.getvalue()
 
 
+class Files(Mapping[str, bytes]):
+    """Files by their names, each made when it is first asked for: some take long, or much memory."""
+
+    def __init__(self, makers: dict[str, Callable[[], bytes]]) -> None:
+        self._makers = makers
+        self._made: dict[str, bytes] = {}
+
+    def __getitem__(self, name: str) -> bytes:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
 def with_exif(file_format, **options):
     exif = Image.Exif()
     exif[0x0112] = 6
     return encode(SMALL, file_format, exif=exif, **options)
 
 
-FILES = {
-    "jpeg": with_exif("JPEG"),
-    "progressive jpeg": encode(SMALL, "JPEG", progressive=True),
-    "cmyk jpeg": encode(SMALL.convert("CMYK"), "JPEG"),
-    "png": with_exif("PNG"),
-    "palette png": encode(SMALL.convert("P"), "PNG", transparency=3),
-    "16-bit png": encode(Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)), "PNG"),
-    "webp": with_exif("WEBP"),
-    "lossless webp": encode(SMALL.convert("RGBA"), "WEBP", lossless=True),
-    "animated webp": encode(SMALL, "WEBP", save_all=True, append_images=[SMALL.rotate(9)]),
-    "bmp": encode(SMALL, "BMP"),
-    "palette bmp": encode(SMALL.convert("P"), "BMP"),
-    "tiff": encode(SMALL, "TIFF"),
-    "lzw tiff": encode(SMALL, "TIFF", compression="tiff_lzw"),
-    "fax tiff": encode(SMALL.convert("1"), "TIFF", compression="group4"),
-    "jpeg tiff": encode(SMALL, "TIFF", compression="jpeg"),
-    "gif": encode(SMALL, "GIF"),
-    "heic": encode(SMALL, "HEIF"),
-    "heic of tiles": encode(SMALL, "HEIF", tile_size=32),
-    "avif": with_exif("AVIF"),
-    "animated avif": encode(SMALL, "AVIF", save_all=True, append_images=[SMALL.rotate(9)]),
-    "animated gif": encode(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(9)]),
-}
+FILES = Files(
+    {
+        "jpeg": lambda: with_exif("JPEG"),
+        "progressive jpeg": lambda: encode(SMALL, "JPEG", progressive=True),
+        "cmyk jpeg": lambda: encode(SMALL.convert("CMYK"), "JPEG"),
+        "png": lambda: with_exif("PNG"),
+        "palette png": lambda: encode(SMALL.convert("P"), "PNG", transparency=3),
+        "16-bit png": lambda: encode(Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)), "PNG"),
+        "webp": lambda: with_exif("WEBP"),
+        "lossless webp": lambda: encode(SMALL.convert("RGBA"), "WEBP", lossless=True),
+        "animated webp": lambda: encode(SMALL, "WEBP", save_all=True, append_images=[SMALL.rotate(9)]),
+        "bmp": lambda: encode(SMALL, "BMP"),
+        "palette bmp": lambda: encode(SMALL.convert("P"), "BMP"),
+        "tiff": lambda: encode(SMALL, "TIFF"),
+        "lzw tiff": lambda: encode(SMALL, "TIFF", compression="tiff_lzw"),
+        "fax tiff": lambda: encode(SMALL.convert("1"), "TIFF", compression="group4"),
+        "jpeg tiff": lambda: encode(SMALL, "TIFF", compression="jpeg"),
+        "gif": lambda: encode(SMALL, "GIF"),
+        "heic": lambda: encode(SMALL, "HEIF"),
+        "heic of tiles": lambda: encode(SMALL, "HEIF", tile_size=32),
+        "avif": lambda: with_exif("AVIF"),
+        "animated avif": lambda: encode(SMALL, "AVIF", save_all=True, append_images=[SMALL.rotate(9)]),
+        "animated gif": lambda: encode(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(9)]),
+    }
+)
 
 
 def outcome(content):
@@ -186,49 +208,59 @@ GIF_BODY = 13 + (3 << (GIF[10] & 7) + 1)
 PROGRESSIVE = FILES["progressive jpeg"]
 LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rfind(b"\xff\xda") : -2]
 BMP_RLE = b"BM" + bytes(12) + struct.pack("<IiiHHIIiiII", 40, 1000, 999, 1, 8, 1, 0, 1, 1, 0, 0) + bytes(1024)
-HOSTILE = {
-    "PNG of 10^10 pixels": (
-        PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)) + PNG[33:]
-    ),
-    "PNG without columns": PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 7, 8, 2, 0, 0, 0)) + PNG[33:],
-    "PNG larger than its data": PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 999, 999, 8, 2, 0, 0, 0)) + PNG[33:],
-    "PNG of a million chunks": PNG[:33] + chunk(b"abCd", b"") * 1_000_000 + PNG[33:],
-    "PNG with a profile bomb": PNG[:33] + chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(50 << 20))) + PNG[33:],
-    "PNG with text bombs": PNG[:33] + chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(1 << 20))) * 99 + PNG[33:],
-    "PNG chunk beyond the end": PNG[:33] + struct.pack(">I4s", 2**31, b"tEXt") + PNG[33:],
-    "JPEG of a million segments": JPEG[:2] + b"\xff\xe5\0\2" * 1_000_000 + JPEG[2:],
-    "JPEG with junk": JPEG[:20] + bytes(10_000_000) + JPEG[20:],
-    "JPEG with padding": JPEG[:2] + b"\xff" * 10_000_000 + JPEG[2:],
-    "JPEG of a thousand parts of Exif": JPEG[:2] + segment(b"\xe1", b"Exif\0\0" + bytes(60_000)) * 1000 + JPEG[2:],
-    "JPEG of a million Photoshop resources": (
-        JPEG[:2] + segment(b"\xed", b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\1a\0" * 4000) * 250 + JPEG[2:]
-    ),
-    "JPEG of a thousand scans": PROGRESSIVE[:-2] + LAST_SCAN * 1000 + b"\xff\xd9",
-    "GIF with an endless comment": GIF[:GIF_BODY]
-    + b"!\xfe"
-    + (b"\xff" + bytes(255)) * 100_000
-    + b"\0"
-    + GIF[GIF_BODY:],
-    "GIF with junk": GIF[:GIF_BODY] + b"\1" * 10_000_000 + GIF[GIF_BODY:],
-    "GIF whose frame is larger than its screen": (
-        GIF[:GIF_BODY] + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x08" + bytes(300)
-    ),
-    "BMP of 10^18 pixels": BMP_RLE[:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + BMP_RLE[26:],
-    "BMP upside down, without rows": BMP_RLE[:22] + struct.pack("<i", -(2**31)) + BMP_RLE[26:],
-    "BMP with an endless run length": BMP_RLE + b"\0\0" * (8 << 20),
-    "BMP with a short run length": BMP_RLE + b"\1\5" * 1000,
-    "WebP of 2^28 pixels": FILES["lossless webp"][:21] + b"\xff\xff\xff\x0f" + FILES["lossless webp"][25:],
-    "extended WebP of 2^48 pixels": b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff" * 6,
-    "TIFF of 2^64 pixels": tiff(_256=(1, 2**32 - 1), _257=(1, 2**32 - 1)),
-    "TIFF without rows": tiff(_257=(1, 0)),
-    "TIFF larger than its strip": tiff(_256=(1, 999), _257=(1, 999), _278=(1, 999)),
-    "TIFF strip beyond the end": tiff(_273=(1, 2**32 - 1)),
-    "TIFF with 2^32 strips": tiff(_273=(2**32 - 1, 8)),
-    "TIFF with a million strips": tiff(_273=(10**6, 140)) + bytes(4_000_000),
-    "TIFF with a million bit depths": tiff(_258=(10**6, 140), _277=(1, 10**6)) + bytes(4_000_000),
-    "TIFF whose directory is itself": b"II*\0" + struct.pack("<I", 4),
-    "BigTIFF with 2^64 tags": b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**64 - 1) + bytes(100),
-}
+HOSTILE = Files(
+    {
+        "PNG of 10^10 pixels": lambda: (
+            PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)) + PNG[33:]
+        ),
+        "PNG without columns": lambda: (
+            PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 7, 8, 2, 0, 0, 0)) + PNG[33:]
+        ),
+        "PNG larger than its data": lambda: (
+            PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 999, 999, 8, 2, 0, 0, 0)) + PNG[33:]
+        ),
+        "PNG of a million chunks": lambda: PNG[:33] + chunk(b"abCd", b"") * 1_000_000 + PNG[33:],
+        "PNG with a profile bomb": lambda: (
+            PNG[:33] + chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(50 << 20))) + PNG[33:]
+        ),
+        "PNG with text bombs": lambda: (
+            PNG[:33] + chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(1 << 20))) * 99 + PNG[33:]
+        ),
+        "PNG chunk beyond the end": lambda: PNG[:33] + struct.pack(">I4s", 2**31, b"tEXt") + PNG[33:],
+        "JPEG of a million segments": lambda: JPEG[:2] + b"\xff\xe5\0\2" * 1_000_000 + JPEG[2:],
+        "JPEG with junk": lambda: JPEG[:20] + bytes(10_000_000) + JPEG[20:],
+        "JPEG with padding": lambda: JPEG[:2] + b"\xff" * 10_000_000 + JPEG[2:],
+        "JPEG of a thousand parts of Exif": lambda: (
+            JPEG[:2] + segment(b"\xe1", b"Exif\0\0" + bytes(60_000)) * 1000 + JPEG[2:]
+        ),
+        "JPEG of a million Photoshop resources": lambda: (
+            JPEG[:2] + segment(b"\xed", b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\1a\0" * 4000) * 250 + JPEG[2:]
+        ),
+        "JPEG of a thousand scans": lambda: PROGRESSIVE[:-2] + LAST_SCAN * 1000 + b"\xff\xd9",
+        "GIF with an endless comment": lambda: (
+            GIF[:GIF_BODY] + b"!\xfe" + (b"\xff" + bytes(255)) * 100_000 + b"\0" + GIF[GIF_BODY:]
+        ),
+        "GIF with junk": lambda: GIF[:GIF_BODY] + b"\1" * 10_000_000 + GIF[GIF_BODY:],
+        "GIF whose frame is larger than its screen": lambda: (
+            GIF[:GIF_BODY] + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x08" + bytes(300)
+        ),
+        "BMP of 10^18 pixels": lambda: BMP_RLE[:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + BMP_RLE[26:],
+        "BMP upside down, without rows": lambda: BMP_RLE[:22] + struct.pack("<i", -(2**31)) + BMP_RLE[26:],
+        "BMP with an endless run length": lambda: BMP_RLE + b"\0\0" * (8 << 20),
+        "BMP with a short run length": lambda: BMP_RLE + b"\1\5" * 1000,
+        "WebP of 2^28 pixels": lambda: FILES["lossless webp"][:21] + b"\xff\xff\xff\x0f" + FILES["lossless webp"][25:],
+        "extended WebP of 2^48 pixels": lambda: b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff" * 6,
+        "TIFF of 2^64 pixels": lambda: tiff(_256=(1, 2**32 - 1), _257=(1, 2**32 - 1)),
+        "TIFF without rows": lambda: tiff(_257=(1, 0)),
+        "TIFF larger than its strip": lambda: tiff(_256=(1, 999), _257=(1, 999), _278=(1, 999)),
+        "TIFF strip beyond the end": lambda: tiff(_273=(1, 2**32 - 1)),
+        "TIFF with 2^32 strips": lambda: tiff(_273=(2**32 - 1, 8)),
+        "TIFF with a million strips": lambda: tiff(_273=(10**6, 140)) + bytes(4_000_000),
+        "TIFF with a million bit depths": lambda: tiff(_258=(10**6, 140), _277=(1, 10**6)) + bytes(4_000_000),
+        "TIFF whose directory is itself": lambda: b"II*\0" + struct.pack("<I", 4),
+        "BigTIFF with 2^64 tags": lambda: b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**64 - 1) + bytes(100),
+    }
+)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
