@@ -20,7 +20,7 @@ from test_service_tracking import SIDE, SIZE, iou, picture, place, truth
 from videos import video, without_beginning
 from waiting import PATIENCE_S, wait_until
 
-from tools import ctrl_c
+from tools import ctrl_c, free_port
 
 FRAMES = 6
 BOX = (place(0)[1], place(0)[0], place(0)[1] + SIDE, place(0)[0] + SIDE)
@@ -224,3 +224,47 @@ def test_flags_of_no_use_are_refused(flags: list[str], said: str, capsys: pytest
     with pytest.raises(SystemExit):
         main(["track", *flags])
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [[], ["--on-server"]])
+def test_a_file_that_is_cut_off_is_followed_as_far_as_it_goes(
+    server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: list[str]
+):
+    """And what is not there is said, once; of a file that is whole nothing is."""
+    whole = video(map(picture, range(16)), container="matroska")
+    path, flags = tmp_path / "video.mkv", ["--box", ",".join(map(str, BOX)), "--json", "--server", server.address]
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    assert main(["track", str(path), *flags, *where]) == 0
+    told = capsys.readouterr()
+    read = len(told.out.splitlines())
+    assert 0 < read < 16
+    assert f"some {16 - read} frames that its header promises are not there" in told.err
+    path.write_bytes(whole)
+    assert main(["track", str(path), *flags, "--end", "3", *where]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_frames_that_the_server_cannot_decode_are_named(
+    server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The others are followed."""
+    data = bytearray(video(map(picture, range(4)), container="avi", codec="mjpeg"))
+    start = [at for at in range(data.index(b"movi"), len(data)) if data[at : at + 4] == b"00dc"][2] + 8
+    data[start : start + 1000] = bytes(1000)
+    (path := tmp_path / "video.avi").write_bytes(data)
+    flags = ["--box", ",".join(map(str, BOX)), "--json", "--on-server", "--server", server.address]
+    assert main(["track", str(path), *flags]) == 0
+    told = capsys.readouterr()
+    assert [json.loads(line)["frame"] for line in told.out.splitlines()] == [0, 1, 3]
+    assert "frame 2 could not be decoded" in told.err
+
+
+def test_what_was_written_before_stays_when_nothing_is_followed(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """No server is there, say."""
+    (tmp_path / "tracks.json").write_text("of a run before")
+    flags = ["--box", ",".join(map(str, BOX)), "--out", str(tmp_path), "--server", f"localhost:{free_port()}"]
+    assert main(["track", str(file), *flags]) == 1
+    assert "nothing listens" in capsys.readouterr().err
+    assert (tmp_path / "tracks.json").read_text() == "of a run before"

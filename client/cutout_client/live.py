@@ -47,7 +47,8 @@ class Live:
         """Says more of objects in a frame that was answered; the answer is one of those to come.
 
         Args:
-            index: Of the frame, one of the last `held_frames`.
+            index: Of the frame, one of the last `held_frames` that the server has looked at; up to three of them may
+                be ahead of the answer.
             prompts: By object.
 
         Raises:

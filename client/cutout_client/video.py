@@ -22,6 +22,7 @@ from cutout_client.frame_range import check_range
 from cutout_client.tracked import Frame
 
 DEFAULT_RATE = 30.0  # Where a file or a camera does not say.
+_ESTIMATED = 0.05  # Of the frames that a header promises: where it has only a duration and a rate they are an estimate.
 
 
 def _cv2() -> Any:
@@ -58,6 +59,11 @@ class Video:
         end: The one behind the last; None for all.
         every: Each how many-th is wanted.
 
+    Attributes:
+        info: What its header says.
+        missing: About how many frames the header promises behind the one at which reading ended, as the file is cut off
+            or damaged; 0 until then.
+
     Raises:
         FileNotFoundError: The path names no file.
         ValueError: It is no video that can be read, or there is no such camera.
@@ -77,6 +83,7 @@ class Video:
             what = f"camera {source}" if isinstance(source, int) else f"{fspath(source)} as a video"
             raise ValueError(f"cannot read {what}")
         self._range = (start, end, every)
+        self.missing = 0
         self.info = VideoInfo(
             width=int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             height=int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
@@ -91,11 +98,13 @@ class Video:
             is_wanted = number >= start and (number - start) % every == 0
             # Sessions take frames in a thread of their own, and OpenCV crashes when a file is closed while it is read.
             with self._reading:
-                if not self._capture.grab():
-                    return
+                read, pixels = self._capture.grab(), None
                 seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                read, pixels = self._capture.retrieve() if is_wanted else (True, None)
+                if read and is_wanted:
+                    read, pixels = self._capture.retrieve()
             if not read:
+                missing = self.info.frames - number
+                self.missing = missing if missing > _ESTIMATED * self.info.frames else 0
                 return
             if is_wanted:
                 yield Frame(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), timestamp_s=seconds, index=number)

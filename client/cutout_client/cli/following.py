@@ -19,6 +19,7 @@ from cutout_client.tracked import TrackedFrame, TrackPrompt
 from cutout_client.video import Video
 
 _LEAST_BYTES_A_SECOND = 1_000_000  # A large file is given so much more time than other calls.
+_NAMED = 10  # Of frames that could not be decoded.
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ class Followed:
         rate: Frames a second.
         total: How many frames there should be; 0 when nobody knows.
         resumed: How often they went on at another server so far.
+        unread: What is to be said of frames that could not be read, behind the last one.
     """
 
     frames: Iterator[TrackedFrame]
     names: Mapping[int, str]
     rate: float
     total: int
-    resumed: Callable[[], int] = lambda: 0
+    resumed: Callable[[], int]
+    unread: Callable[[], Iterator[str]]
 
 
 @contextmanager
@@ -63,7 +66,14 @@ def here(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
             newest=args.newest,
             non_overlapping=args.non_overlapping,
         ) as live:
-            yield Followed(_named(live, names), names, video.info.rate / args.every, len(video), lambda: live.resumed)
+            yield Followed(
+                _named(live, names),
+                names,
+                video.info.rate / args.every,
+                len(video),
+                lambda: live.resumed,
+                lambda: _unread(video.missing, ()),
+            )
 
 
 @contextmanager
@@ -96,7 +106,15 @@ def on_server(client: Client, args: argparse.Namespace) -> Iterator[Followed]:
             non_overlapping=args.non_overlapping,
         ) as stream:
             total = len(range(args.start, end, args.every))
-            yield Followed(_received(stream, video, names, args), names, video.frame_rate / args.every, total)
+            missing = video.missing_frames if args.end is None else 0
+            yield Followed(
+                _received(stream, video, names, args),
+                names,
+                video.frame_rate / args.every,
+                total,
+                lambda: 0,
+                lambda: _unread(missing, stream.unreadable_frames),
+            )
     finally:
         with suppress(CutoutError):  # Unused for a while it is forgotten anyway.
             client.delete_video(video)
@@ -126,6 +144,15 @@ def _received(
             if frame is None:
                 raise ValueError(f"{args.video}: frame {found.index} cannot be read here, so nothing is drawn on it")
             yield replace(found, picture=read_picture(frame.image))
+
+
+def _unread(missing: int, unreadable: Sequence[int]) -> Iterator[str]:
+    if missing:
+        frames = "frame that its header promises is" if missing == 1 else "frames that its header promises are"
+        yield f"the file is cut off or damaged: some {missing} {frames} not there"
+    if unreadable:
+        some = ", ".join(map(str, unreadable[:_NAMED])) + (" and others" if len(unreadable) > _NAMED else "")
+        yield f"{'frame' if len(unreadable) == 1 else 'frames'} {some} could not be decoded"
 
 
 def nothing_followed(phrases: Sequence[str], unfollowed: Unfollowed) -> ValueError:

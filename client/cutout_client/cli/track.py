@@ -88,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             console.write_warning("stopped; what was written is there", progress.console)
         finally:
-            wrote = [str(path) for path in (tracks and tracks.save(), args.overlay) if path and count]
-    for line in () if args.quiet else unfollowed.lines():
+            saved = tracks.save() if tracks and count else None  # What was there before is not emptied.
+            wrote = [str(path) for path in (saved, args.overlay) if path and count]
+    for line in () if args.quiet else (*unfollowed.lines(), *(followed.unread() if is_whole else ())):
         console.write_warning(line)
     if not (args.json or args.quiet):
         where = f", files: {', '.join(wrote)}" if wrote else ""
