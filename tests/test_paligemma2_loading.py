@@ -170,17 +170,30 @@ def test_an_encoder_beside_it_is_not_needed(copy: PaliGemmaFiles):
     assert np.array_equal(read_mask_decoder(copy.mask_decoder).masks([range(16)]), whole)
 
 
-@pytest.mark.full_size(gigabytes=9)
-def test_full_size(paligemma_files: PaliGemmaFiles, photos):
-    """PaliGemma 2 3B at 224 pixels in bfloat16: as many parameters as published, 6.1 GB, whole objects."""
-    images = SiglipImageProcessor(size={"height": 224, "width": 224})
-    images.image_seq_length = 256
-    processor = PaliGemmaProcessor(images, gemma_tokenizer())
-    model = full_size(processor)
+def test_the_published_size_has_its_parameters(paligemma_files: PaliGemmaFiles):
+    """PaliGemma 2 3B at 224 pixels in bfloat16: as many parameters as published, 6.1 GB; none of them is made."""
+    processor = published_processor()
+    with torch.device("meta"):
+        model = PaliGemmaForConditionalGeneration(published(processor)).bfloat16()
+        model.tie_weights()
     # 3032094960 in the authors' own vocabulary, of 64 tokens fewer than the one that is padded for transformers.
     assert sum(parameter.numel() for parameter in model.parameters()) == 3_032_094_960 + 64 * 2304
-    found = PaliGemma2(model, processor, read_mask_decoder(paligemma_files.mask_decoder), max_new_tokens=24)
+    found = PaliGemma2(model, processor, read_mask_decoder(paligemma_files.mask_decoder))
     assert found.nbytes / 1e9 == pytest.approx(6.07, abs=0.05)
+
+
+@pytest.mark.full_size(gigabytes=4)
+def test_full_size(paligemma_files: PaliGemmaFiles, photos):
+    """Two layers of each tower in their published widths, with the published vocabulary: whole objects.
+
+    The language model's are the one that attends to everything and the one that attends to a window.
+    """
+    processor = published_processor()
+    config = published(processor, layers=2)
+    assert set(config.text_config.layer_types) == {"sliding_attention", "full_attention"}
+    model = scattered(lambda: PaliGemmaForConditionalGeneration(config), torch.bfloat16)
+    model.tie_weights()
+    found = PaliGemma2(model, processor, read_mask_decoder(paligemma_files.mask_decoder), max_new_tokens=24)
     embedding = model.model.language_model.embed_tokens.weight
     # Of the tokens that the small tokenizer knows; the rest of the full head would only be slower.
     head = torch.randn(len(processor.tokenizer), 2304, generator=torch.Generator().manual_seed(2)).div_(10).bfloat16()
@@ -196,24 +209,29 @@ def test_full_size(paligemma_files: PaliGemmaFiles, photos):
         assert find.logits.shape == (64, 64)
 
 
-def full_size(processor: PaliGemmaProcessor) -> PaliGemmaForConditionalGeneration:
-    """With random weights."""
+def published_processor() -> PaliGemmaProcessor:
+    """Of pictures of 224 pixels."""
+    images = SiglipImageProcessor(size={"height": 224, "width": 224})
+    images.image_seq_length = 256
+    return PaliGemmaProcessor(images, gemma_tokenizer())
+
+
+def published(processor: PaliGemmaProcessor, layers: int | None = None) -> PaliGemmaConfig:
+    """The published architecture, or so many layers of each of its towers."""
     vision = SiglipVisionConfig(
         hidden_size=1152,
         intermediate_size=4304,
-        num_hidden_layers=27,
+        num_hidden_layers=layers or 27,
         num_attention_heads=16,
         image_size=224,
         patch_size=14,
         vision_use_head=False,
     )
-    config = PaliGemmaConfig(
+    fewer = {} if layers is None else {"num_hidden_layers": layers}
+    return PaliGemmaConfig(
         vision_config=vision.to_dict(),
-        text_config=Gemma2Config(vocab_size=257216).to_dict(),  # Whose defaults are those of 2B.
+        text_config=Gemma2Config(vocab_size=257216, **fewer).to_dict(),  # Whose other defaults are those of 2B.
         image_token_index=processor.image_token_id,
         projection_dim=2304,
         hidden_size=2304,
     )
-    model = scattered(lambda: PaliGemmaForConditionalGeneration(config), torch.bfloat16)
-    model.tie_weights()
-    return model
