@@ -53,6 +53,7 @@ def made(everything: Everything) -> tuple[np.ndarray, np.ndarray]:
     return np.array([r["predicted_iou"] for r in full]), np.array([r["stability_score"] for r in full])
 
 
+@pytest.mark.slow
 def test_thresholds_are_counted(everything: Everything, made: tuple[np.ndarray, np.ndarray]):
     """Each threshold with what it kept back, and the best of that; what both would keep back counts for the first."""
     ious, stabilities = made
@@ -74,6 +75,7 @@ def test_thresholds_are_counted(everything: Everything, made: tuple[np.ndarray, 
     assert len(answer.objects) + count(answer.omissions) == 3 * POINTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["sam", "sam2"])
 @pytest.mark.parametrize("layers", [0, 1])
 def test_no_mask_is_lost(everything: Everything, model: str, layers: int):
@@ -87,6 +89,7 @@ def test_no_mask_is_lost(everything: Everything, model: str, layers: int):
     assert bool(layers) == (Reason.REASON_CUT_OFF in by_reason(answer.omissions))
 
 
+@pytest.mark.slow
 def test_tiles_count_as_well(everything: Everything):
     """Every view of a tiled picture adds what its thresholds kept back, and the best is that of all views."""
     pixels = np.tile(PICTURES["cat"](), (2, 2, 1))[:600, :600]
@@ -123,6 +126,14 @@ def client(server: RunningServer) -> Iterator[Client]:
         yield connected
 
 
+@pytest.fixture(scope="module")
+def every(server: RunningServer, photos: dict[str, Photo]) -> cutout_client.Segmentation:
+    """With nothing kept back."""
+    with Client(server.address) as connected:
+        options = {"predicted_iou_threshold": 0.0, "stability_threshold": 0.0}
+        return connected.segment_everything(photos["chelsea"].jpeg, **options)
+
+
 Ask = Callable[[Client, bytes], cutout_client.Segmentation]
 
 
@@ -140,9 +151,8 @@ def by_session(client: Client, picture: bytes) -> cutout_client.Segmentation:
     ],
     ids=["unary", "stream", "session"],
 )
-def test_the_client_shows_it(client: Client, photos: dict[str, Photo], asked: Ask):
+def test_the_client_shows_it(client: Client, photos: dict[str, Photo], every: cutout_client.Segmentation, asked: Ask):
     """Numbers to reckon with, and words to read."""
-    every = client.segment_everything(photos["chelsea"].jpeg, predicted_iou_threshold=0.0, stability_threshold=0.0)
     result = asked(client, photos["chelsea"].jpeg)
     assert not result
     (omission,) = result.omissions
@@ -174,6 +184,7 @@ def test_over_rest(gateway_url: str, photos: dict[str, Photo]):
     assert 0 < omission["best"] < 1
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_it(server: RunningServer, photos: dict[str, Photo], tmp_path):
     """In the picture's row when nothing was found, else below the table; in JSON as numbers."""
     (tmp_path / "cat.jpg").write_bytes(photos["chelsea"].jpeg)

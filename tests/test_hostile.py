@@ -54,6 +54,7 @@ def codes(stubs: Stubs, content: bytes) -> tuple[grpc.StatusCode, grpc.StatusCod
     return inline.code(), uploaded.code()
 
 
+@pytest.mark.slow
 def test_damaged_pictures_by_the_hundred(probed_stubs: Stubs):
     """Seventeen kinds of files, damaged in twenty ways each: a mask or INVALID_ARGUMENT, and memory does not grow."""
     chance = random.Random(7)  # noqa: S311

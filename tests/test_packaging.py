@@ -54,6 +54,7 @@ def test_nothing_tells_anyone_to_install_a_strangers_package():
     assert named == set()
 
 
+@pytest.mark.slow
 def test_every_package_and_program_tells_its_version(tmp_path: Path):
     """`__version__` is one; `--version` prints it with the commit, for every command of every program."""
     assert {each.__version__ for each in (cutout_client, cutout_common, cutout_gateway, cutout_server)} == {"0.1.0"}

@@ -30,6 +30,8 @@ from transformers import (
     Sam3TrackerVideoProcessor,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Bench:
