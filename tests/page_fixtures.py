@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "gateway/cutout_gateway/page"
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
+CAT = (PAGE / "samples/cat.jpg").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,13 @@ def visiting(browser: Browser, url: str, **context: Any) -> Iterator[Visit]:
         assert visit.complaints == []
     finally:
         fresh.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, gateway_url: str) -> Iterator[Visit]:
+    """Somebody who has just opened the page."""
+    with visiting(browser, gateway_url) as looking:
+        yield looking
 
 
 def ask(url: str, kind: str, picture: bytes, **request: Any) -> list[dict[str, Any]]:
