@@ -161,6 +161,23 @@ def test_a_call_that_lost_its_server_does_not_run_into_the_next_loss(scripts: li
 
 
 @ASKING
+@pytest.mark.parametrize(
+    "said",
+    [
+        "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+        "upstream connect error or reset before headers. retried and the latest reset reason: connection failure",
+        "no healthy upstream",
+    ],
+)
+def test_servers_that_balancers_could_not_reach_are_not_lost(ask, said: str, scripts: list[ScriptedServer]):
+    """Two balancers say so for as long as they have not noticed which servers are gone; no server had the call."""
+    for script in scripts:
+        script.failures[:] = [(UNAVAILABLE, said, None)]
+    ask(all_of(scripts))
+    assert sum(len(script.calls) for script in scripts) == 3
+
+
+@ASKING
 def test_a_model_that_no_server_has_is_told(ask, scripts: list[ScriptedServer]):
     """Each is asked once, and the caller hears what they said."""
     for script in scripts:

@@ -29,6 +29,8 @@ LOST_REASON = "SERVERS_LOST"
 CHANGED_REASON = "ANSWER_CHANGED"
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
+# In gRPC's words, and in Envoy's, which the call reached, but no server behind it.
+_UNREACHED = "failed to connect|resolv|reset reason: .*connection failure|no healthy upstream"
 
 
 class Failure(Enum):
@@ -192,7 +194,7 @@ def _said_by_grpc(code: grpc.StatusCode, said: str) -> Failure | None:
     if code is grpc.StatusCode.INTERNAL and said == "Internal error from Core":
         return Failure.UNTOLD
     if code is grpc.StatusCode.UNAVAILABLE:
-        return Failure.UNREACHED if re.search("failed to connect|resolv", said) else Failure.LOST
+        return Failure.UNREACHED if re.search(_UNREACHED, said) else Failure.LOST
     ended = {
         grpc.StatusCode.UNKNOWN: "Stream removed",
         grpc.StatusCode.INTERNAL: "RST_STREAM",
