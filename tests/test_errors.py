@@ -222,9 +222,10 @@ def test_no_deadline_is_longer_than_the_servers_greatest():
 def test_a_callers_own_deadline_is_told_as_its_own(elsewhere: Elsewhere):
     """Whichever end notices first, no deadline of the server's is blamed."""
     told = set()
-    for _ in range(500):
+    for attempt in range(500):
+        timeout_s = 0.01 + attempt / 2000  # Longer and longer: on a busy machine a short one ends before it is known.
         with pytest.raises(grpc.RpcError) as late:
-            elsewhere.stubs.segmentation.SegmentByBox(boxes(), metadata=AUTH, timeout=0.01)
+            elsewhere.stubs.segmentation.SegmentByBox(boxes(), metadata=AUTH, timeout=timeout_s)
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         if status := rpc_status.from_call(late.value):  # The server was first, which is a matter of chance.
             told.add(unpack(status).reason)
