@@ -1,23 +1,28 @@
 """Both ends of a cluster by themselves, without Ray: how they begin and end, and how long a request goes on."""
 
 import asyncio
+import gc
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from cutout_common.distribution import build
 from cutout_server import call_context
 from cutout_server.cluster import worker as module
 from cutout_server.cluster.worker import Worker
 from cutout_server.errors import FailedPreconditionError, InternalError, UnavailableError
+from cutout_server.pools.embeddings import EmbeddingKey
 from cutout_server.settings import Settings
+from cutout_server.types import Picture
 from structlog.testing import capture_logs
 from waiting import until
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install ray")
 
+from cutout_server.cluster import pool as front_side
 from cutout_server.cluster import pools
-from cutout_server.cluster.pool import WorkerLostError
+from cutout_server.cluster.pool import Pixels, WorkerLostError
 from cutout_server.cluster.pools import ClusterPools, ClusterSlot
 
 
@@ -145,3 +150,33 @@ async def test_a_request_whose_worker_is_lost_does_not_wait_for_ever(monkeypatch
     with pytest.raises(UnavailableError) as none:
         await front.answering()
     assert (none.value.reason, none.value.retry_after_s) == ("NO_WORKERS", 5.0)
+
+
+async def test_equal_pictures_are_put_once_while_one_of_them_is_in_hand(monkeypatch: pytest.MonkeyPatch):
+    """One caller's; other callers' pixels are their own, and what could not be put is tried again."""
+    put: list[object] = []
+
+    def store(pixels: object) -> int:
+        put.append(pixels)
+        if len(put) == 1:
+            raise MemoryError("the object store is full")
+        return len(put)
+
+    monkeypatch.setattr(front_side.ray, "put", store)
+    call_context.begin(call_context.Call("request", "caller", float("inf")))
+    pixels = Pixels()
+    one, other, foreign = (EmbeddingKey(caller, model, "sha") for caller, model in ("aa", "ab", "bb"))
+
+    def picture() -> Picture:
+        return Picture.of(np.zeros((2, 2, 3), np.uint8), "sha")
+
+    alike = [picture(), picture()]
+    with pytest.raises(MemoryError):
+        await pixels.of(one, alike[0])
+    assert await asyncio.gather(pixels.of(one, alike[0]), pixels.of(other, alike[1])) == [2, 2]
+    assert await pixels.of(foreign, picture()) == 3
+    alike.pop()
+    assert await pixels.of(one, picture()) == 2
+    alike.clear()
+    gc.collect()
+    assert await pixels.of(one, picture()) == 4

@@ -1,6 +1,7 @@
 """PNG, packed bits and polygons give every mask back; polygons are held against other rasterisers."""
 
 import io
+import pickle
 import struct
 import zlib
 
@@ -86,7 +87,12 @@ def test_a_part_of_a_mask_is_written_as_the_whole(part, top, left, below, behind
     assert rows[:, 1:].tobytes() == bits_encode(mask)
     row, column, tight = rle_decode_part(*mask.shape, rle_encode(mask))
     assert np.array_equal(MaskPatch(*mask.shape, row, column, tight).whole(), mask)
-    assert tight.size == MaskPatch.of(mask).inside.size
+    patch = MaskPatch.of(mask)
+    assert tight.size == patch.inside.size
+    crossed = pickle.loads(pickle.dumps(patch))  # noqa: S301 - our own
+    assert crossed.place == patch.place
+    assert crossed.inside.dtype == np.bool_
+    assert np.array_equal(crossed.inside, patch.inside)
 
 
 def test_checksums_of_large_empty_files():

@@ -408,3 +408,20 @@ async def test_a_worker_outlives_what_watches_it(monkeypatch: pytest.MonkeyPatch
             await asyncio.wait_for(ask(pool, spec_of(probe), query()), PATIENCE_S)
         monkeypatch.undo()
         assert len(await asyncio.wait_for(ask(pool, spec_of(probe), query()), PATIENCE_S)) == 1
+
+
+async def test_an_embedding_that_others_make_is_expected_until_it_is_kept():
+    """Whoever looks for it meanwhile counts as having found it, and nothing is held when nothing came."""
+    cache, key = EmbeddingsCache(2_500), EmbeddingKey("caller", "m", "sha")
+    with cache.expected(key) as first:
+        assert not first
+        with cache.expected(key) as second:
+            assert second
+        assert cache.holds(key)
+        assert key not in cache
+    assert not cache.holds(key)
+    with cache.expected(key) as third:
+        assert not third
+        cache.keep(key, ProbeEmbedding((1, 1), 0, 1_000))
+    assert key in cache
+    assert (cache.hits, cache.misses, cache.bytes) == (1, 2, 1_000)

@@ -109,28 +109,43 @@ def test_objects_are_followed_by_workers(front: Front, local: RunningServer, clu
 def test_spans_of_workers_belong_to_the_requests_trace(
     front: Front, traced: tuple[str, list[Received]], files: list[bytes]
 ):
-    """Below the front's span, which is below the caller's; and below the worker's each of its stages."""
-    trace, above = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-    request = pb2.SegmentByBoxRequest(
-        image={"content": files[PICTURES - 1]}, boxes=[{"x_min": 9, "x_max": 80, "y_min": 9, "y_max": 60}]
-    )
-    with front.channel() as channel:
-        metadata = [("traceparent", f"00-{trace}-{above}-01")]
-        Stubs.over(channel).segmentation.SegmentByBox(request, metadata=metadata, timeout=PATIENCE_S)
+    """Below the front's span, which is below the caller's; and below the worker's each of its stages.
 
-    def ended() -> dict[str, Received] | None:
-        found = {span.name: span for span in traced[1] if span.trace == trace}
-        return (
-            found if {"encode", "prompt", "masks", "cutout.v1.SegmentationService/SegmentByBox"} <= set(found) else None
+    They tell what a box costs: one question to its worker, and the pixels of a new picture are put once.
+    """
+    rpc_name, above = "cutout.v1.SegmentationService/SegmentByBox", "00f067aa0ba902b7"
+
+    def asked(trace: str, x_max: float) -> dict[str, list[Received]]:
+        """The spans of a box on always the same picture, by their names."""
+        request = pb2.SegmentByBoxRequest(
+            image={"content": files[PICTURES - 1]}, boxes=[{"x_min": 9, "x_max": x_max, "y_min": 9, "y_max": 60}]
         )
+        with front.channel() as channel:
+            metadata = [("traceparent", f"00-{trace}-{above}-01")]
+            Stubs.over(channel).segmentation.SegmentByBox(request, metadata=metadata, timeout=PATIENCE_S)
 
-    found = wait_until(ended)
-    rpc = found["cutout.v1.SegmentationService/SegmentByBox"]
-    assert (rpc.service, rpc.above) == ("cutout-server", above)
-    for stage in ("encode", "prompt"):
-        worker = wait_until(lambda stage=stage: (ended() or {}).get(f"worker/{stage}"))
+        def ended() -> dict[str, list[Received]] | None:
+            found: dict[str, list[Received]] = {}
+            for span in (span for span in traced[1] if span.trace == trace):
+                found.setdefault(span.name, []).append(span)
+            return found if {rpc_name, "worker/prompt"} <= set(found) else None
+
+        found = wait_until(ended)
+        assert len(found["worker"]) == len(found["worker/prompt"]) == 1
+        (rpc,), (worker,) = found[rpc_name], found["worker/prompt"]
+        assert (rpc.service, rpc.above) == ("cutout-server", above)
         assert (worker.service, worker.above) == ("cutout-worker", rpc.span)
-        assert (found[stage].service, found[stage].above) == ("cutout-worker", worker.span)
+        return found
+
+    new = asked("4bf92f3577b34da6a3ce929d0e0e4736", 80)
+    (worker,) = new["worker/prompt"]
+    for stage in ("encode", "prompt", "masks"):
+        (each,) = new[stage]
+        assert (each.service, each.above) == ("cutout-worker", worker.span)
+    assert len(new["put"]) == 1
+    known = asked("4bf92f3577b34da6a3ce929d0e0e4737", 90)
+    assert {"put", "encode", "worker/encode"}.isdisjoint(known)
+    assert len(known["prompt"]) == len(known["masks"]) == 1
 
 
 def test_upgrades_roll_without_a_loss(cluster: Cluster, files: list[bytes], local: RunningServer):

@@ -19,13 +19,13 @@ class Handle:
     Attributes:
         key: What it is the embedding of.
         image_size: (height, width) of the picture, in pixels.
-        nbytes: Memory of the embedding, in bytes.
+        nbytes: Memory of the embedding, in bytes; 0 while it is not known.
         picture: Given while a request has it in hand; it stays where it is.
     """
 
     key: EmbeddingKey
     image_size: tuple[int, int]
-    nbytes: int
+    nbytes: int = 0
     picture: Picture | None = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[type["Handle"], tuple[Any, ...]]:
@@ -81,10 +81,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """Answers, and the seconds that each stage took there."""
+    """Answers.
+
+    Attributes:
+        stages_s: Seconds that each stage took there.
+        embeddings: Memory of each embedding that they needed, in bytes; the worker has them now.
+    """
 
     answers: Sequence[Any] = field(repr=False)
     stages_s: Mapping[str, float]
+    embeddings: Mapping[EmbeddingKey, int]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import itertools
 import time
 import uuid
 import weakref
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
@@ -27,6 +27,7 @@ from cutout_server.cluster.messages import (
 )
 from cutout_server.errors import CutoutError, UnavailableError
 from cutout_server.models.operations import EMBED_PICTURES, GENERATE, TRACK, Answer, Operation, Query
+from cutout_server.models.queries import CutMask, CutQuery
 from cutout_server.models.runtime import Runtime
 from cutout_server.pools.device import PoolObserver
 from cutout_server.pools.embeddings import EmbeddingKey
@@ -77,19 +78,42 @@ class SeenModels(LoadedModels):
         return True
 
 
+class _Put:
+    """A picture on its way to the object store."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.task = asyncio.create_task(self._put(picture))
+
+    @staticmethod
+    async def _put(picture: Picture) -> Any:
+        began_s = time.monotonic()
+        where = await asyncio.to_thread(lambda: ray.put(picture.pixels))
+        call_context.current().span.part("put", began_s, time.monotonic())
+        return where
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not come there."""
+        return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
+
+
 class Pixels:
-    """Pictures in the cluster's object store, each for as long as the front has it in hand."""
+    """Pictures in the cluster's object store, each for as long as the front has one like it in hand."""
 
     def __init__(self) -> None:
-        self._put: dict[int, asyncio.Task[Any]] = {}
+        self._put: weakref.WeakValueDictionary[tuple[str, str], _Put] = weakref.WeakValueDictionary()
+        self._in_hand: dict[int, _Put] = {}
 
-    async def of(self, picture: Picture) -> Any:
-        """Where a picture's pixels are; they cross to each node once."""
-        number = id(picture)
-        if number not in self._put:
-            self._put[number] = asyncio.create_task(asyncio.to_thread(lambda: ray.put(picture.pixels)))
-            weakref.finalize(picture, self._put.pop, number, None)
-        return await asyncio.shield(self._put[number])
+    async def of(self, key: EmbeddingKey, picture: Picture) -> Any:
+        """Where a picture's pixels are; they cross to each node once, however many of a caller's requests ask."""
+        whose, number = (key.caller, key.picture), id(picture)
+        put = self._put.get(whose)
+        if put is None or put.failed:
+            put = self._put[whose] = _Put(picture)
+        if number not in self._in_hand:
+            weakref.finalize(picture, self._in_hand.pop, number, None)
+        self._in_hand[number] = put
+        return await asyncio.shield(put.task)
 
 
 class WorkerPool(Pool):
@@ -158,10 +182,10 @@ class WorkerPool(Pool):
         self, turn: Turn, key: EmbeddingKey, spec: ModelSpec, picture: Picture, *, deadline_s: float
     ) -> Handle:
         """What stands for a picture's embedding, which is made unless the worker has it."""
-        pixels = {key: await self._pixels.of(picture)}
+        pixels = {key: await self._pixels.of(key, picture)}
         call = self._actor.embed.remote(_asked(turn, spec, deadline_s), key, pixels)
         answered = await self._answered(call, spec)
-        return Handle(key, (picture.height, picture.width), answered.answers[0])
+        return Handle(key, (picture.height, picture.width), answered.embeddings[key])
 
     async def ask(
         self,
@@ -181,28 +205,34 @@ class WorkerPool(Pool):
             return [await self._part(turn, operation, spec, question, deadline_s) for question in questions]
         if operation is GENERATE:
             return [await self._generated(turn, spec, question, deadline_s) for question in questions]
-        pixels: dict[EmbeddingKey, Any] = {}
         remembers = operation is TRACK
         ask = self._actor.ask.options(num_returns=1 + len(questions) * remembers)
-        while True:
-            asked = _asked(turn, spec, deadline_s)
-            send = partial(ask.remote, asked, operation, list(questions), pixels)
+
+        async def send(pixels: Mapping[EmbeddingKey, Any]) -> Sequence[Any]:
+            asked = partial(ask.remote, _asked(turn, spec, deadline_s), operation, list(questions), pixels)
             # Pictures take time to be copied.
-            returned = await asyncio.to_thread(send) if operation is EMBED_PICTURES else send()
-            call, *memories = returned if remembers else [returned]
-            try:
-                answers = list((await self._answered(call, spec)).answers)
-            except LackingError:
-                if pixels:
-                    raise
-                pictures = {handle.key: _picture(handle) for handle in handles(questions)}
-                pixels = {key: await self._pixels.of(picture) for key, picture in pictures.items()}
-            else:
-                break
+            returned = await asyncio.to_thread(asked) if operation is EMBED_PICTURES else asked()
+            return returned if remembers else [returned]
+
+        answers, memories = await self._embedded(spec, questions, send)
         if remembers:
             pairs = zip(answers, memories, strict=True)
             answers = [with_memory(answer, replace(answer.memory, ref=ref)) for answer, ref in pairs]
         return answers
+
+    async def cut(
+        self, turn: Turn, spec: ModelSpec, queries: Sequence[CutQuery], *, deadline_s: float
+    ) -> list[list[CutMask]]:
+        """See Pool; the worker is asked once for all.
+
+        Raises:
+            WorkerLostError: See `ask`.
+        """
+
+        async def send(pixels: Mapping[EmbeddingKey, Any]) -> Sequence[Any]:
+            return [self._actor.cut.remote(_asked(turn, spec, deadline_s), list(queries), pixels)]
+
+        return (await self._embedded(spec, queries, send))[0]
 
     async def load(self, spec: ModelSpec) -> None:
         """See Pool."""
@@ -218,6 +248,35 @@ class WorkerPool(Pool):
     async def close(self) -> None:
         """See Pool; the worker is not this front's alone."""
         self.lost(died=False)
+
+    async def _embedded(
+        self,
+        spec: ModelSpec,
+        questions: Sequence[Any],
+        send: Callable[[Mapping[EmbeddingKey, Any]], Awaitable[Sequence[Any]]],
+    ) -> tuple[list[Any], Sequence[Any]]:
+        """Answers to questions about embeddings, and what came behind them.
+
+        Args:
+            spec: The model that is asked.
+            questions: With handles in the embeddings' places.
+            send: Sends them with the pixels of those that the worker may lack, which it then makes.
+        """
+        needed = {handle.key: handle for handle in handles(questions)}
+        lacking = [key for key in needed if key not in self.embeddings]
+        while True:
+            call, *behind = await send({key: await self._pixels.of(key, _picture(needed[key])) for key in lacking})
+            try:
+                answered = await self._answered(call, spec)
+            except LackingError:
+                if len(lacking) == len(needed):
+                    raise
+                lacking = list(needed)
+            else:
+                break
+        for key, nbytes in answered.embeddings.items():
+            self.embeddings.keep(key, Handle(key, needed[key].image_size, nbytes))
+        return list(answered.answers), behind
 
     async def _part(self, turn: Turn, operation: Any, spec: ModelSpec, pixels: Any, deadline_s: float) -> Any:
         """The embedding of a part of a picture, which nobody else asks for."""

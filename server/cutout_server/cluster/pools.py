@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -54,6 +54,19 @@ class ClusterSlot(Slot):
         super().__init__(pool, turn)
         self._pools = pools
         self._lost: dict[WorkerPool, bool] = {}  # With the request, and whether it died.
+        self._held = ExitStack()
+
+    async def embedding(self, spec: ModelSpec, picture: Picture) -> Embedding:
+        """What stands for it; the first question makes it, so that the worker is asked once for both."""
+        key = embedding_key(spec, picture.key)
+        stages = call_context.current().stages
+        stages.embedding_cached = self._held.enter_context(self.pool.embeddings.expected(key))
+        return Handle(key, (picture.height, picture.width), picture=picture)
+
+    def leave(self) -> None:
+        """See Slot."""
+        self._held.close()
+        super().leave()
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:

@@ -31,8 +31,8 @@ from cutout_server.cluster.messages import (
 from cutout_server.daemon import in_daemon_thread
 from cutout_server.models.devices import check_devices
 from cutout_server.models.embedding import Embedding
-from cutout_server.models.operations import GENERATE, TRACK, Operation
-from cutout_server.models.queries import GenerateQuery
+from cutout_server.models.operations import DECODE, GENERATE, TRACK, Operation
+from cutout_server.models.queries import CutQuery, GenerateQuery
 from cutout_server.pools.device import DevicePool
 from cutout_server.pools.embeddings import EmbeddingKey
 from cutout_server.pools.fair_queue import Turn
@@ -96,10 +96,19 @@ class Worker:
         )
 
     async def embed(self, asked: Asked, key: EmbeddingKey, pixels: Mapping[EmbeddingKey, Any]) -> Answered:
-        """The size of a picture's embedding in bytes, which is made unless it is at hand."""
+        """Makes a picture's embedding unless it is at hand."""
         async with self._turn(asked, key.operation.stage) as (spec, turn):
-            embedding = await self._embedding(key, spec, turn, pixels[key])
-            return self._answered([embedding.nbytes])
+            return self._answered((), {key: await self._embedding(key, spec, turn, pixels[key])})
+
+    async def cut(self, asked: Asked, queries: Sequence[CutQuery], pixels: Mapping[EmbeddingKey, Any]) -> Answered:
+        """Masks, see Pool.
+
+        Raises:
+            LackingError: See `ask`.
+        """
+        async with self._turn(asked, DECODE.stage) as (spec, turn):
+            whole, held = await self._whole(queries, spec, turn, pixels)
+            return self._answered(await self._pool.cut(turn, spec, whole, deadline_s=deadline(asked.left_s)), held)
 
     async def ask(
         self,
@@ -114,16 +123,14 @@ class Worker:
             LackingError: An embedding is not at hand, and its pixels are not given.
         """
         async with self._turn(asked, operation.stage) as (spec, turn):
-            keys = {handle.key for handle in handles(questions)}
-            held = {key: await self._embedding(key, spec, turn, pixels.get(key)) for key in keys}
-            whole = [with_embeddings(question, held) for question in questions]
+            whole, held = await self._whole(questions, spec, turn, pixels)
             if operation is TRACK:
                 whole = [await _with_own_memory(question) for question in whole]
             answers = await self._pool.ask(turn, operation, spec, whole, deadline_s=deadline(asked.left_s))
             if operation is not TRACK:
-                return self._answered(answers)
+                return self._answered(answers, held)
             light = [with_memory(answer, Remote.of(answer.memory)) for answer in answers]
-            return self._answered(light), *(answer.memory for answer in answers)
+            return self._answered(light, held), *(answer.memory for answer in answers)
 
     async def generate(self, asked: Asked, query: GenerateQuery, name: str) -> Answered:
         """A picture, of which `steps` tells by this name how far it is. Cancelled, it ends at its next step."""
@@ -132,7 +139,7 @@ class Worker:
         try:
             async with self._turn(asked, GENERATE.stage) as (spec, turn):
                 return self._answered(
-                    await self._pool.ask(turn, GENERATE, spec, [watched], deadline_s=deadline(asked.left_s))
+                    await self._pool.ask(turn, GENERATE, spec, [watched], deadline_s=deadline(asked.left_s)), {}
                 )
         finally:
             abandoned.set()
@@ -207,6 +214,14 @@ class Worker:
             self._in_hand -= 1
             self._asked_s = time.monotonic()
 
+    async def _whole(
+        self, questions: Sequence[Any], spec: ModelSpec, turn: Turn, pixels: Mapping[EmbeddingKey, Any]
+    ) -> tuple[list[Any], dict[EmbeddingKey, Embedding]]:
+        """The questions with embeddings in the places of handles, and those embeddings."""
+        keys = {handle.key for handle in handles(questions)}
+        held = {key: await self._embedding(key, spec, turn, pixels.get(key)) for key in keys}
+        return [with_embeddings(question, held) for question in questions], held
+
     async def _embedding(self, key: EmbeddingKey, spec: ModelSpec, turn: Turn, pixels: Any) -> Embedding:
         cache = self._pool.embeddings
         if pixels is None and not cache.holds(key):
@@ -217,10 +232,15 @@ class Worker:
             # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
             return (await self._pool.ask(turn, key.operation, spec, [picture], deadline_s=float("inf")))[0]
 
-        return (await cache.get(key, encode))[0]
+        started_s = time.monotonic()
+        embedding, cached = await cache.get(key, encode)
+        if cached:  # Also while another question's is made.
+            call_context.spent(key.operation.stage, started_s)
+        return embedding
 
-    def _answered(self, answers: Sequence[Any]) -> Answered:
-        return Answered(answers, {stage: ms / 1000 for stage, ms in call_context.current().stages.ms.items()})
+    def _answered(self, answers: Sequence[Any], embeddings: Mapping[EmbeddingKey, Embedding]) -> Answered:
+        stages_s = {stage: ms / 1000 for stage, ms in call_context.current().stages.ms.items()}
+        return Answered(answers, stages_s, {key: embedding.nbytes for key, embedding in embeddings.items()})
 
 
 async def _with_own_memory(question: Any) -> Any:

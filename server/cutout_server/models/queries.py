@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutout_server.models.embedding import Embedding, ObjectMemory
-from cutout_server.types import Box, Exemplar, Logits, ObjectPrompt, Rle
+from cutout_server.types import Box, Exemplar, Logits, MaskPatch, ObjectPrompt, Rle
 
 MULTIMASK = 3  # whole, part, subpart
 
@@ -40,6 +40,11 @@ class Candidates:
     logits: NDArray[np.float32] = field(repr=False)
     predicted_iou: NDArray[np.float32]
 
+    def best(self, most: int) -> list[tuple[Logits, float]]:
+        """So many of them at most, each with its predicted IoU; the best one first."""
+        order = np.argsort(-self.predicted_iou, kind="stable")[:most]
+        return [(self.logits[index], float(self.predicted_iou[index])) for index in order]
+
 
 @dataclass(frozen=True)
 class MaskQuery:
@@ -54,6 +59,42 @@ class MaskQuery:
     embedding: Embedding
     logits: Logits
     threshold: float
+
+
+@dataclass(frozen=True)
+class CutQuery:
+    """One object whose masks at the picture's size are wanted, in two passes: it is decoded, then its masks are made.
+
+    Attributes:
+        embedding: From `encode` of the same model.
+        prompt: See DecodeQuery.
+        multimask: Likewise.
+        most: Of the candidates, so many are wanted, the best ones.
+        threshold: Logits above it are inside.
+        with_logits: Whether their logits are wanted too.
+    """
+
+    embedding: Embedding
+    prompt: ObjectPrompt
+    multimask: bool
+    most: int
+    threshold: float
+    with_logits: bool = False
+
+
+@dataclass(frozen=True)
+class CutMask:
+    """One of an object's masks.
+
+    Attributes:
+        mask: At the picture's size.
+        predicted_iou: The model's own estimate of its IoU with the true mask.
+        logits: (h, w) float32 as the decoder made them; None unless they were asked for.
+    """
+
+    mask: MaskPatch
+    predicted_iou: float
+    logits: Logits | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from cutout_server.models.embedding import Embedding
 from cutout_server.pipelines.concepts import Describer
-from cutout_server.types import Box, ConceptScore, Logits, ObjectPrompt, Rewriting, Rle
+from cutout_server.types import Box, ConceptScore, Logits, MaskPatch, ObjectPrompt, Rewriting, Rle
 
 # Candidates at once: prompts enough for one good pass of a decoder, few enough that their logits stay small and that a
 # caller who leaves is noticed soon.
@@ -40,11 +40,11 @@ class FinishedMask:
     """A mask at the image's size.
 
     Attributes:
-        rle: The mask.
+        mask: The mask.
         logits: (h, w) float32 at the model's low resolution, if they are wanted.
     """
 
-    rle: Rle
+    mask: MaskPatch | Rle
     logits: Logits | None = field(default=None, repr=False)
 
 

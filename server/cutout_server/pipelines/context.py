@@ -152,7 +152,7 @@ class Context:
         if self.embedded is not None and self.embedded.device == slot.pool.device:
             call_context.current().stages.embedding_cached = True
             return self.embedded.embedding
-        return await slot.embed(self.plan.segmenter, self.image)
+        return await slot.embedding(self.plan.segmenter, self.image)
 
     def of_part(self, image: Picture) -> "Context":
         """The same, for a part of the image."""

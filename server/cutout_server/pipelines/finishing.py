@@ -21,6 +21,7 @@ from cutout_server.types import (
     MaskPatch,
     OmissionReason,
     Options,
+    Picture,
     Rle,
     SegmentedObject,
 )
@@ -83,7 +84,7 @@ class Finisher:
     async def _parts(self, chunk: Sequence[Candidate]) -> list[Sequence[Candidate]]:
         """Cuts a chunk where its masks would take too much memory together."""
         image = self.context.image
-        if len(chunk) * image.height * image.width <= PIXELS_AT_ONCE:
+        if fit_at_once(len(chunk), image):
             return [chunk]
         with call_context.stage("masks"):
             size, threshold = (image.height, image.width), self.options.mask_threshold
@@ -106,7 +107,7 @@ class Finisher:
         queries = [MaskQuery(mask.embedding, mask.logits, threshold) for mask in low_res]
         patches = iter(await self.context.slots.segmenter.ask_all(MASKS, segmenter, queries) if queries else ())
         pairs = [
-            (candidate, next(patches) if isinstance(candidate.mask, LowResMask) else candidate.mask.rle)
+            (candidate, next(patches) if isinstance(candidate.mask, LowResMask) else candidate.mask.mask)
             for candidate in chunk
         ]
 
@@ -129,6 +130,11 @@ class Finisher:
         shares = [items[start : start + size] for start in range(0, len(items), size)]
         done = await asyncio.gather(*(self.context.off_loop(do, share) for share in shares))
         return [result for share in done for result in share]
+
+
+def fit_at_once(count: int, image: Picture) -> bool:
+    """Whether so many masks of an image may be in hand together, however large they are."""
+    return count * image.height * image.width <= PIXELS_AT_ONCE
 
 
 def _needs(chunk: Sequence[Candidate], image_size: tuple[int, int], threshold: float) -> list[int]:

@@ -1,7 +1,8 @@
 """The embeddings cache of one device: bounded in bytes, and one encode however many ask at once."""
 
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cutout_server.models.embedding import Embedding
@@ -45,13 +46,34 @@ class EmbeddingsCache:
         self._left: OrderedDict[EmbeddingKey, None] = OrderedDict()
         self._entries: OrderedDict[EmbeddingKey, Embedding] = OrderedDict()
         self._flights: SingleFlight[EmbeddingKey, Embedding] = SingleFlight()
+        self._expected: Counter[EmbeddingKey] = Counter()
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: EmbeddingKey) -> bool:
+        """Whether it is here."""
+        return key in self._entries
+
     def holds(self, key: EmbeddingKey) -> bool:
         """Whether it is here, or on its way."""
-        return key in self._entries or key in self._flights
+        return key in self._entries or key in self._flights or key in self._expected
+
+    @contextmanager
+    def expected(self, key: EmbeddingKey) -> Iterator[bool]:
+        """Has it be on its way for as long as the block lasts, by whose end it may be kept; says whether it was.
+
+        For what others make and tell of by `keep`; counts as `get` does.
+        """
+        held = self.holds(key)
+        self._count(key, held=held)
+        self._expected[key] += 1
+        try:
+            yield held
+        finally:
+            self._expected[key] -= 1
+            if not self._expected[key]:
+                del self._expected[key]
 
     async def get(self, key: EmbeddingKey, encode: Callable[[], Awaitable[Embedding]]) -> tuple[Embedding, bool]:
         """The embedding, and whether it was here or on its way already.
@@ -66,15 +88,11 @@ class EmbeddingsCache:
 
         async def encode_and_keep() -> Embedding:
             embedding = await encode()
-            self._keep(key, embedding)
+            self.keep(key, embedding)
             return embedding
 
         joined = key in self._flights
-        self.hits += joined
-        self.misses += not joined
-        if key in self._left:
-            del self._left[key]
-            self.remade += 1
+        self._count(key, held=joined)
         return await self._flights.join(key, encode_and_keep), joined
 
     def drop(self, key: EmbeddingKey) -> None:
@@ -87,7 +105,8 @@ class EmbeddingsCache:
         for key in [key for key in self._entries if key.model == model]:
             self.drop(key)
 
-    def _keep(self, key: EmbeddingKey, embedding: Embedding) -> None:
+    def keep(self, key: EmbeddingKey, embedding: Embedding) -> None:
+        """Holds an embedding as the one that was used last."""
         if embedding.nbytes > self.capacity_bytes:
             return
         self.drop(key)
@@ -99,3 +118,10 @@ class EmbeddingsCache:
             self._left[left] = None
             if len(self._left) > REMEMBERED:
                 self._left.popitem(last=False)
+
+    def _count(self, key: EmbeddingKey, *, held: bool) -> None:
+        self.hits += held
+        self.misses += not held
+        if not held and key in self._left:
+            del self._left[key]
+            self.remade += 1

@@ -13,6 +13,7 @@ from cutout_server.daemon import in_daemon_thread
 from cutout_server.errors import NotFoundError
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import ENCODE, IMAGE_FEATURES, Answer, Operation, Query
+from cutout_server.models.queries import CutMask, CutQuery
 from cutout_server.models.runtime import Runtime
 from cutout_server.pools.admission import Who
 from cutout_server.pools.embeddings import EmbeddingKey
@@ -52,6 +53,11 @@ class Slot:
         until_s = call_context.current().deadline_s if deadline_s is None else deadline_s
         return await self._asked(lambda: self.pool.ask(self.turn, operation, spec, questions, deadline_s=until_s))
 
+    async def cut(self, spec: ModelSpec, queries: Sequence[CutQuery]) -> list[list[CutMask]]:
+        """See Pool.cut; the deadline is the current call's."""
+        until_s = call_context.current().deadline_s
+        return await self._asked(lambda: self.pool.cut(self.turn, spec, queries, deadline_s=until_s))
+
     async def embed(self, spec: ModelSpec, picture: Picture, until: AsyncExitStack | None = None) -> Embedding:
         """The picture's embedding, from the cache, from another's encode, or from one of its own.
 
@@ -65,6 +71,10 @@ class Slot:
         if until is not None and not stages.embedding_cached:
             until.callback(pool.embeddings.drop, embedding_key(spec, picture.key))
         return embedding
+
+    async def embedding(self, spec: ModelSpec, picture: Picture) -> Embedding:
+        """The same, for questions that are asked next; it may be that it is only made with the first of them."""
+        return await self.embed(spec, picture)
 
     async def image_features(self, spec: ModelSpec, picture: Picture) -> Embedding:
         """What a detector computes of the picture alone, before it is given words; cached likewise."""

@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from cutout_server.catalogue import ModelSpec
-from cutout_server.models.operations import Answer, Operation, Query
+from cutout_server.models.operations import DECODE, MASKS, Answer, Operation, Query
+from cutout_server.models.queries import CutMask, CutQuery, DecodeQuery, MaskQuery
 from cutout_server.pools.admission import Admission, Who
 from cutout_server.pools.embeddings import EmbeddingsCache
 from cutout_server.pools.fair_queue import FairQueue, Turn
@@ -87,6 +88,28 @@ class Pool(ABC):
         Raises:
             DeadlineError: Their turn came after the deadline.
         """
+
+    async def cut(
+        self, turn: Turn, spec: ModelSpec, queries: Sequence[CutQuery], *, deadline_s: float
+    ) -> list[list[CutMask]]:
+        """Decodes prompts and makes the masks of each, the best one first; all of them are in memory at once.
+
+        Raises:
+            DeadlineError: See `ask`.
+        """
+        prompts = [DecodeQuery(query.embedding, query.prompt, query.multimask) for query in queries]
+        decoded = await self.ask(turn, DECODE, spec, prompts, deadline_s=deadline_s)
+        best = [candidates.best(query.most) for query, candidates in zip(queries, decoded, strict=True)]
+        wanted = [
+            MaskQuery(query.embedding, logits, query.threshold)
+            for query, found in zip(queries, best, strict=True)
+            for logits, _ in found
+        ]
+        made = iter(await self.ask(turn, MASKS, spec, wanted, deadline_s=deadline_s))
+        return [
+            [CutMask(next(made), iou, logits if query.with_logits else None) for logits, iou in found]
+            for query, found in zip(queries, best, strict=True)
+        ]
 
     @abstractmethod
     async def load(self, spec: ModelSpec) -> None:

@@ -1,5 +1,6 @@
 """Boxes, and masks in every form."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +60,10 @@ class MaskPatch:
     left: int
     inside: BoolMask = field(repr=False)
 
+    def __reduce__(self) -> tuple[Callable[..., "MaskPatch"], tuple[object, ...]]:
+        """It is pickled as bits."""
+        return _of_bits, (*self.place, self.inside.shape, np.packbits(self.inside))
+
     @classmethod
     def of(cls, mask: BoolMask) -> "MaskPatch":
         """Keeps a copy of what is within the tight box of a (H, W) mask."""
@@ -93,6 +98,13 @@ class MaskPatch:
         height, width = self.inside.shape
         mask[self.top : self.top + height, self.left : self.left + width] = self.inside
         return mask
+
+
+def _of_bits(
+    height: int, width: int, top: int, left: int, shape: tuple[int, int], bits: NDArray[np.uint8]
+) -> MaskPatch:
+    inside = np.unpackbits(bits, count=shape[0] * shape[1]).view(np.bool_).reshape(shape)
+    return MaskPatch(height, width, top, left, inside)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Boxes, points and earlier masks: one object for each prompt."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +10,18 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.errors import InvalidRequestError
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import DECODE
-from cutout_server.models.queries import MULTIMASK, DecodeQuery
-from cutout_server.pipelines.candidates import CHUNK, Candidate, LabelledPrompt, LowResMask, Proposals
+from cutout_server.models.queries import MULTIMASK, CutQuery, DecodeQuery
+from cutout_server.pipelines.candidates import CHUNK, Candidate, FinishedMask, LabelledPrompt, LowResMask, Proposals
 from cutout_server.pipelines.context import Context, Plan, Shared
+from cutout_server.pipelines.finishing import fit_at_once
 from cutout_server.pipelines.kinds.masks_kind import MasksKind
 from cutout_server.pipelines.views import Views, best_view, moved
 from cutout_server.types import Box, ObjectPrompt, Options, Picture, PromptsRequest, SegmentedObject, Strategy, Task
+
+_Decode = Callable[
+    [Context, Embedding, Sequence[LabelledPrompt], Options],
+    Awaitable[Sequence[Sequence[tuple[LowResMask | FinishedMask, float]]]],
+]
 
 
 @dataclass(frozen=True)
@@ -70,23 +76,49 @@ def most_candidates(prompts: int, options: Options) -> int:
 async def decode_prompts(
     context: Context, embedding: Embedding, prompts: Sequence[LabelledPrompt], options: Options
 ) -> AsyncIterator[list[Candidate]]:
-    """Decodes prompts; with BEST and MERGE only the best candidate of each goes on."""
+    """Decodes prompts; with BEST and MERGE only the best candidate of each goes on.
+
+    Those whose masks may all be in hand at once have them made as well, so that nothing is asked in between.
+    """
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]
-        queries = [DecodeQuery(embedding, labelled.prompt, options.multimask) for labelled in chunk]
-        decoded = await context.slots.segmenter.ask_all(DECODE, context.plan.segmenter, queries)
+        at_once = fit_at_once(most_candidates(len(chunk), options), context.image)
+        decode: _Decode = _finished if at_once else _low_res
         yield [
             Candidate(
-                LowResMask(embedding, masks.logits[index]),
+                mask,
                 labelled.prompt_index,
-                float(masks.predicted_iou[index]),
+                predicted_iou,
                 labelled.label,
                 labelled.detection_score,
                 labelled.prompt.box,
             )
-            for labelled, masks in zip(chunk, decoded, strict=True)
-            for index in np.argsort(-masks.predicted_iou, kind="stable")[: most_candidates(1, options)]
+            for labelled, found in zip(chunk, await decode(context, embedding, chunk, options), strict=True)
+            for mask, predicted_iou in found
         ]
+
+
+async def _finished(
+    context: Context, embedding: Embedding, prompts: Sequence[LabelledPrompt], options: Options
+) -> list[list[tuple[FinishedMask, float]]]:
+    """The masks of each prompt at the image's size, with their predicted IoU."""
+    most, threshold = most_candidates(1, options), options.mask_threshold
+    queries = [
+        CutQuery(embedding, labelled.prompt, options.multimask, most, threshold, options.return_logits)
+        for labelled in prompts
+    ]
+    cut = await context.slots.segmenter.cut(context.plan.segmenter, queries)
+    return [[(FinishedMask(each.mask, each.logits), each.predicted_iou) for each in found] for found in cut]
+
+
+async def _low_res(
+    context: Context, embedding: Embedding, prompts: Sequence[LabelledPrompt], options: Options
+) -> list[list[tuple[LowResMask, float]]]:
+    """The same as the decoder makes them."""
+    queries = [DecodeQuery(embedding, labelled.prompt, options.multimask) for labelled in prompts]
+    decoded = await context.slots.segmenter.ask_all(DECODE, context.plan.segmenter, queries)
+    most = most_candidates(1, options)
+    return [[(LowResMask(embedding, logits), iou) for logits, iou in masks.best(most)] for masks in decoded]
 
 
 def fitted(request: PromptsRequest, image: Picture) -> tuple[ObjectPrompt, ...]:
