@@ -3,55 +3,117 @@
 import asyncio
 import gc
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cutout_common.distribution import build
 from cutout_server import call_context
+from cutout_server.catalogue import ModelSpec
 from cutout_server.cluster import worker as module
+from cutout_server.cluster.messages import Asked
 from cutout_server.cluster.worker import Worker
 from cutout_server.errors import FailedPreconditionError, InternalError, UnavailableError
+from cutout_server.pools.admission import Who
 from cutout_server.pools.embeddings import EmbeddingKey
 from cutout_server.settings import Settings
-from cutout_server.types import Picture
+from cutout_server.types import Picture, RgbImage
+from device_pools import spec_of
+from probe_family import Probe
 from structlog.testing import capture_logs
 from waiting import until
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install ray")
 
-from cutout_server.cluster import pool as front_side
+from cutout_server.cluster import pixels as store
 from cutout_server.cluster import pools
-from cutout_server.cluster.pool import Pixels, WorkerLostError
+from cutout_server.cluster.pixels import Pixels
+from cutout_server.cluster.pool import WorkerLostError, WorkerPool
 from cutout_server.cluster.pools import ClusterPools, ClusterSlot
+
+
+@contextmanager
+def own_worker(
+    monkeypatch: pytest.MonkeyPatch, spec: ModelSpec, **settings: float
+) -> Iterator[tuple[Worker, threading.Event]]:
+    """A worker in this process with a model, and what is set when it has ended itself."""
+    ended = threading.Event()
+    monkeypatch.setattr(module, "logs", SimpleNamespace(configure=lambda *_: None))
+    monkeypatch.setattr(module, "heap", SimpleNamespace(keep_freed=lambda: None))
+    monkeypatch.setattr(module, "os", SimpleNamespace(_exit=lambda _: ended.set()))
+    catalogue = SimpleNamespace(specs={spec.name: spec}, get=lambda _: spec)
+    monkeypatch.setattr(module, "Catalogue", SimpleNamespace(of=lambda _: catalogue))
+    worker = Worker(Settings(preload=False, devices=("cpu",), **settings), 0.0, build())
+    try:
+        yield worker, ended
+    finally:
+        worker._ended.set()  # Or its thread would end this process in a minute.
 
 
 async def test_weights_that_cannot_be_had_are_tried_again_and_keep_no_device(monkeypatch: pytest.MonkeyPatch):
     """The next look may find them; a worker that no front looks after ends itself, though it never had its models."""
     fetches: list[int] = []
-    ended = threading.Event()
 
     def fetch() -> None:
         fetches.append(len(fetches))
         if len(fetches) == 1:
             raise FailedPreconditionError("the hub cannot be reached")
 
-    monkeypatch.setattr(module, "logs", SimpleNamespace(configure=lambda *_: None))
-    monkeypatch.setattr(module, "heap", SimpleNamespace(keep_freed=lambda: None))
-    monkeypatch.setattr(module, "os", SimpleNamespace(_exit=lambda _: ended.set()))
-    catalogue = SimpleNamespace(specs={"model": SimpleNamespace(name="model", fetch=fetch)})
-    monkeypatch.setattr(module, "Catalogue", SimpleNamespace(of=lambda _: catalogue))
     monkeypatch.setattr(module, "LEASE_S", -1.0)
-    worker = Worker(Settings(preload=False, devices=("cpu",)), 0.0, build())
-    try:
+    with own_worker(monkeypatch, SimpleNamespace(name="model", fetch=fetch)) as (worker, ended):
         with pytest.raises(FailedPreconditionError):
             await worker.look()
         await until(ended.is_set)
         assert (await worker.look()).models == {}
         assert (await worker.look()).models == {}
         assert fetches == [0, 1]
-    finally:
-        worker._ended.set()  # Or its thread would end this process in a minute.
+    await worker._pool.close()
+
+
+def embedded(worker: Worker, asked: Asked, key: EmbeddingKey) -> asyncio.Task[object]:
+    """Asks a worker for the embedding of a picture."""
+    pixels: asyncio.Future[RgbImage] = asyncio.get_running_loop().create_future()
+    pixels.set_result(np.zeros((2, 2, 3), np.uint8))
+    return asyncio.create_task(worker.embed(asked, key, {key: pixels}))
+
+
+async def test_a_worker_ends_when_a_pass_outlasts_every_call(monkeypatch: pytest.MonkeyPatch):
+    """A model that never answers holds the device; those that wait behind it are asked elsewhere, as when one dies."""
+    probe, asked = Probe(), Asked("probe", "request", "caller", float("inf"), float("inf"), "")
+    bounds = {"default_deadline_s": 0.5, "max_deadline_s": 0.5}
+    with own_worker(monkeypatch, spec_of(probe), **bounds) as (worker, ended):
+        await worker.look()
+        await asyncio.sleep(0.6)
+        assert not worker._hangs(time.monotonic())  # It rests.
+        embedding = embedded(worker, asked, EmbeddingKey("caller", "probe", "sha"))
+        await until(ended.is_set)
+        probe.gate.set()
+        await embedding
+        assert not worker._hangs(float("inf"))
+    await worker._pool.close()
+
+
+async def test_a_worker_forgets_what_its_front_forgets(monkeypatch: pytest.MonkeyPatch):
+    """Frames of followed videos would fill its cache else; it is told with the next question, and once."""
+    call_context.begin(call_context.Call("request", "caller", float("inf")))
+    options = {"capacity": 1, "memory_budget_bytes": 0, "embeddings_cache_bytes": 9_999}
+    front = WorkerPool("worker", SimpleNamespace(), Pixels(), SimpleNamespace(), **options)
+    turn, probe = front.admit(Who("caller", "peer")), Probe()
+    probe.gate.set()
+    spec = spec_of(probe)
+    frame, other = (EmbeddingKey("caller", "probe", picture) for picture in ("frame", "other"))
+    with own_worker(monkeypatch, spec) as (worker, _):
+        await worker.look()
+        await embedded(worker, front._asked(turn, spec, float("inf")), frame)
+        assert frame in worker._pool.embeddings
+        front.forget(frame)
+        await embedded(worker, front._asked(turn, spec, float("inf")), other)
+        assert frame not in worker._pool.embeddings
+        assert other in worker._pool.embeddings
+        assert not front._asked(turn, spec, float("inf")).forgotten
     await worker._pool.close()
 
 
@@ -156,13 +218,13 @@ async def test_equal_pictures_are_put_once_while_one_of_them_is_in_hand(monkeypa
     """One caller's; other callers' pixels are their own, and what could not be put is tried again."""
     put: list[object] = []
 
-    def store(pixels: object) -> int:
+    def store_pixels(pixels: object) -> int:
         put.append(pixels)
         if len(put) == 1:
             raise MemoryError("the object store is full")
         return len(put)
 
-    monkeypatch.setattr(front_side.ray, "put", store)
+    monkeypatch.setattr(store.ray, "put", store_pixels)
     call_context.begin(call_context.Call("request", "caller", float("inf")))
     pixels = Pixels()
     one, other, foreign = (EmbeddingKey(caller, model, "sha") for caller, model in ("aa", "ab", "bb"))

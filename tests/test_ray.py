@@ -115,8 +115,8 @@ def test_spans_of_workers_belong_to_the_requests_trace(
     """
     rpc_name, above = "cutout.v1.SegmentationService/SegmentByBox", "00f067aa0ba902b7"
 
-    def asked(trace: str, x_max: float) -> dict[str, list[Received]]:
-        """The spans of a box on always the same picture, by their names."""
+    def asked(trace: str, x_max: float) -> tuple[dict[str, list[Received]], dict[str, list[Received]]]:
+        """The front's spans of a box on always the same picture, by their names, and the worker's."""
         request = pb2.SegmentByBoxRequest(
             image={"content": files[PICTURES - 1]}, boxes=[{"x_min": 9, "x_max": x_max, "y_min": 9, "y_max": 60}]
         )
@@ -124,28 +124,28 @@ def test_spans_of_workers_belong_to_the_requests_trace(
             metadata = [("traceparent", f"00-{trace}-{above}-01")]
             Stubs.over(channel).segmentation.SegmentByBox(request, metadata=metadata, timeout=PATIENCE_S)
 
-        def ended() -> dict[str, list[Received]] | None:
-            found: dict[str, list[Received]] = {}
+        def ended() -> tuple[dict[str, list[Received]], dict[str, list[Received]]] | None:
+            found: dict[str, dict[str, list[Received]]] = {"cutout-server": {}, "cutout-worker": {}}
             for span in (span for span in traced[1] if span.trace == trace):
-                found.setdefault(span.name, []).append(span)
-            return found if {rpc_name, "worker/prompt"} <= set(found) else None
+                found[span.service].setdefault(span.name, []).append(span)
+            own, workers = found.values()
+            return (own, workers) if rpc_name in own and "worker/prompt" in workers else None
 
-        found = wait_until(ended)
-        assert len(found["worker"]) == len(found["worker/prompt"]) == 1
-        (rpc,), (worker,) = found[rpc_name], found["worker/prompt"]
-        assert (rpc.service, rpc.above) == ("cutout-server", above)
-        assert (worker.service, worker.above) == ("cutout-worker", rpc.span)
-        return found
+        own, workers = wait_until(ended)
+        (rpc,), (_,), (worker,) = own[rpc_name], own["worker"], workers["worker/prompt"]
+        assert (rpc.above, worker.above) == (above, rpc.span)
+        for stage in ("prompt", "masks"):
+            (each,) = workers[stage]
+            assert each.above == worker.span
+        return own, workers
 
-    new = asked("4bf92f3577b34da6a3ce929d0e0e4736", 80)
-    (worker,) = new["worker/prompt"]
-    for stage in ("encode", "prompt", "masks"):
-        (each,) = new[stage]
-        assert (each.service, each.above) == ("cutout-worker", worker.span)
-    assert len(new["put"]) == 1
-    known = asked("4bf92f3577b34da6a3ce929d0e0e4737", 90)
-    assert {"put", "encode", "worker/encode"}.isdisjoint(known)
-    assert len(known["prompt"]) == len(known["masks"]) == 1
+    own, workers = asked("4bf92f3577b34da6a3ce929d0e0e4736", 80)
+    (encode,), (worker,) = workers["encode"], workers["worker/prompt"]
+    assert encode.above == worker.span
+    assert len(own["put"]) == 1
+    own, workers = asked("4bf92f3577b34da6a3ce929d0e0e4737", 90)
+    assert "put" not in own
+    assert {"encode", "worker/encode"}.isdisjoint(workers)
 
 
 def test_upgrades_roll_without_a_loss(cluster: Cluster, files: list[bytes], local: RunningServer):

@@ -35,6 +35,7 @@ OF_WORKERS = {
     "embeddings_cache_dtype",
     "max_batch",
     "max_encode_batch",
+    "max_deadline_s",
     "ray_min_workers",
     "ray_worker_cpus",
     "ray_idle_s",

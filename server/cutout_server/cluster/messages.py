@@ -69,6 +69,7 @@ class Asked:
         left_s: Seconds until the answer is of no use any more.
         turn_left_s: Seconds until the request is to be done.
         traceparent: What the worker's part of its trace is below.
+        forgotten: Embeddings that nobody of the front's asks about any more, told on this occasion.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Asked:
     left_s: float
     turn_left_s: float
     traceparent: str
+    forgotten: Sequence[EmbeddingKey] = ()
 
 
 @dataclass(frozen=True)

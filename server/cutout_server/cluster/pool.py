@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import time
 import uuid
-import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from cutout_server.cluster.messages import (
     left,
     with_memory,
 )
+from cutout_server.cluster.pixels import Pixels
 from cutout_server.errors import CutoutError, UnavailableError
 from cutout_server.models.operations import EMBED_PICTURES, GENERATE, TRACK, Answer, Operation, Query
 from cutout_server.models.queries import CutMask, CutQuery
@@ -78,44 +78,6 @@ class SeenModels(LoadedModels):
         return True
 
 
-class _Put:
-    """A picture on its way to the object store."""
-
-    def __init__(self, picture: Picture) -> None:
-        self.task = asyncio.create_task(self._put(picture))
-
-    @staticmethod
-    async def _put(picture: Picture) -> Any:
-        began_s = time.monotonic()
-        where = await asyncio.to_thread(lambda: ray.put(picture.pixels))
-        call_context.current().span.part("put", began_s, time.monotonic())
-        return where
-
-    @property
-    def failed(self) -> bool:
-        """Whether it did not come there."""
-        return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
-
-
-class Pixels:
-    """Pictures in the cluster's object store, each for as long as the front has one like it in hand."""
-
-    def __init__(self) -> None:
-        self._put: weakref.WeakValueDictionary[tuple[str, str], _Put] = weakref.WeakValueDictionary()
-        self._in_hand: dict[int, _Put] = {}
-
-    async def of(self, key: EmbeddingKey, picture: Picture) -> Any:
-        """Where a picture's pixels are; they cross to each node once, however many of a caller's requests ask."""
-        whose, number = (key.caller, key.picture), id(picture)
-        put = self._put.get(whose)
-        if put is None or put.failed:
-            put = self._put[whose] = _Put(picture)
-        if number not in self._in_hand:
-            weakref.finalize(picture, self._in_hand.pop, number, None)
-        self._in_hand[number] = put
-        return await asyncio.shield(put.task)
-
-
 class WorkerPool(Pool):
     """One life of a worker. When it is lost, what it is asked ends with a WorkerLostError."""
 
@@ -137,6 +99,7 @@ class WorkerPool(Pool):
         self._observer = observer
         self._queued_jobs = 0
         self._memory = (0, 0)
+        self._forgotten: list[EmbeddingKey] = []
         self._gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     @property
@@ -183,7 +146,7 @@ class WorkerPool(Pool):
     ) -> Handle:
         """What stands for a picture's embedding, which is made unless the worker has it."""
         pixels = {key: await self._pixels.of(key, picture)}
-        call = self._actor.embed.remote(_asked(turn, spec, deadline_s), key, pixels)
+        call = self._actor.embed.remote(self._asked(turn, spec, deadline_s), key, pixels)
         answered = await self._answered(call, spec)
         return Handle(key, (picture.height, picture.width), answered.embeddings[key])
 
@@ -209,7 +172,7 @@ class WorkerPool(Pool):
         ask = self._actor.ask.options(num_returns=1 + len(questions) * remembers)
 
         async def send(pixels: Mapping[EmbeddingKey, Any]) -> Sequence[Any]:
-            asked = partial(ask.remote, _asked(turn, spec, deadline_s), operation, list(questions), pixels)
+            asked = partial(ask.remote, self._asked(turn, spec, deadline_s), operation, list(questions), pixels)
             # Pictures take time to be copied.
             returned = await asyncio.to_thread(asked) if operation is EMBED_PICTURES else asked()
             return returned if remembers else [returned]
@@ -230,9 +193,14 @@ class WorkerPool(Pool):
         """
 
         async def send(pixels: Mapping[EmbeddingKey, Any]) -> Sequence[Any]:
-            return [self._actor.cut.remote(_asked(turn, spec, deadline_s), list(queries), pixels)]
+            return [self._actor.cut.remote(self._asked(turn, spec, deadline_s), list(queries), pixels)]
 
         return (await self._embedded(spec, queries, send))[0]
+
+    def forget(self, key: EmbeddingKey) -> None:
+        """See Pool; the worker is told with the next question."""
+        super().forget(key)
+        self._forgotten.append(key)
 
     async def load(self, spec: ModelSpec) -> None:
         """See Pool."""
@@ -299,7 +267,7 @@ class WorkerPool(Pool):
         bare = replace(query, progress=_nothing, cancelled=_nothing)
         telling = asyncio.create_task(tell())
         try:
-            call = self._actor.generate.remote(_asked(turn, spec, deadline_s), bare, name)
+            call = self._actor.generate.remote(self._asked(turn, spec, deadline_s), bare, name)
             answered = await self._answered(call, spec)
         finally:
             telling.cancel()
@@ -307,6 +275,13 @@ class WorkerPool(Pool):
         for step in range(told + 1, query.steps + 1):
             query.progress(step)
         return answered.answers[0]
+
+    def _asked(self, turn: Turn, spec: ModelSpec, deadline_s: float) -> Asked:
+        """What goes with a question that is sent now."""
+        call = call_context.current()
+        lefts_s = left(deadline_s), left(turn.deadline_s)
+        forgotten, self._forgotten = self._forgotten, []
+        return Asked(spec.name, call.request_id, turn.caller, *lefts_s, call.span.traceparent, forgotten)
 
     async def _answered(self, call: Any, spec: ModelSpec) -> Answered:
         """What the worker answers, its time counted to the current call: what is on the way waits, too."""
@@ -357,12 +332,6 @@ def _raise_cause(error: RayTaskError) -> NoReturn:
         what = "what was remembered of the objects is lost with its node: open the session anew"
         raise UnavailableError(what, retry_after_s=1.0, reason="OBJECTS_LOST") from None
     raise error
-
-
-def _asked(turn: Turn, spec: ModelSpec, deadline_s: float) -> Asked:
-    call = call_context.current()
-    lefts_s = left(deadline_s), left(turn.deadline_s)
-    return Asked(spec.name, call.request_id, turn.caller, *lefts_s, call.span.traceparent)
 
 
 def _picture(handle: Handle) -> Picture:

@@ -15,7 +15,8 @@ from cutout_server import call_context
 from cutout_server.catalogue import Catalogue, ModelSpec
 from cutout_server.cluster.engine import RayEngine
 from cutout_server.cluster.messages import Handle
-from cutout_server.cluster.pool import Pixels, WorkerLostError, WorkerPool
+from cutout_server.cluster.pixels import Pixels
+from cutout_server.cluster.pool import WorkerLostError, WorkerPool
 from cutout_server.errors import InternalError, UnavailableError
 from cutout_server.models.embedding import Embedding
 from cutout_server.models.operations import Operation

@@ -71,6 +71,7 @@ class Worker:
         self._steps: dict[str, int] = {}
         self._in_hand = 0  # Questions.
         self._opening: asyncio.Task[DevicePool] | None = None
+        self._opened: DevicePool | None = None
         self._looked_s = self._asked_s = time.monotonic()
         self._ended = threading.Event()
         # Also one that found its node when nobody wanted it any more. There is no event loop yet.
@@ -184,6 +185,7 @@ class Worker:
             await in_daemon_thread(spec.fetch, f"fetch-{spec.name}")
             if self._settings.preload:
                 await self._pool.load(spec)
+        self._opened = self._pool
         return self._pool
 
     def _end(self) -> None:
@@ -198,11 +200,21 @@ class Worker:
                 log.info("worker ends, as it is not needed")
                 self._tracer.close()
                 os._exit(0)
+            if self._hangs(now_s):
+                log.error("worker ends, as its device does not", longest_s=self._settings.max_deadline_s)
+                os._exit(1)
+
+    def _hangs(self, now_s: float) -> bool:
+        """Whether a pass has lasted longer than any call may, so that nobody waits for it but those behind it."""
+        began_s = self._opened.pass_began_s if self._opened else None
+        return began_s is not None and now_s - began_s > self._settings.max_deadline_s
 
     @asynccontextmanager
     async def _turn(self, asked: Asked, stage: str) -> AsyncIterator[tuple[ModelSpec, Turn]]:
         """A place in the queue for a question, with a span; the front has admitted its request."""
         self._in_hand += 1
+        for key in asked.forgotten:
+            self._pool.forget(key)
         span = self._tracer.begin(f"worker/{stage}", asked.traceparent)
         call_context.begin(call_context.Call(asked.request_id, "", deadline(asked.left_s), span=span))
         turn = self._pool.fair_queue.take(asked.party, deadline(asked.turn_left_s))
@@ -232,9 +244,9 @@ class Worker:
             # Others may wait for it too, with deadlines of their own: cancelling is what ends it.
             return (await self._pool.ask(turn, key.operation, spec, [picture], deadline_s=float("inf")))[0]
 
-        started_s = time.monotonic()
-        embedding, cached = await cache.get(key, encode)
-        if cached:  # Also while another question's is made.
+        waits, started_s = key not in cache, time.monotonic()
+        embedding, joined = await cache.get(key, encode)
+        if waits and joined:  # For what another question has begun.
             call_context.spent(key.operation.stage, started_s)
         return embedding
 

@@ -90,7 +90,12 @@ class _Done(Generic[Answer]):
 
 
 class DevicePool(Pool):
-    """A device of this process. Belongs to the event loop; models run in the pool's one thread."""
+    """A device of this process. Belongs to the event loop; models run in the pool's one thread.
+
+    Attributes:
+        pass_began_s: When the pass that is under way began, on the clock of time.monotonic, once its model was loaded;
+            None while there is none. Any thread may look.
+    """
 
     def __init__(
         self,
@@ -106,6 +111,7 @@ class DevicePool(Pool):
     ) -> None:
         models = LoadedModels(device, memory_budget_bytes, self._unloaded)
         super().__init__(device, models, capacity=capacity, embeddings_cache_bytes=embeddings_cache_bytes)
+        self.pass_began_s: float | None = None
         self._compact_embeddings = compact_embeddings
         self._max_batch = max_batch
         self._max_encode_batch = max_encode_batch
@@ -306,12 +312,16 @@ class DevicePool(Pool):
         model = self.models.get(spec) if spec else self.models
         questions = [job.question for job in batch]
         began_s = time.monotonic()
-        # Even an embedding that is used at once, so that an answer does not depend on where its embedding was.
-        if self._compact_embeddings and operation.reads_embeddings:
-            questions = expand(questions)
-        answers = operation.run(model, questions)
-        if self._compact_embeddings and operation.makes_embeddings:
-            answers = compact(answers)
+        self.pass_began_s = began_s if spec else None
+        try:
+            # Even an embedding that is used at once, so that an answer does not depend on where its embedding was.
+            if self._compact_embeddings and operation.reads_embeddings:
+                questions = expand(questions)
+            answers = operation.run(model, questions)
+            if self._compact_embeddings and operation.makes_embeddings:
+                answers = compact(answers)
+        finally:
+            self.pass_began_s = None
         if len(answers) != len(batch):
             raise RuntimeError(f"{'.'.join(batch[0].kind)} gave {len(answers)} answers to {len(batch)} questions")
         return answers, time.monotonic() - began_s

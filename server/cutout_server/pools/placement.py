@@ -69,7 +69,7 @@ class Slot:
         pool, stages = self.pool, call_context.current().stages
         embedding, stages.embedding_cached = await self._look(ENCODE, spec, picture)
         if until is not None and not stages.embedding_cached:
-            until.callback(pool.embeddings.drop, embedding_key(spec, picture.key))
+            until.callback(pool.forget, embedding_key(spec, picture.key))
         return embedding
 
     async def embedding(self, spec: ModelSpec, picture: Picture) -> Embedding:

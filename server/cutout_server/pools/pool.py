@@ -7,7 +7,7 @@ from cutout_server.catalogue import ModelSpec
 from cutout_server.models.operations import DECODE, MASKS, Answer, Operation, Query
 from cutout_server.models.queries import CutMask, CutQuery, DecodeQuery, MaskQuery
 from cutout_server.pools.admission import Admission, Who
-from cutout_server.pools.embeddings import EmbeddingsCache
+from cutout_server.pools.embeddings import EmbeddingKey, EmbeddingsCache
 from cutout_server.pools.fair_queue import FairQueue, Turn
 from cutout_server.pools.models import LoadedModels
 
@@ -110,6 +110,10 @@ class Pool(ABC):
             [CutMask(next(made), iou, logits if query.with_logits else None) for logits, iou in found]
             for query, found in zip(queries, best, strict=True)
         ]
+
+    def forget(self, key: EmbeddingKey) -> None:
+        """Nobody asks about an embedding any more: it leaves for others."""
+        self.embeddings.drop(key)
 
     @abstractmethod
     async def load(self, spec: ModelSpec) -> None:
