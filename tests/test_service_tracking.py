@@ -1,7 +1,6 @@
 """Objects followed live: TrackObjects through the real stack, by the built-in model."""
 
 import queue
-import threading
 from collections.abc import Iterator
 
 import grpc
@@ -13,12 +12,10 @@ from cutout.v1 import model_service_pb2 as models_pb2
 from cutout.v1 import segmentation_service_pb2 as segmentation_pb2
 from cutout.v1 import tracking_service_pb2 as pb2
 from cutout_common.masks import rle_encode
-from cutout_server.pipelines.track import Tracking
-from cutout_server.types import FrameRequest, TrackedFrame
 from google.rpc import error_details_pb2
 from pycocotools import mask as coco
 from skimage import data
-from waiting import until, wait_until
+from waiting import wait_until
 
 SIZE = (96, 128)
 SIDE = 40  # Of the object, in pixels.
@@ -268,49 +265,6 @@ def test_words_are_looked_for_again(channel: grpc.Channel):
     assert found == {0: ([(4, "blue")], 0), 2: ([], 1), 4: ([(6, "red")], 1), 6: ([], 2)}
     followed = [[each.object_id for each in answer.objects] for answer in answers]
     assert followed == [[4, 5]] * 4 + [[4, 5, 6]] * 3
-
-
-def test_frames_that_come_too_fast_give_way_to_the_newest(server: RunningServer):
-    """Those without prompts that were overtaken are named, and every frame is either answered or named."""
-    with server.channel() as channel:
-        live = Live(channel, drop_policy=pb2.TrackingOpen.DROP_POLICY_NEWEST)
-        before = server.app.status().tracking
-        live.send(*(frame(index, *([boxed(1, index)] if index in {0, 8} else [])) for index in range(13)))
-        answers = [answer.frame for answer in live.end()]
-        answered = [answer.frame_index for answer in answers]
-        dropped = [index for answer in answers for index in answer.dropped_frames]
-        assert sorted(answered) == answered
-        assert sorted([*answered, *dropped]) == list(range(13))
-        assert {0, 8, 12} <= set(answered)
-        after = server.app.status().tracking
-        assert after.frames - before.frames == len(answered)
-        assert after.dropped_frames - before.dropped_frames == len(dropped)
-
-
-def test_frames_that_are_read_ahead_count_to_the_bytes_in_hand(monkeypatch: pytest.MonkeyPatch):
-    """The one that is worked on and those that wait; each until it is done."""
-    goes_on = threading.Event()
-    work = Tracking.frame
-
-    async def held(tracking: Tracking, request: FrameRequest) -> TrackedFrame:
-        await until(goes_on.is_set)
-        return await work(tracking, request)
-
-    monkeypatch.setattr(Tracking, "frame", held)
-    frames = [frame(index, boxed(1, index)) for index in range(4)]
-    with run_server() as server, server.channel() as channel:
-        registry = server.app.parts.metrics.registry
-        live = Live(channel, drop_policy=pb2.TrackingOpen.DROP_POLICY_NEWEST)
-        live.send(*frames)
-
-        def in_hand() -> float | None:
-            return registry.get_sample_value("cutout_bytes_in_hand", {"what": "messages"})
-
-        in_work_and_waiting = sum(message.ByteSize() for message in frames[:3])
-        wait_until(lambda: (in_hand() or 0) >= in_work_and_waiting)
-        goes_on.set()
-        assert [answer.frame.frame_index for answer in live.end()] == [0, 1, 2, 3]
-        wait_until(lambda: in_hand() == 0)
 
 
 def test_objects_and_their_memory_are_bounded():

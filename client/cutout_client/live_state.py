@@ -3,7 +3,7 @@
 Knows nothing of how messages travel, nor of threads and loops: `LiveStream` and `AsyncLiveStream` do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import grpc
@@ -177,6 +177,7 @@ class LiveState:
         said = self._said(message)
         self._waiting.remove(said)
         self._left_behind, self._losses = 1, Losses()
+        self._forget({*message.dropped_frames, *message.frame.dropped_frames})
         kind = message.WhichOneof("message")
         if kind == "error":
             raise errors.from_status(message.error, self._call.request_id)
@@ -187,11 +188,14 @@ class LiveState:
         if answer.HasField("found"):
             self.names |= {each.object_id: each.label for each in answer.found.objects}
             self._phrases = list(said.request.frame.phrases) or self._phrases
-        dropped = set(answer.dropped_frames)
-        self._left_behind += len(dropped)
-        self._waiting = [each for each in self._waiting if each.picture is None or each.index not in dropped]
         (self._journal.correction if answer.corrected else self._journal.frame)(said, answer)
         return read_frame(answer, self._journal.picture(answer.frame_index), self._call.request_id)
+
+    def _forget(self, dropped: Set[int]) -> None:
+        """Waits no more for frames that were dropped; they may be named twice."""
+        waiting = [each for each in self._waiting if each.picture is None or each.index not in dropped]
+        self._left_behind += len(self._waiting) - len(waiting)
+        self._waiting = waiting
 
     def _said(self, message: Response) -> Said:
         """What is answered."""

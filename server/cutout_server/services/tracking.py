@@ -78,6 +78,8 @@ class TrackingServicer(pb2_grpc.TrackingServiceServicer):
                 answer = await self._answer(tracking, reader, message, use, dropped)
                 if answer.WhichOneof("message") == "frame":
                     dropped = []
+                else:  # It may be the last one.
+                    answer.dropped_frames.extend(dropped)
                 answer.message_number = number
                 yield answer
                 if self._draining.is_set():
