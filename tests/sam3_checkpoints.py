@@ -141,8 +141,9 @@ def write_sam3(folder: Path, config: Sam3VideoConfig, seed: int = 15, *, tamed: 
     model.save_pretrained(folder)
     del model
     give_back("cpu")  # Else the heap keeps the full size's weights beside those that are read, here and by the test.
-    # The transformers of the release wrote the tracker's prefix once, those of today write it twice.
-    rename(folder / "model.safetensors", "tracker_model.tracker_model.", "tracker_model.")
+    if tamed:  # The full size's gigabytes are left as they are, which is read as well.
+        # The transformers of the release wrote the tracker's prefix once, those of today write it twice.
+        rename(folder / "model.safetensors", "tracker_model.tracker_model.", "tracker_model.")
     side = config.image_size
     low_res = 4 * side // 14
     Sam3VideoProcessor(
