@@ -24,6 +24,7 @@ from cutout_server.errors import (
     CutoutError,
     DeadlineError,
     InternalError,
+    TooLargeError,
     UnimplementedError,
 )
 from cutout_server.exchange import Bounds, Context, Exchange, abort, bare, requested, serialized, servicer_method
@@ -33,6 +34,8 @@ from cutout_server.places import Drain, Places
 log = structlog.get_logger()
 
 OURS = "/cutout.v1."
+# Of a call: many short ones take ten times their bytes here.
+MAX_HEADERS = 128
 # They live by their idle time, or by each frame's, instead of a deadline.
 SESSIONS = frozenset({"SegmentSession", "TrackObjects", "TrackVideo"})
 # Codes that are the server's fault.
@@ -95,7 +98,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Puts `_call` around a handler."""
         details = handler_call_details
         handler = await continuation(details)
-        metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+        given = details.invocation_metadata or ()
+        metadata = {key: value for key, value in given if isinstance(value, str)}
+        if len(given) > MAX_HEADERS:
+            return grpc.stream_stream_rpc_method_handler(self._too_many_headers(len(given), metadata))
         if not details.method.startswith(OURS):
             return handler and self._keyless.guarded(handler, metadata)
         # On the wire a single message is a stream of one. As streams all handlers begin before their first message has
@@ -129,6 +135,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise UnimplementedError(f"there is no method {path}; the server may be older than the caller")
 
         # Callers make such names up: none of them becomes a label.
+        return self._called(Rpc("unknown", "unknown", "unknown"), metadata, refuse)
+
+    def _too_many_headers(self, count: int, metadata: dict[str, str]) -> Callable[..., Awaitable[None]]:
+        async def refuse(_: Exchange, __: Context) -> None:
+            raise TooLargeError(f"a call may have at most {MAX_HEADERS} headers, got {count}")
+
         return self._called(Rpc("unknown", "unknown", "unknown"), metadata, refuse)
 
     def _called(

@@ -14,6 +14,9 @@ from cutout_server.settings import Settings
 # For TLS and the first words of HTTP/2.
 HANDSHAKE_MS = 20_000
 PING_TIMEOUT_MS = 20_000
+# gRPC holds clients to its bounds on headers and streams once they have acknowledged them, which takes a round trip.
+# Whoever does not is given up after so long, and its headers with it; gRPC itself waits a minute.
+ACKNOWLEDGE_MS = 10_000
 
 
 def grpc_server(settings: Settings, parts: Parts) -> grpc.aio.Server:
@@ -39,6 +42,10 @@ def grpc_server(settings: Settings, parts: Parts) -> grpc.aio.Server:
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
+            # As RFC 9113, section 6.5.2 counts them. By default gRPC refuses some from half as many on, by chance.
+            ("grpc.max_metadata_size", settings.max_header_bytes),
+            ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+            ("grpc.http2.settings_timeout", ACKNOWLEDGE_MS),
             ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
             # What comes unasked for, and is kept, of each call: gRPC's own bound grows to megabytes.

@@ -264,6 +264,9 @@ class Settings(Config):
     max_calls: int = Field(1024, ge=1, description="Bound on the calls of all callers together.")
     max_sessions: int = Field(64, ge=1, description="Bound on the sessions among them.")
     max_connections: int = Field(1024, ge=1, description="Bound on the connections of all clients together.")
+    max_header_bytes: int = Field(
+        16 * 1024, ge=8 * 1024, description="Bound on the headers of a call; each counts 32 bytes beside its letters."
+    )
     max_concurrent_streams: int = Field(256, ge=1, description="Bound on the calls of one connection.")
     min_ping_interval_s: float = Field(
         5.0,
