@@ -2,9 +2,9 @@
 
     python benchmarks/distribution.py [--rounds 9] [--service-ms 20] [--json FILE]
 
-All take turns in one run on this machine. Pictures are JPEGs of a megapixel that come once, with one box each; the
-model takes a fixed time (three of --service-ms) and no processor, as one on a GPU does. One caller at a time tells what
-a way adds to a call, sixteen at once tell what it takes of the throughput.
+All take turns in one run on this machine. Pictures are new JPEGs of a megapixel, with one box each; the model takes a
+fixed time (three of --service-ms) and no processor, as one on a GPU does. One caller at a time tells what a way adds to
+a call, also to one about a picture that is known by then; sixteen at once tell what it takes of the throughput.
 """
 
 import argparse
@@ -83,6 +83,7 @@ def measure(rounds: int) -> list[Table]:
     """Every way in each round, alone and together."""
     stock = Stock()
     alone: dict[str, list[float]] = {}
+    known: dict[str, list[float]] = {}
     together: dict[str, list[float]] = {}
     with ways() as addresses:
         for address in addresses.values():
@@ -91,18 +92,22 @@ def measure(rounds: int) -> list[Table]:
             # Each has pictures of its own: Envoy's server is the plain one, which keeps embeddings.
             for way, address in list(addresses.items())[:: -1 if turn % 2 else 1]:
                 few, many = stock.take(ALONE), stock.take(TOGETHER)
-                load = asyncio.run(asked(address, 1, few))
-                alone.setdefault(way, []).append(quantile(load.latencies, 0.5) * 1000)
+                for into in (alone, known):
+                    load = asyncio.run(asked(address, 1, few))
+                    into.setdefault(way, []).append(quantile(load.latencies, 0.5) * 1000)
                 load = asyncio.run(asked(address, CALLERS, many))
                 together.setdefault(way, []).append(1 / rate(load.ends, CALLERS))
     return [
-        Table(
-            "One caller: p50 of a call, and what a way adds to it",
-            [
-                {"way": way, "p50 ms": Sample.of(ms).median, "added ms": (more := added(alone[PLAIN], ms)).median}
-                | {"added low": more.low, "added high": more.high}
-                for way, ms in alone.items()
-            ],
+        *(
+            Table(
+                f"One caller, {pictures} pictures: p50 of a call, and what a way adds to it",
+                [
+                    {"way": way, "p50 ms": Sample.of(ms).median, "added ms": (more := added(p50s[PLAIN], ms)).median}
+                    | {"added low": more.low, "added high": more.high}
+                    for way, ms in p50s.items()
+                ],
+            )
+            for pictures, p50s in (("new", alone), ("known", known))
         ),
         Table(
             f"{CALLERS} callers: calls a second, and their ratio to the plain server's",
