@@ -29,6 +29,7 @@ from cutout_server.app import App
 from cutout_server.models.memory import give_back
 from cutout_server.settings import Settings
 from gateway_fixtures import HERE, EchoServer, GatewayThread, compile_protos
+from hypothesis import HealthCheck, settings
 from waiting import PATIENCE_S, wait_until
 
 pytest_plugins = ["decode_processes", "kept_memory", "full_size", "pytester", "run_ends"]
@@ -43,8 +44,14 @@ SCHEDULING = scheduling()
 
 
 def pytest_configure() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so would the programs that tests interrupt."""
+    """What a shell starts in the background ignores Ctrl-C, and so would the programs that tests interrupt.
+
+    Hypothesis measures no times.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes says how busy the machine is. All else stays as hypothesis has it here.
+    settings.register_profile("patient", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 
 
 @pytest.hookimpl(wrapper=True)
