@@ -170,6 +170,41 @@ def test_keys_are_read_again_on_sighup(tmp_path: Path):
         admitted.set()
 
 
+def test_keys_that_take_long_to_read(tmp_path: Path):
+    """Calls are served all the while, though it is asked for again and again; whom it names last are let in."""
+    old, new = "old-0123456789abcdef", "new-0123456789abcdef"
+    file = tmp_path / "cutout.yaml"
+    file.write_text(f"api_keys: [{{caller: me, key: {old}}}]")
+    with start("--config", str(file)) as process, grpc.insecure_channel(process.address) as channel:
+        models = Stubs.over(channel).models
+
+        def let_in(key: str) -> bool:
+            request = model_service_pb2.ListModelsRequest()
+            return models.ListModels.future(request, PATIENCE_S, [("x-api-key", key)]).code() is grpc.StatusCode.OK
+
+        file.write_text("api_keys:\n" + "".join(f"- {{caller: c{n}, key: key-0123456789-{n}}}\n" for n in range(3_000)))
+        for _ in range(50):
+            process.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: not let_in(old))
+        file.write_text(f"api_keys: [{{caller: me, key: {new}}}]")
+        process.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: let_in(new))
+        assert not let_in(old)
+        assert len(process.events("keys read again")) < 25
+
+
+def test_a_file_without_keys_lets_nobody_in(tmp_path: Path):
+    """Where there were keys; somebody may be writing it."""
+    file = tmp_path / "cutout.yaml"
+    file.write_text("api_keys: [{caller: me, key: old-0123456789abcdef}]")
+    with start("--config", str(file)) as process, grpc.insecure_channel(process.address) as channel:
+        file.write_text("")
+        process.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: process.events("settings not read again; the keys before go on"))
+        call = Stubs.over(channel).models.ListModels.future(model_service_pb2.ListModelsRequest())
+        assert call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_taken_port_is_noticed(server: RunningServer):
     """Two servers never share a port in silence."""
     with start("--port", server.address.split(":")[1]) as process:

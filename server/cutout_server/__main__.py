@@ -1,9 +1,11 @@
 """`python -m cutout_server`: flags, environment and YAML to a running server."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+import threading
 
 import structlog
 from cutout_common import heap, logs, status
@@ -35,7 +37,7 @@ async def _run(settings: Settings, args: list[str]) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopping.set)
     app = App(settings)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_keys_again, app, args)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, Keys(app, args).read_again)
     app.announce()
     try:
         await app.start()
@@ -53,11 +55,37 @@ async def _run(settings: Settings, args: list[str]) -> int:
     return 0
 
 
-def _read_keys_again(app: App, args: list[str]) -> None:
-    try:
-        app.admit(Settings.load(args))
-    except ConfigError as error:
-        log.error("settings not read again; the keys before go on", error=str(error))  # noqa: TRY400
+class Keys:
+    """Reads the settings again, beside the loop and one at a time: the file may be long, or on a disk that hangs."""
+
+    def __init__(self, app: App, args: list[str]) -> None:
+        self._app = app
+        self._args = args
+        self._loop = asyncio.get_running_loop()
+        self._reads = self._asked = False
+
+    def read_again(self) -> None:
+        """Lets in whom the settings name by now; asked while they are read, they are read once more."""
+        self._asked = True
+        if not self._reads:
+            self._reads, self._asked = True, False
+            threading.Thread(target=self._read, name="keys", daemon=True).start()
+
+    def _read(self) -> None:
+        settings = None
+        try:
+            settings = Settings.load(self._args)
+        except (ConfigError, OSError) as error:
+            log.error("settings not read again; the keys before go on", error=str(error))  # noqa: TRY400
+        with contextlib.suppress(RuntimeError):  # The server has ended meanwhile.
+            self._loop.call_soon_threadsafe(self._done, settings)
+
+    def _done(self, settings: Settings | None) -> None:
+        self._reads = False
+        if settings is not None:
+            self._app.admit(settings)
+        if self._asked:
+            self.read_again()
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class App:
         if not settings.cluster:  # Its workers have devices of their own.
             check_devices(settings.devices)
         self._settings = settings
+        self._has_keys = bool(settings.api_keys)
         self._certificate = read_certificate(settings)
         self.parts = Parts(settings)
         self._health = health.aio.HealthServicer()
@@ -86,7 +87,14 @@ class App:
                 )
 
     def admit(self, settings: Settings) -> None:
-        """Lets in whom the settings name from now on, by their quotas; all else stays as it is until the next start."""
+        """Lets in whom the settings name from now on, by their quotas; all else stays as it is until the next start.
+
+        Where there were keys, settings without any are no reason to let in everybody: the file may be half written.
+        """
+        if self._has_keys and not settings.api_keys:
+            log.error("settings not read again; the keys before go on", error="api_keys: expected at least one")
+            return
+        self._has_keys = bool(settings.api_keys)
         self.parts.auth.admit(settings)
         log.info("keys read again", callers=sorted({key.caller for key in settings.api_keys}))
 

@@ -265,10 +265,13 @@ def bare(error: CutoutError) -> CutoutError:
 
 
 async def abort(context: Context, error: CutoutError, request_id: str) -> None:
-    """Ends a call with an error."""
+    """Ends a call with an error; one whose caller has left meanwhile just ends."""
     status = to_status(error, request_id)
     trailing = ((request_ids.HEADER, request_id), (STATUS_DETAILS, status.SerializeToString()))
-    await context.abort(error.code, status.message, trailing_metadata=trailing)
+    try:
+        await context.abort(error.code, status.message, trailing_metadata=trailing)
+    except grpc.aio.InternalError:  # gRPC would log a traceback for each.
+        raise asyncio.CancelledError from None
 
 
 async def _all(handler: Any, next_message: NextMessage) -> AsyncIterator[Any]:
