@@ -41,7 +41,7 @@ Pixels = NDArray[np.uint8]
 
 def measure(plan: Plan) -> list[Table]:
     """A video for each count; what a frame costs is told of those after the first."""
-    length = plan.count(12, 4)
+    length = max(2, plan.count(12, 4))  # The first is not told of.
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "frames"
         files.mkdir()

@@ -161,7 +161,13 @@ def test_a_scenario_runs(name, plan, tmp_path, monkeypatch):
         "prompts": {"BOXES": boxes(3)},
         "objects": {"COUNTS": (1, 2), "SIZE": (300, 400)},
         "repeats": {"CALLERS": 3},
-        "following": {"apart": beside},
+        "following": {
+            "apart": beside,
+            "small": lambda subject, *_: subject,  # It is made for little.
+            "SMALL_SIDE": 1024,
+            "SMALL_COUNTS": (1,),
+            "COUNTS": (1,),
+        },
     }
     for constant, value in smaller.get(name, {}).items():
         monkeypatch.setattr(module, constant, value)

@@ -6,6 +6,8 @@ for any others. Server and client share a process, so that nothing of either is 
 
 import gc
 import sys
+import types
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +30,8 @@ OBJECTS = 2
 # Frames that are on their way come and go, and what waits to be told of them: so there may be more objects of a class,
 # by this part of the frames between, and more blocks of memory, by so many.
 PART, BLOCKS = 0.2, 1500
+# What abstract classes remember of the types that `isinstance` has asked them about, which is of the whole process.
+OF_TYPES = {weakref.ReferenceType, types.BuiltinFunctionType}
 RESIDENT_BYTES = 32 << 20  # A tenth of what the frames of the slow test would take as the server keeps them.
 
 
@@ -76,7 +80,8 @@ class Counted:
             "embeddings": status.devices[0].embeddings.bytes,
             "stored": status.stored_images,
         }
-        objects = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+        kinds = (type(each) for each in gc.get_objects())
+        objects = Counter(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds if kind not in OF_TYPES)
         this = psutil.Process()
         resident = sum(each.memory_info().rss for each in (this, *this.children(recursive=True)))
         held = Held(told, objects, before - self.own, resident)
