@@ -226,6 +226,19 @@ def test_flags_of_no_use_are_refused(flags: list[str], said: str, capsys: pytest
     assert said in capsys.readouterr().err
 
 
+async def test_a_file_without_a_frame_that_can_be_read_is_no_short_video(server: RunningServer, tmp_path: Path):
+    """Nothing followed would look like nothing found: both clients say so, also of a range behind the end."""
+    whole = video(map(picture, range(8)), container="matroska")
+    path = tmp_path / "video.mkv"
+    path.write_bytes(whole[: len(whole) // 10])
+    with Client(server.address) as client, pytest.raises(ValueError, match=r"video\.mkv: there is no frame"):
+        list(client.track(path, boxes=BOX))
+    path.write_bytes(whole)
+    async with AsyncClient(server.address) as client:
+        with pytest.raises(ValueError, match=r"video\.mkv: there is no frame"):
+            [frame async for frame in client.track(path, boxes=BOX, start=8)]
+
+
 @pytest.mark.parametrize("where", [[], ["--on-server"]])
 def test_a_file_that_is_cut_off_is_followed_as_far_as_it_goes(
     server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: list[str]

@@ -132,12 +132,18 @@ def frames_of(path: str | PathLike[str], *, start: int, end: int | None, every: 
 
     Raises:
         As `Video` does.
+        ValueError: From the iterator: not one of them can be read.
     """
     video = Video(path, start=start, end=end, every=every)
 
     def frames() -> Iterator[Frame]:
         with video:
-            yield from video
+            following = iter(video)
+            first = next(following, None)
+            if first is None:
+                raise ValueError(f"{fspath(path)}: there is no frame that can be read")
+            yield first
+            yield from following
 
     return frames()
 
